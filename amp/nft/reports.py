@@ -1,0 +1,79 @@
+"""What passes between the loop and its trainers: a task, and what came of it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from ase import Atoms
+
+
+@dataclass(frozen=True)
+class TrainingTask:
+    """One (re)training of the whole ensemble.
+
+    Attributes
+    ----------
+    images : list of Atoms
+        Labelled images: bulk cells first, then chunks.
+    centres : list of int or None
+        For each image None (its energy and all its forces are trained) or the index of
+        the one atom whose force is trained.
+    weights_mi : ndarray of int, shape (members, images)
+        How often each image is in each member's bootstrap sample.
+    start : list of str or None
+        The members' ``.amp`` texts to start from, or None for random weights.
+    seed, iteration : int
+        With the member's index, the seed of everything random.
+    """
+
+    images: list[Atoms]
+    centres: list[int | None]
+    weights_mi: np.ndarray
+    start: list[str] | None
+    seed: int
+    iteration: int
+
+    @property
+    def n_members(self) -> int:
+        """Number of members of the ensemble."""
+        return len(self.weights_mi)
+
+
+@dataclass(frozen=True)
+class MemberReport:
+    """How the training of one member ended; energies in eV/atom, forces in eV/Å."""
+
+    member: int
+    converged: bool
+    steps: int
+    attempts: int
+    loss: float
+    energy_rmse: float
+    energy_maxresid: float
+    force_rmse: float
+    force_maxresid: float
+    message: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for the journal."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class TrainingOutcome:
+    """The trained members as ``.amp`` texts, and a report on each."""
+
+    texts: list[str]
+    reports: list[MemberReport]
+
+
+class Trainer(Protocol):
+    """Anything that trains an ensemble."""
+
+    name: str
+
+    def train(self, task: TrainingTask) -> TrainingOutcome:
+        """Train every member of `task`."""
+        ...
