@@ -1,0 +1,1 @@
+"""The part of numpy.distutils that Amp's setup.py imports."""
