@@ -1,0 +1,205 @@
+"""The memory of a run: an append-only journal, and files named by what is in them.
+
+``journal.jsonl`` is the truth; its state is its replay. An event is written only after every file that it names,
+so that a crash at any moment leaves a journal that can be replayed. The files that Amp users know are derived from it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import io
+import json
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.io import read, write
+
+FORMAT = 1
+JOURNAL = "journal.jsonl"
+CONTENT = "content"
+
+
+class RunStoreError(RuntimeError):
+    """The files of a run cannot be used."""
+
+
+def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
+    """Write a file so that it is there whole or not at all, also after a crash."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _sync_directory(path.parent)
+
+
+def array_bytes(array: np.ndarray) -> bytes:
+    """An array as the content of an ``.npy`` file."""
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def trajectory_bytes(images: list[Atoms]) -> bytes:
+    """Images as the content of a ``.traj`` file; none gives no bytes."""
+    buffer = io.BytesIO()
+    write(buffer, images, format="traj")
+    return buffer.getvalue()
+
+
+class RunStore:
+    """The journal and the content of one run directory, held by one process at a time.
+
+    Use it as a context manager. `events` holds every event so far, in order.
+
+    Parameters
+    ----------
+    directory : path
+        Where ``journal.jsonl`` and the content folder are; made if missing.
+
+    Raises
+    ------
+    RunStoreError
+        If another process holds the directory, or the journal is damaged anywhere but in its last line,
+        or was written by a newer version.
+    """
+
+    def __init__(self, directory: str | os.PathLike[str]) -> None:
+        self.directory = Path(directory)
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self._file = open(self.directory / JOURNAL, "a+b")  # noqa: SIM115 - open as long as the run holds it
+        try:
+            self._lock()
+            self.events = self._replay()
+        except BaseException:
+            self._file.close()
+            raise
+
+    def __enter__(self) -> RunStore:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._file.close()
+
+    # -- events ------------------------------------------------------------------------------------------
+
+    def append(self, event: str, **fields: Any) -> dict[str, Any]:
+        """Add an event; it is on the disk when this returns."""
+        entry = {"event": event, **fields}
+        self._file.write(json.dumps(entry).encode() + b"\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self.events.append(entry)
+        return entry
+
+    def find(self, event: str, **fields: Any) -> dict[str, Any] | None:
+        """Return the last event of that name with these fields, or None."""
+        return next(self._matching(reversed(self.events), event, fields), None)
+
+    def find_all(self, event: str, **fields: Any) -> list[dict[str, Any]]:
+        """Every event of that name with these fields, in order."""
+        return list(self._matching(iter(self.events), event, fields))
+
+    @staticmethod
+    def _matching(events: Iterator[dict[str, Any]], name: str, fields: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        wanted = {"event": name, **fields}
+        return (e for e in events if all(e.get(key) == value for key, value in wanted.items()))
+
+    # -- content -----------------------------------------------------------------------------------------
+
+    def keep(self, data: bytes, suffix: str) -> str:
+        """Store `data` under a name made of its own hash, and return that name for an event."""
+        name = hashlib.sha256(data).hexdigest()[:32] + suffix
+        path = self.directory / CONTENT / name
+        if not path.exists():
+            write_atomically(path, data)
+        return name
+
+    def content(self, name: str) -> bytes:
+        """Stored content by its name; RunStoreError if it is gone or altered."""
+        path = self.directory / CONTENT / name
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            raise RunStoreError(f"{path} is named in the journal but missing: restore it, or start a new run.") from None
+        if hashlib.sha256(data).hexdigest()[:32] != path.stem:
+            raise RunStoreError(f"{path} is damaged (its content does not match its name): restore it or start anew.")
+        return data
+
+    def keep_array(self, array: np.ndarray) -> str:
+        """Store an array."""
+        return self.keep(array_bytes(array), ".npy")
+
+    def array(self, name: str) -> np.ndarray:
+        """Read a stored array."""
+        return np.load(io.BytesIO(self.content(name)), allow_pickle=False)
+
+    def keep_image(self, image: Atoms) -> str:
+        """Store one image with its label."""
+        return self.keep(trajectory_bytes([image]), ".traj")
+
+    def image(self, name: str) -> Atoms:
+        """Read a stored image."""
+        return read(io.BytesIO(self.content(name)), format="traj")
+
+    # -- opening -----------------------------------------------------------------------------------------
+
+    def _lock(self) -> None:
+        """Hold the journal; the lock goes with the process, so a crash leaves none behind."""
+        holder = self.directory / "lock"
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            who = holder.read_text().strip() if holder.exists() else "another process"
+            raise RunStoreError(
+                f"{self.directory} is in use by {who}: wait for it or stop it, or give this run another label."
+            ) from None
+        holder.write_text(f"process {os.getpid()} on {socket.gethostname()}\n")
+
+    def _replay(self) -> list[dict[str, Any]]:
+        self._file.seek(0)
+        data = self._file.read()
+        whole, _, torn = data.rpartition(b"\n")
+        if torn:  # the write that a crash cut short: nothing was built on it yet
+            self._file.truncate(len(data) - len(torn))
+        events = [self._event(number, line) for number, line in enumerate(whole.splitlines(), start=1)]
+        if events and events[0].get("format", FORMAT) > FORMAT:
+            raise RunStoreError(f"{self._file.name} was written by a newer amp.nft (format {events[0]['format']}): upgrade.")
+        return events
+
+    def _event(self, number: int, line: bytes) -> dict[str, Any]:
+        try:
+            event = json.loads(line)
+            event["event"]
+        except (ValueError, TypeError, KeyError):
+            raise RunStoreError(
+                f"{self._file.name}, line {number}: not a journal event ({line[:60]!r}). Restore the file from a backup, "
+                "or remove this line and those below it, or start a new run with another label."
+            ) from None
+        return event
+
+
+def _sync_directory(directory: Path) -> None:
+    """Make a rename last, where the file system can be told to."""
+    try:
+        descriptor = os.open(directory, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError:
+        pass
+    finally:
+        os.close(descriptor)

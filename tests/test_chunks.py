@@ -1,0 +1,106 @@
+"""Carving: the oracle is what the parent says of the centre, in the chunk and in the whole."""
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk, fcc111
+from ase.calculators.emt import EMT
+from ase.calculators.lj import LennardJones
+from ase.constraints import FixAtoms
+
+from amp.nft.chunks import carve_chunk, carve_chunks
+
+# radius (Å): max and mean error of the central EMT force (eV/Å); mean, least and most atoms of a chunk
+PT260 = {
+    4.5: (1.574, 0.821, 14.9, 9, 20),
+    5.5: (0.321, 0.131, 30.9, 17, 48),
+    6.0: (0.0353, 0.0127, 37.3, 21, 58),
+    6.5: (0.0059, 0.0018, 48.9, 24, 79),
+    7.5: (0.0006, 0.0003, 67.0, 35, 119),
+    8.0: (0.0001, 0.0000, 77.5, 45, 138),
+}
+
+
+def emt_forces(atoms):
+    atoms = atoms.copy()
+    atoms.calc = EMT()
+    return atoms.get_forces()
+
+
+@pytest.mark.parametrize("radius", PT260)
+def test_emt_error_table_of_pt260(pt260, radius):
+    chunks = carve_chunks(pt260, range(len(pt260)), radius)
+    whole = emt_forces(pt260)
+    errors = [np.linalg.norm(emt_forces(c)[0] - f) for c, f in zip(chunks, whole, strict=True)]
+    sizes = [len(chunk) for chunk in chunks]
+    largest, mean, mean_size, least, most = PT260[radius]
+    digits = 3 if radius < 6 else 4  # as printed
+    assert round(max(errors), digits) == largest
+    assert round(np.mean(errors), digits) == mean
+    assert (round(np.mean(sizes), 1), min(sizes), max(sizes)) == (mean_size, least, most)
+
+
+def test_centre_first_free_and_in_vacuum(pt260):
+    chunk = carve_chunk(pt260, 29, 6.5)
+    distances = np.linalg.norm(chunk.positions - chunk.positions[0], axis=1)
+    assert distances.max() < 6.5
+    assert not chunk.pbc.any()
+    assert chunk.info["target_atom"] == 29
+    margins = np.concatenate([chunk.positions.min(axis=0), np.diag(chunk.cell) - chunk.positions.max(axis=0)])
+    np.testing.assert_allclose(margins, 5.0, atol=1e-12)
+
+
+def test_one_search_equals_many(pt260):
+    together = carve_chunks(pt260, [3, 77, 200], 6.5)
+    apart = [carve_chunk(pt260, i, 6.5) for i in (3, 77, 200)]
+    assert all(a == b for a, b in zip(together, apart, strict=True))
+
+
+def test_keeps_moments_and_charges_and_leaves_the_target_alone():
+    target = fcc111("Ni", (3, 3, 3), vacuum=8.0, a=3.52)
+    target.set_initial_magnetic_moments(np.linspace(-1, 1, len(target)))
+    target.set_initial_charges(np.linspace(0, 0.5, len(target)))
+    target.set_constraint(FixAtoms([0]))
+    before = target.copy()
+    chunk = carve_chunk(target, 13, 4.0)
+    assert chunk.get_initial_magnetic_moments()[0] == target.get_initial_magnetic_moments()[13]
+    assert set(chunk.get_initial_charges()) <= set(target.get_initial_charges())
+    assert chunk.get_initial_charges()[0] == target.get_initial_charges()[13]
+    assert not chunk.constraints
+    assert target == before
+    assert len(target.constraints) == 1
+
+
+@pytest.mark.parametrize("pbc", [(True, True, True), (True, True, False), (False, False, True)])
+@pytest.mark.parametrize("repeat", [1, 2])
+def test_periodic_targets_also_smaller_than_the_cutoff(pbc, repeat):
+    """A pair potential that ends at the cutoff feels the same force in the chunk as in the crystal."""
+    target = bulk("Ar", cubic=True, a=4.0).repeat((repeat, 1, 1))
+    target.rattle(0.15, seed=4)
+    target.pbc = pbc
+    target.positions += [7.3, -11.1, 3.0]  # outside its cell
+    radius = 6.0
+    target.calc = LennardJones(sigma=2.6, epsilon=0.5, rc=radius, smooth=False)
+    forces = target.get_forces()
+    for i, chunk in enumerate(carve_chunks(target, range(len(target)), radius)):
+        chunk.calc = LennardJones(sigma=2.6, epsilon=0.5, rc=radius, smooth=False)
+        np.testing.assert_allclose(chunk.get_forces()[0], forces[i], atol=1e-10)
+
+
+def test_order_of_a_chunk_does_not_depend_on_the_order_of_the_search(pt260):
+    """Translating or wrapping the target gives the same chunk, atom by atom."""
+    shifted = pt260.copy()
+    shifted.positions += [0.37, 12.0, -5.0]
+    a, b = carve_chunk(pt260, 100, 6.5), carve_chunk(shifted, 100, 6.5)
+    np.testing.assert_allclose(a.positions, b.positions, atol=1e-9)
+
+
+def test_a_lone_atom_is_a_chunk():
+    assert len(carve_chunk(Atoms("Pt2", [[0, 0, 0], [0, 0, 20]]), 1, 6.5)) == 1
+
+
+def test_errors_name_the_value(pt260):
+    with pytest.raises(ValueError, match=r"cutoff is -1.* positive"):
+        carve_chunk(pt260, 0, -1)
+    with pytest.raises(IndexError, match="no atom 260 in a target of 260"):
+        carve_chunk(pt260, 260, 6.5)

@@ -1,0 +1,96 @@
+"""The journal: what was written is there, whatever happened afterwards."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from ase.build import molecule
+from ase.calculators.singlepoint import SinglePointCalculator
+
+from amp.nft.runstore import RunStore, RunStoreError, write_atomically
+
+
+def test_events_come_back_in_order(tmp_path):
+    with RunStore(tmp_path) as store:
+        store.append("run", format=1)
+        for k in range(3):
+            store.append("trained", iteration=k, value=k**2)
+    with RunStore(tmp_path) as store:
+        assert [event["event"] for event in store.events] == ["run", "trained", "trained", "trained"]
+        assert store.find("trained", iteration=2)["value"] == 4
+        assert store.find("trained", iteration=7) is None
+        assert len(store.find_all("trained")) == 3
+
+
+def test_content_is_named_by_what_is_in_it(tmp_path):
+    image = molecule("H2O")
+    image.calc = SinglePointCalculator(image, energy=-1.5, forces=np.ones((3, 3)))
+    array = np.arange(6.0).reshape(2, 3)
+    with RunStore(tmp_path) as store:
+        name, image_name = store.keep_array(array), store.keep_image(image)
+        assert store.keep_array(array.copy()) == name
+        np.testing.assert_array_equal(store.array(name), array)
+        back = store.image(image_name)
+        assert back == image and back.get_potential_energy() == -1.5
+        (tmp_path / "content" / name).write_bytes(b"something else")
+        with pytest.raises(RunStoreError, match="damaged"):
+            store.array(name)
+        (tmp_path / "content" / name).unlink()
+        with pytest.raises(RunStoreError, match="missing"):
+            store.array(name)
+
+
+def test_a_torn_last_line_is_forgiven(tmp_path):
+    with RunStore(tmp_path) as store:
+        store.append("run", format=1)
+        store.append("label", atom=1)
+    with open(tmp_path / "journal.jsonl", "a") as file:
+        file.write('{"event": "label", "at')
+    with RunStore(tmp_path) as store:
+        assert len(store.events) == 2
+        store.append("label", atom=2)
+    with RunStore(tmp_path) as store:
+        assert [event.get("atom") for event in store.events] == [None, 1, 2]
+
+
+def test_a_torn_earlier_line_is_an_error_that_names_it(tmp_path):
+    path = tmp_path / "journal.jsonl"
+    path.write_text('{"event": "run", "format": 1}\n{"event": "lab\n{"event": "label", "atom": 3}\n')
+    with pytest.raises(RunStoreError, match=r"journal\.jsonl, line 2: not a journal event"):
+        RunStore(tmp_path)
+    assert len(path.read_text().splitlines()) == 3
+
+
+def test_a_newer_format_is_refused(tmp_path):
+    (tmp_path / "journal.jsonl").write_text(json.dumps({"event": "run", "format": 99}) + "\n")
+    with pytest.raises(RunStoreError, match="newer amp.nft"):
+        RunStore(tmp_path)
+
+
+def test_one_process_at_a_time_and_no_stale_lock(tmp_path):
+    code = f"from amp.nft.runstore import RunStore\ns = RunStore({str(tmp_path)!r})\nprint('held', flush=True)\ninput()"
+    holder = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stdin=subprocess.PIPE)
+    assert holder.stdout.readline() == b"held\n"
+    with pytest.raises(RunStoreError, match=f"in use by process {holder.pid}"):
+        RunStore(tmp_path)
+    os.kill(holder.pid, signal.SIGKILL)
+    holder.communicate()
+    RunStore(tmp_path).__exit__()
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    write_atomically(path, b"old")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_atomically(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["file"]
