@@ -1,0 +1,92 @@
+"""How every kernel is compiled, and how kernels share the processor."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from numba import njit
+
+# Fused multiply-add and reordered sums, which SIMD reductions need. NaN, infinity and the sign
+# of a result keep their meaning, so that an overflow is seen and not optimised away.
+FASTMATH = {"contract", "reassoc", "nsz", "arcp"}
+
+
+def kernel(function: Callable | None = None, **options: Any) -> Callable:
+    """
+    Compile a function with the settings that all kernels share.
+
+    Kernels release the interpreter's lock, divide as NumPy does (a test for zero in front of every
+    division keeps loops from SIMD), and are kept on disk between processes. Where no directory
+    for that cache can be written, they are compiled anew in each process.
+
+    Parameters
+    ----------
+    function : callable
+        The function; left out when options are given, as with any decorator.
+    **options
+        Further options of :func:`numba.njit`, or replacements for the shared ones.
+    """
+    if function is None:
+        return lambda function: kernel(function, **options)
+    settings = {"error_model": "numpy", "nogil": True, "fastmath": FASTMATH} | options
+    try:
+        return njit(cache=True, **settings)(function)
+    except RuntimeError:  # numba found no place for a cache
+        return njit(**settings)(function)
+
+
+def available_cpus() -> int:
+    """Number of processors that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def run_threads(work: Callable[[Any], None], tasks: Iterable, threads: int | None = None) -> None:
+    """
+    Call `work(task)` for every task, on several threads at once.
+
+    The threads live as long as the call. So the process may fork before and after it, and any thread may call it,
+    neither of which numba's own threading layers allow in general. Each task should take 0.1 ms or more in kernels.
+
+    Parameters
+    ----------
+    work : callable
+        Called with one task; writes its results to where no other task writes.
+    tasks : iterable
+        Handed out in order to whichever thread is free.
+    threads : int, optional
+        How many; the processors this process may use if None.
+
+    Raises
+    ------
+    Exception
+        The first one that `work` raised; the tasks not yet begun are then left out.
+    """
+    threads = available_cpus() if threads is None else threads
+    queue, lock = iter(tasks), threading.Lock()
+    errors: list[BaseException] = []
+
+    def serve() -> None:
+        """Work until no task is left, or something failed."""
+        try:
+            while not errors:
+                with lock:
+                    task = next(queue, lock)  # the lock itself marks the end
+                if task is lock:
+                    return
+                work(task)
+        except BaseException as error:
+            errors.append(error)
+
+    helpers = [threading.Thread(target=serve) for _ in range(threads - 1)]
+    for helper in helpers:
+        helper.start()
+    serve()
+    for helper in helpers:
+        helper.join()
+    if errors:
+        raise errors[0]
