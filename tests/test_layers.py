@@ -13,9 +13,12 @@ SOURCES = sorted(HOUSE.rglob("*.py"))
 FLOORS = [
     {"activelearner", "initialization", "refinement", "report"},
     {"training", "labelling", "calculator", "selection"},
-    {"batched", "amp_jobs", "runstore", "chunks", "uncertainty", "stopping"},
+    {"amp_jobs", "inprocess"},
+    {"batched", "runstore", "chunks", "uncertainty", "stopping"},
     {"amp_files"},
-    {"amp_literal", "calc_text", "kernels"},
+    {"calc_text"},
+    {"amp_model"},
+    {"amp_literal", "kernels"},
     {"log", "reports"},
 ]
 MAY_IMPORT_AMP = {"activelearner", "training", "amp_jobs", "amp_files", "calc_text", "log"}

@@ -52,8 +52,9 @@ def compile_all(fortran, sources):
 def runtime_folders(fortran):
     """Where the compiler keeps libgfortran, which the C linker does not know."""
     names = ("libgfortran.so", "libgfortran.dylib", "libgfortran.a")
-    paths = [subprocess.check_output([fortran, f"-print-file-name={name}"], text=True).strip() for name in names]
-    return sorted({os.path.dirname(os.path.realpath(path)) for path in paths if os.path.isabs(path)})
+    answers = [subprocess.check_output([fortran, f"-print-file-name={name}"], text=True) for name in names]
+    paths = [Path(answer.strip()) for answer in answers]
+    return sorted({str(path.resolve().parent) for path in paths if path.is_absolute()})
 
 
 def main(answer, module, *sources):

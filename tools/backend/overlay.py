@@ -3,17 +3,28 @@
 Amp owns the packages `amp` and `amp.nft`, so no path entry can bring our source tree in under these names.
 An editable wheel of ours holds, for each module and package of amp/nft, a file of the same name that loads
 the one in the source tree.  A module that is new there is seen after the next install.
+
+Wheels are built from a scratch tree: in the checkout setuptools would take up what an earlier build left.
 """
 
 import os
 import shutil
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 
 from setuptools import build_meta
-from setuptools.build_meta import *  # noqa: F403
+from setuptools.build_meta import build_sdist
 
-# What goes into sys.modules under this name is what the import statement returns.
+__all__ = [
+    "build_editable",
+    "build_sdist",
+    "build_wheel",
+    "prepare_metadata_for_build_editable",
+    "prepare_metadata_for_build_wheel",
+]
+
+# What stands in sys.modules at the end is what the import statement returns.
 STUB = """\
 import sys
 from importlib.util import module_from_spec, spec_from_file_location
@@ -24,33 +35,49 @@ spec.loader.exec_module(sys.modules[__name__])
 """
 
 
+def build_wheel(wheel_directory, config_settings=None, metadata_directory=None):
+    """The ordinary wheel: every module is a copy."""
+    wheel_directory = os.path.abspath(wheel_directory)
+    with scratch_tree(["amp/nft/**/*.py"], shutil.copyfile):
+        return build_meta.build_wheel(wheel_directory, config_settings)
+
+
 def build_editable(wheel_directory, config_settings=None, metadata_directory=None):
-    """Build the ordinary wheel, of a tree in which every module is a stub."""
-    root, target = Path.cwd(), os.path.abspath(wheel_directory)
+    """The wheel of an editable install: modules and the heads of packages, and each is a stub."""
+    wheel_directory = os.path.abspath(wheel_directory)
+    with scratch_tree(["amp/nft/*.py", "amp/nft/*/__init__.py"], write_stub):
+        return build_meta.build_wheel(wheel_directory, config_settings)
+
+
+def prepare_metadata_for_build_wheel(metadata_directory, config_settings=None):
+    """Metadata do not depend on the modules."""
+    metadata_directory = os.path.abspath(metadata_directory)
+    with scratch_tree([], shutil.copyfile):
+        return build_meta.prepare_metadata_for_build_wheel(metadata_directory, config_settings)
+
+
+prepare_metadata_for_build_editable = prepare_metadata_for_build_wheel
+
+
+@contextmanager
+def scratch_tree(patterns, place):
+    """Work in a new folder that holds the project's files and, by `place(source, target)`, these modules."""
+    root = Path.cwd()
     with tempfile.TemporaryDirectory() as scratch:
         for name in ("pyproject.toml", "setup.py", "README.rst", "LICENSE"):
             shutil.copy(root / name, scratch)
-        for source in [*root.glob("amp/nft/*.py"), *root.glob("amp/nft/*/__init__.py")]:
-            write_stub(Path(scratch, source.relative_to(root)), source)
+        for source in (source for pattern in patterns for source in root.glob(pattern)):
+            target = Path(scratch, source.relative_to(root))
+            target.parent.mkdir(parents=True, exist_ok=True)
+            place(source, target)
         os.chdir(scratch)
         try:
-            return build_meta.build_wheel(target, config_settings)
+            yield
         finally:
             os.chdir(root)
 
 
-def write_stub(path, source):
-    """Write to `path` a module that loads `source`."""
+def write_stub(source, target):
+    """Write a module to `target` that loads `source`."""
     folders = [str(source.parent)] if source.name == "__init__.py" else None
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(STUB.format(source=str(source), folders=folders), encoding="utf-8")
-
-
-def prepare_metadata_for_build_editable(metadata_directory, config_settings=None):
-    """Metadata are those of the ordinary wheel."""
-    return build_meta.prepare_metadata_for_build_wheel(metadata_directory, config_settings)
-
-
-def get_requires_for_build_editable(config_settings=None):
-    """Nothing but what the ordinary wheel needs."""
-    return build_meta.get_requires_for_build_wheel(config_settings)
+    target.write_text(STUB.format(source=str(source), folders=folders), encoding="utf-8")
