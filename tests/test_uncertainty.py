@@ -1,7 +1,10 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+from amp.utilities import get_atomic_uncertainties
 
-from amp.nft.uncertainty import force_uncertainty, select
+from amp.nft.uncertainty import calibrate, force_uncertainty, select
 
 
 def test_against_the_definition_written_out():
@@ -12,9 +15,13 @@ def test_against_the_definition_written_out():
         assert value == pytest.approx(2.58 * np.sqrt(sum(squares) / 4), rel=1e-14)
 
 
-def test_equals_amps_own(amp_ensemble_forces_rule):
+def test_equals_amps_own(tmp_path, monkeypatch):
+    """Amp's rule, fed with forces through the ensemble object that it builds from a file."""
     forces_mni = np.random.default_rng(2).normal(size=(4, 9, 3))
-    np.testing.assert_allclose(force_uncertainty(forces_mni), amp_ensemble_forces_rule(forces_mni), rtol=1e-13)
+    ensemble = SimpleNamespace(ensemble=range(4), get_forces=lambda atoms, output: [None, None, forces_mni])
+    monkeypatch.setattr("amp.stats.bootstrap.BootStrap", lambda load, label: ensemble)
+    _, _, delta = get_atomic_uncertainties("any", None, threshold=0.1)
+    np.testing.assert_allclose(force_uncertainty(forces_mni), delta, rtol=1e-13)
 
 
 def test_scales_and_does_not_feel_a_shift_or_a_rotation():
@@ -46,3 +53,32 @@ def test_select():
 def test_threshold_outside_its_range(threshold):
     with pytest.raises(ValueError, match=rf"threshold is {threshold}: give a positive number"):
         select(np.ones(3), threshold)
+
+
+def vectors(sigma, rng):
+    """Normal, isotropic error vectors whose lengths have the root mean square `sigma`."""
+    return rng.normal(size=(len(sigma), 3)) * (sigma / np.sqrt(3))[:, None]
+
+
+@pytest.mark.parametrize("factor", [0.3, 1.0, 4.0])
+def test_calibration_finds_the_factor_that_is_in_the_data(factor):
+    rng = np.random.default_rng(5)
+    sigma = rng.uniform(0.01, 0.2, size=20000)
+    result = calibrate(2.58 * sigma, vectors(factor * sigma, rng))
+    assert result.factor == pytest.approx(factor, rel=0.02)  # 1 / sqrt(6 n) is 0.003
+    assert result.area_after < 0.01
+    assert result.nll_after <= result.nll_before
+    assert (result.area_before > 0.1) == (factor != 1.0)
+    # 2.58 standard deviations of the whole vector hold chi_3 <= 2.58 sqrt(3) of it
+    assert result.coverage_after == pytest.approx(0.9998, abs=5e-4)
+
+
+def test_calibration_takes_lengths_too_and_refuses_nonsense():
+    rng = np.random.default_rng(6)
+    sigma = rng.uniform(0.01, 0.2, size=50)
+    errors = vectors(sigma, rng)
+    assert calibrate(sigma, errors) == calibrate(sigma, np.linalg.norm(errors, axis=1))
+    assert "coverage" in str(calibrate(sigma, errors))
+    for predicted, actual in ((sigma, errors[:10]), (0 * sigma, errors), (sigma, 0 * errors), (sigma[:0], errors[:0])):
+        with pytest.raises(ValueError, match=r"shape|positive"):
+            calibrate(predicted, actual)

@@ -1,0 +1,110 @@
+"""Watch the uncertainty while a relaxation or a simulation runs, and stop it when it leaves what was learned."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable
+from typing import Any, Literal
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io import Trajectory
+
+Action = Literal["stop", "warn"] | Callable[[Atoms, float], None]
+
+
+class UncertaintyMonitor:
+    """Observer of an ASE optimiser or molecular dynamics object.
+
+    Parameters
+    ----------
+    dyn : ase.optimize.optimize.Dynamics
+        What is watched; its atoms must have a calculator with ``forces_uncertainty`` in its results, such as
+        `amp.nft.calculator.EnsembleCalculator`.
+    threshold : float
+        Largest per-atom force uncertainty that is accepted, eV/Å.
+    action : 'stop', 'warn', or callable
+        What happens above it: the dynamics ends after this step; a warning; or ``action(frame, delta_max)`` with a
+        copy of the atoms that carries energy and forces.
+    trajectory : path, optional
+        Frames above the threshold are written here, for learning from them.
+
+    Attributes
+    ----------
+    deltas : list of float
+        Largest uncertainty (eV/Å) at each call, the first one included.
+    steps : list of int
+        The step of each call.
+    exceeded : bool
+        Whether any was above the threshold.
+
+    Raises
+    ------
+    ValueError
+        If `threshold` is not positive, or `action` is none of these.
+
+    Examples
+    --------
+    >>> dyn = BFGS(atoms)                                            # doctest: +SKIP
+    >>> monitor = UncertaintyMonitor(dyn, threshold=0.1)             # doctest: +SKIP
+    >>> dyn.attach(monitor)                                          # doctest: +SKIP
+    >>> dyn.run(fmax=0.05)                                           # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        dyn: Any,
+        threshold: float,
+        action: Action = "stop",
+        trajectory: str | os.PathLike[str] | None = None,
+    ) -> None:
+        if not threshold > 0:
+            raise ValueError(f"threshold is {threshold} eV/Å: it must be above 0.")
+        if action not in ("stop", "warn") and not callable(action):
+            raise ValueError(f"action is {action!r}: it must be 'stop', 'warn' or a callable.")
+        self.dyn = dyn
+        self.threshold = threshold
+        self.action = action
+        self.trajectory = trajectory
+        self.deltas: list[float] = []
+        self.steps: list[int] = []
+
+    @property
+    def exceeded(self) -> bool:
+        """Whether any recorded uncertainty was above the threshold."""
+        return bool(self.deltas) and max(self.deltas) > self.threshold
+
+    def __call__(self) -> None:
+        """Record the uncertainty of this step and act on it."""
+        atoms = self.dyn.atoms
+        delta = float(np.max(atoms.calc.get_property("forces_uncertainty", atoms)))
+        self.deltas.append(delta)
+        self.steps.append(self.dyn.nsteps)
+        if delta > self.threshold:
+            frame = _frame(atoms)
+            if self.trajectory is not None:
+                with Trajectory(self.trajectory, "a") as file:
+                    file.write(frame)
+            self._act(frame, delta)
+
+    def _act(self, frame: Atoms, delta: float) -> None:
+        if callable(self.action):
+            self.action(frame, delta)
+        elif self.action == "stop":
+            self.dyn.max_steps = self.dyn.nsteps  # ASE looks at this before each step
+        else:
+            warnings.warn(
+                f"Step {self.dyn.nsteps}: the largest force uncertainty is {delta:.3f} eV/Å, above {self.threshold}.",
+                UserWarning,
+                stacklevel=2,
+            )
+
+
+def _frame(atoms: Atoms) -> Atoms:
+    """A copy with energy and forces, but without the calculator that made them."""
+    frame = atoms.copy()
+    energy, forces = atoms.get_potential_energy(), atoms.get_forces(apply_constraint=False)
+    frame.calc = SinglePointCalculator(frame, energy=energy, forces=forces)
+    return frame
