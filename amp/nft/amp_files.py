@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from amp.nft.amp_literal import AmpFileError, parse_literal
-from amp.nft.amp_model import AmpModel, UnsupportedModel, read_amp, write_amp
+from amp.nft.amp_model import AmpModel, UnsupportedModel, check_text, read_amp, write_amp
 from amp.nft.calc_text import CalculatorSpec, read_calc_text
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "AmpModel",
     "CalculatorSpec",
     "UnsupportedModel",
+    "check_text",
     "parse_literal",
     "read_amp",
     "read_calc_text",

@@ -79,9 +79,13 @@ def read_amp(text: str) -> AmpModel:
     UnsupportedModel
         The descriptor is not ``Gaussian`` or the model not ``NeuralNetwork``.
     """
+    return model_from_parameters(*check_text(text))
+
+
+def check_text(text: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Parameters of descriptor and model in an ``.amp`` text of any kind; AmpFileError if it is not data."""
     parts = _mapping(parse_literal(text), "the file")
-    descriptor, model = (_mapping(parse_literal(_get(parts, key)), key) for key in ("descriptor", "model"))
-    return model_from_parameters(descriptor, model)
+    return tuple(_mapping(parse_literal(_get(parts, key)), key) for key in ("descriptor", "model"))
 
 
 def model_from_parameters(descriptor: dict[str, Any], model: dict[str, Any]) -> AmpModel:

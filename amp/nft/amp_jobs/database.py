@@ -1,0 +1,55 @@
+"""Amp's fingerprint database as several jobs can share it."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import tempfile
+from collections import OrderedDict
+from typing import Any
+
+from amp.utilities import FileDatabase
+
+KEPT = 8  # entries in memory; the derivatives of a chunk of 79 atoms take some 20 MB
+
+
+class SharedDatabase(FileDatabase):
+    """Amp's database with entries that appear whole, and with the last ones used kept in memory.
+
+    Amp writes an entry in place: another job may read half of it, and a job killed meanwhile leaves half of
+    it for good. And it opens an entry's file again for each single derivative.
+    """
+
+    def __init__(self, filename: str) -> None:
+        super().__init__(filename)
+        os.makedirs(self.loosepath, exist_ok=True)
+        self._recent: OrderedDict[str, Any] = OrderedDict()
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        handle, temporary = tempfile.mkstemp(dir=self.path)
+        with os.fdopen(handle, "wb") as file:
+            pickle.dump(value, file, protocol=pickle.HIGHEST_PROTOCOL)
+        os.replace(temporary, os.path.join(self.loosepath, key))
+        self._keep(key, value)
+
+    def __getitem__(self, key: str) -> Any:
+        if key not in self._recent:
+            self._keep(key, super().__getitem__(key))
+        return self._recent[key]
+
+    def _keep(self, key: str, value: Any) -> None:
+        self._recent[key] = value
+        if len(self._recent) > KEPT:
+            self._recent.popitem(last=False)
+
+
+def share(descriptor: Any, elements: list[str]) -> None:
+    """Give one of Amp's descriptors databases of this kind, made as it makes its own."""
+    if descriptor.parameters.elements is None:
+        descriptor.parameters.elements = elements
+    descriptor.calculate_fingerprints({}, calculate_derivatives=True)
+    for name in ("neighborlist", "fingerprints", "fingerprintprimes"):
+        data = getattr(descriptor, name, None)
+        if data is not None:
+            data.close()
+            data.db = SharedDatabase

@@ -1,0 +1,178 @@
+"""Amp's training directory: where its jobs look for images, ids of chunks and weights to start from."""
+
+from __future__ import annotations
+
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from string import Template
+
+import numpy as np
+from ase import Atoms
+from ase.io import Trajectory
+
+from amp.nft.amp_files import check_text
+from amp.nft.amp_jobs import state
+from amp.nft.reports import TrainingTask
+
+LOG = "amp-log.txt"
+TRAINED, UNTRAINED, CHECKPOINT = "amp.amp", "amp-untrained-parameters.amp", "amp-checkpoint.amp"
+CONVERGED = "converged"
+SETTINGS = "calc_text.py"
+FOREIGN_SILENCE = 60.0  # s without a sign of life after which a job elsewhere counts as over
+
+
+def script_text(
+    calc_text: str, headerlines: str, train_line: str, *, token: str, directory: Path, seed: int, fresh: bool
+) -> str:
+    """Amp's own job script with the user's three texts, and with a line of ours beside each.
+
+    Parameters
+    ----------
+    calc_text, headerlines, train_line : str
+        As in Amp's ``BootStrap.train``.
+    token : str
+        Names the attempt.
+    directory : Path
+        The member's directory.
+    seed : int
+        For the initial weights.
+    fresh : bool
+        Start from new random weights, whatever the calculator brings.
+
+    Returns
+    -------
+    str
+        The content of ``run.py``.
+
+    Raises
+    ------
+    ValueError
+        The three texts do not make a valid script.
+    """
+    from amp.stats.bootstrap import script
+
+    text = Template(script).substitute(
+        headerlines=f"{headerlines}\n\nfrom amp.nft.amp_jobs import script as nft_job\n"
+        f"nft_job.begin({token!r}, {str(directory)!r})",
+        calc_text=f"{calc_text}\n\nnft_job.prepare(calc, seed={seed}, fresh={fresh})",
+        train_line=f"nft_job.align(calc, trainfile)\n    {train_line}",
+    )
+    try:
+        compile(text, "run.py", "exec")
+    except SyntaxError as error:
+        raise ValueError(
+            f"headerlines, calc_text and train_line do not make a valid job script: {error.msg} at "
+            f"{(error.text or '').strip()!r}; correct that line"
+        ) from error
+    return text
+
+
+class TrainingDirectory:
+    """The files of one training.
+
+    Parameters
+    ----------
+    path : Path
+        ``<label>-training``; other files that are there stay.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.absolute()
+
+    def member(self, index: int) -> Path:
+        """Where a member's job works."""
+        return self.path / str(index)
+
+    def end_strays(self, log: Callable[[str], None]) -> None:
+        """End the jobs that an earlier driver left, so that no two work in one directory."""
+        for directory in sorted(self.path.glob("[0-9]*")):
+            (directory / state.TOKEN).unlink(missing_ok=True)  # a job that misses it ends by itself
+            left = state.read_state(directory)
+            if left is None or left.machine != state.machine():
+                continue
+            if state.is_alive(left):
+                log(f"Member {directory.name}: ending process {left.pid}, a job that an earlier run left.")
+                state.end_process(left)
+
+    def lay_out(self, task: TrainingTask, calc_text: str) -> None:
+        """Write the bootstrap samples and the chunks' ids, and drop databases made with other settings.
+
+        Raises
+        ------
+        ValueError
+            Two images that Amp cannot tell apart are to be trained differently.
+        """
+        samples = self.path / "training-images"
+        shutil.rmtree(samples, ignore_errors=True)
+        samples.mkdir(parents=True)
+        for member, weights in enumerate(task.weights_mi):
+            _write_sample(samples / f"{member}.traj", task.images, weights)
+        info = self.path / "saved-info"
+        info.mkdir(exist_ok=True)
+        (info / "nft_ids.pkl").write_bytes(pickle.dumps(_nft_ids(task)))
+        self._drop_databases_of_other_settings(calc_text)
+
+    def clear_member(self, index: int, start: str | None) -> Path:
+        """An empty directory for a member's job, but for Amp's databases and the weights to start from."""
+        directory = self.member(index)
+        directory.mkdir(exist_ok=True)
+        for path in directory.iterdir():
+            if path.is_dir() and path.suffix != ".ampdb":
+                shutil.rmtree(path)
+            elif not path.is_dir():
+                path.unlink()
+        if start is not None:
+            check_text(start)  # Amp will eval it
+            (directory / CHECKPOINT).write_text(start)
+        return directory
+
+    def _drop_databases_of_other_settings(self, calc_text: str) -> None:
+        """Amp finds an image in its databases by the atoms alone, whatever the settings were."""
+        settings = self.path / SETTINGS
+        if not settings.exists() or settings.read_text() != calc_text:
+            for database in [*self.path.glob("*.ampdb"), *self.path.glob("[0-9]*/*.ampdb")]:
+                shutil.rmtree(database)
+            settings.write_text(calc_text)
+
+
+def read_converged(directory: Path) -> bool | None:
+    """What the job's last line wrote: whether the criteria are met; None before."""
+    try:
+        return {"True": True, "False": False}.get((directory / CONVERGED).read_text())
+    except OSError:
+        return None
+
+
+def tail_of_output(directory: Path, lines: int = 15) -> list[str]:
+    """The last lines of what the job said: its recorded failure, or the newest output, a queue's included."""
+    outputs = [directory / state.OUTPUT, *directory.glob("*.out"), *directory.glob("*.err")]
+    written = [path for path in outputs if path.exists() and path.stat().st_size]
+    candidates = [directory / state.FAILURE, *sorted(written, key=lambda path: -path.stat().st_mtime)]
+    for path in candidates:
+        if path.exists():
+            return path.read_text(errors="replace").splitlines()[-lines:]
+    return []
+
+
+def _write_sample(path: Path, images: list[Atoms], weights: np.ndarray) -> None:
+    with Trajectory(path, "w") as trajectory:
+        for image, times in zip(images, weights, strict=True):
+            for _ in range(times):
+                trajectory.write(image)
+
+
+def _nft_ids(task: TrainingTask) -> list[tuple[str, int]]:
+    """Hash and central atom of each chunk."""
+    from amp.utilities import get_hash
+
+    centres: dict[str, int | None] = {}
+    for image, centre in zip(task.images, task.centres, strict=True):
+        name = get_hash(image)
+        if centres.setdefault(name, centre) != centre:
+            raise ValueError(
+                f"two images have the same atoms but are trained on atoms {centres[name]} and {centre} "
+                "(None: on all): Amp tells images apart by their atoms alone; leave one out"
+            )
+    return [(name, centre) for name, centre in centres.items() if centre is not None]

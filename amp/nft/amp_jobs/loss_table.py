@@ -1,0 +1,67 @@
+"""The last line of the loss table in Amp's log."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+COLUMNS = ("energy_rmse", "energy_maxresid", "force_rmse", "force_maxresid")
+_CRITERION = re.compile(r"^  (energy_rmse|energy_maxresid|force_rmse|force_maxresid): (\S+)$")
+_NUMBER = r"([-+\d.]+(?:e[-+]?\d+)?|nan|inf)"
+_LINE = re.compile(rf"^ *(\d+) +\d{{4}}-\S+ +{_NUMBER}((?: +{_NUMBER} [C-])+) *$")
+
+
+@dataclass(frozen=True)
+class LastStep:
+    """Where a training ended; energies in eV/atom, forces in eV/Å, nan for what was not trained."""
+
+    steps: int
+    loss: float
+    values: dict[str, float]
+    criteria: dict[str, float]
+
+    def misses(self) -> str:
+        """The criteria that are not met, with the values."""
+        missed = [name for name in COLUMNS if not self.values[name] <= self.criteria.get(name, math.inf)]
+        missed = [name for name in missed if name in self.criteria]
+        return ", ".join(
+            f"{name} {self.values[name]:.4g} (asked: {self.criteria[name]:.4g})" for name in missed
+        )
+
+
+def read_last_step(path: Path, energy_factor: float = 1.0) -> LastStep | None:
+    """The end of a training, from Amp's log.
+
+    Parameters
+    ----------
+    path : Path
+        ``amp-log.txt``.
+    energy_factor : float
+        Turns Amp's energy RMSE, over all images, into that over the images with energies.
+
+    Returns
+    -------
+    LastStep or None
+        None if the log holds no table.
+    """
+    last, criteria = None, {}
+    for line in path.read_text(errors="replace").splitlines() if path.exists() else ():
+        if match := _CRITERION.match(line):
+            criteria[match[1]] = _number(match[2])
+        elif match := _LINE.match(line):
+            last = match
+    if last is None:
+        return None
+    numbers = [float(word) for word in re.findall(rf"{_NUMBER} [C-]", last[3])]
+    values = dict.fromkeys(COLUMNS, math.nan) | dict(zip(COLUMNS, numbers, strict=False))
+    for of in (values, criteria):
+        if "energy_rmse" in of:
+            of["energy_rmse"] *= energy_factor
+    known = {name: value for name, value in criteria.items() if math.isfinite(value)}
+    return LastStep(steps=int(last[1]), loss=float(last[2]), values=values, criteria=known)
+
+
+def _number(text: str) -> float:
+    return math.inf if text == "None" else float(text)
