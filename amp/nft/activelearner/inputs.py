@@ -1,0 +1,142 @@
+"""What the user gives: read it, check it before any work starts, and never change it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+from amp.utilities import get_hash
+from ase import Atoms
+from ase.calculators.calculator import PropertyNotImplementedError
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io import read
+
+Images = str | os.PathLike[str] | Atoms | Iterable[Atoms] | Mapping[str, Atoms]
+
+
+def read_images(images: Images, name: str = "images") -> list[Atoms]:
+    """Images from a list, one Atoms, a hashed dictionary, or any file that ASE reads.
+
+    Parameters
+    ----------
+    images : list of Atoms, Atoms, dict, str or path
+        What the user gave.
+    name : str
+        What it is called in errors.
+
+    Returns
+    -------
+    list of Atoms
+
+    Raises
+    ------
+    FileNotFoundError, ValueError, TypeError
+        If the file is not there, cannot be read, holds nothing, or these are not Atoms.
+    """
+    if isinstance(images, Atoms):
+        images = [images]
+    elif isinstance(images, Mapping):
+        images = images.values()
+    elif isinstance(images, str | os.PathLike):
+        images = _read_file(images, name)
+    found = list(images)
+    wrong = next((image for image in found if not isinstance(image, Atoms)), None)
+    if wrong is not None:
+        raise TypeError(f"{name} holds a {type(wrong).__name__}: every item must be an ase.Atoms.")
+    if not found:
+        raise ValueError(f"{name} is empty: give at least one structure.")
+    return found
+
+
+def _read_file(path: str | os.PathLike[str], name: str) -> list[Atoms]:
+    if not Path(path).exists():
+        raise FileNotFoundError(f"{name}: there is no file {os.fspath(path)!r} in {os.getcwd()}.")
+    try:
+        found = read(path, index=":")
+    except Exception as error:  # ASE's readers raise many kinds
+        raise ValueError(f"{name}: {os.fspath(path)!r} cannot be read ({type(error).__name__}: {error}).") from error
+    return found if isinstance(found, list) else [found]
+
+
+def read_training_images(images: Images) -> list[Atoms]:
+    """Training images as labelled copies, each kept once; ValueError if one lacks energy or forces.
+
+    Bulk images are told apart by Amp's hash, as Amp does.
+    """
+    unique = {get_hash(image): image for image in read_images(images)}
+    return [_labelled_copy(image, f"images[{i}]") for i, image in enumerate(unique.values())]
+
+
+def _labelled_copy(image: Atoms, name: str) -> Atoms:
+    try:
+        if image.calc is None:
+            raise PropertyNotImplementedError("no calculator")
+        energy = image.get_potential_energy(apply_constraint=False)
+        forces = image.get_forces(apply_constraint=False)
+    except (PropertyNotImplementedError, RuntimeError) as error:
+        raise ValueError(
+            f"{name} ({image.get_chemical_formula()}) has no energy or no forces ({error}): every training image "
+            "needs both. Compute them with the parent calculator before you save the image."
+        ) from error
+    if not (np.isfinite(energy) and np.isfinite(forces).all() and np.isfinite(image.positions).all()):
+        raise ValueError(f"{name} ({image.get_chemical_formula()}) has an energy, force or position that is not finite.")
+    atoms = image.copy()
+    atoms.set_constraint()
+    atoms.calc = SinglePointCalculator(atoms, energy=float(energy), forces=np.array(forces, dtype=float))
+    return atoms
+
+
+def read_target(target_image: Images) -> Atoms:
+    """Return a copy of the target, without calculator and constraints; ValueError if it cannot be one."""
+    targets = read_images(target_image, "target_image")
+    if len(targets) > 1:
+        raise ValueError(f"target_image holds {len(targets)} structures: give one; run others in turn with `load=`.")
+    target = targets[0]
+    if len(target) == 0:
+        raise ValueError("target_image has no atoms.")
+    if not np.isfinite(target.positions).all():
+        bad = int(np.flatnonzero(~np.isfinite(target.positions).all(axis=1))[0])
+        raise ValueError(f"target_image: the position of atom {bad} is {target.positions[bad]}; it must be finite.")
+    plain = Atoms(numbers=target.numbers, positions=target.positions, cell=target.cell, pbc=target.pbc)
+    for name, values in target.arrays.items():
+        if name not in ("numbers", "positions"):
+            plain.set_array(name, values)
+    return plain
+
+
+def check_elements(target: Atoms, images: list[Atoms]) -> None:
+    """Raise ValueError if the target has an element that no training image has."""
+    known = {symbol for image in images for symbol in image.symbols}
+    if missing := sorted(set(target.symbols) - known):
+        raise ValueError(
+            f"target_image contains {', '.join(missing)}, but the training images have only {', '.join(sorted(known))}: "
+            "add bulk images that contain every element of the target."
+        )
+
+
+def check_positive(**numbers: float) -> None:
+    """Raise ValueError for a value that is not above 0."""
+    for name, value in numbers.items():
+        if not value > 0:
+            raise ValueError(f"{name} is {value}: it must be above 0.")
+
+
+def check_count(name: str, value: int, least: int) -> None:
+    """Raise ValueError unless `value` is an integer and at least `least`."""
+    if not (isinstance(value, int | np.integer) and value >= least):
+        raise ValueError(f"{name} is {value!r}: it must be an integer, at least {least}.")
+
+
+def central_atoms(images: list[Atoms], init_nft_ids: list[tuple[str, int]] | None) -> list[int | None]:
+    """For each image the atom whose force alone is trained, or None; ValueError for an id that fits no image."""
+    wanted = dict(init_nft_ids or [])
+    hashes = [get_hash(image) for image in images]
+    if unknown := set(wanted) - set(hashes):
+        raise ValueError(f"init_nft_ids names {sorted(unknown)[0]}, which is the hash of no image in images.")
+    for image, key in zip(images, hashes, strict=True):
+        if key in wanted and not 0 <= wanted[key] < len(image):
+            raise ValueError(f"init_nft_ids: image {key} has {len(image)} atoms, so no atom {wanted[key]}.")
+    return [wanted.get(key) for key in hashes]
+

@@ -1,0 +1,241 @@
+"""NFT: the class that users call. It checks what it is given and hands over to the protocol."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from pathlib import Path
+from typing import Any
+
+from amp.stats.bootstrap import calc_text as default_calc_text
+from amp.stats.bootstrap import headerlines as default_headerlines
+from amp.stats.bootstrap import train_line as default_train_line
+from amp.utilities import Logger, get_hash
+from ase import Atoms
+
+from amp.nft.activelearner import inputs
+from amp.nft.activelearner.log import RunLog
+from amp.nft.activelearner.protocol import Protocol, Setup
+from amp.nft.labelling import Parent, check_parent, parent_name
+from amp.nft.runstore import RunStore
+from amp.nft.stopping import Iteration, StopReason, certain_enough, enough_iterations, no_improvement
+from amp.nft.training import choose_trainer, read_start
+from amp.nft.uncertainty import check_threshold
+
+start_command = "python3 run.py &"
+
+
+class NFT:
+    """Nearsighted force training: an ensemble for a structure too large for its parent method.
+
+    Parameters
+    ----------
+    load : str, optional
+        An ``.ensemble`` file to start the first training from.
+    log : str or amp.utilities.Logger, optional
+        Where to log; standard output if not given. Everything also goes to the `logging` module, under ``amp.nft``.
+    threshold : float, optional
+        Which atoms are labelled next: above 0, those whose uncertainty exceeds that many eV/Å; between -1 and 0, the
+        most uncertain fraction ``1 + threshold`` (-0.9 takes 10 %); None, the most uncertain atom.
+    stop_delta : float
+        Stop when the largest per-atom uncertainty on the target is below this, eV/Å.
+    max_iterations : int
+        Stop after this many retrainings. (Amp 1.0.1 trains once more and throws that ensemble away.)
+    steps_not_improved : int
+        Stop when the largest uncertainty has not improved for this many iterations.
+    dblabel : str
+        Prefix of Amp's database files, where Amp itself has to evaluate the ensemble (models that are not
+        Gaussian fingerprints with a neural network).
+    seed : int
+        Seed of everything random. The same seed and input give the same ensemble.
+    trainer : 'auto', 'batched' or 'jobs'
+        How members are trained: all in this process, or as one Amp job each. 'auto' takes the first where it can.
+    threads : int, optional
+        Threads of the batched trainer and of predictions; the processor cores that this process may use if not given.
+        Results do not depend on it.
+
+    Attributes
+    ----------
+    history : list of Iteration
+        What each iteration came to.
+    stop_reason : StopReason or None
+        Why the last run stopped: ``.name``, ``.message``, ``.converged``.
+
+    Raises
+    ------
+    ValueError
+        For a setting outside its range.
+
+    Notes
+    -----
+    C. Zeng, X. Chen, A. A. Peterson, J. Chem. Phys. 156, 064104 (2022), doi:10.1063/5.0079314.
+    """
+
+    def __init__(
+        self,
+        load: str | None = None,
+        log: str | Logger | None = None,
+        threshold: float | None = None,
+        stop_delta: float = 0.1,
+        max_iterations: int = 5,
+        steps_not_improved: int = 2,
+        dblabel: str = "amp-data",
+        *,
+        seed: int = 0,
+        trainer: str = "auto",
+        threads: int | None = None,
+    ) -> None:
+        check_threshold(threshold)
+        inputs.check_positive(stop_delta=stop_delta)
+        inputs.check_count("max_iterations", max_iterations, least=0)
+        inputs.check_count("steps_not_improved", steps_not_improved, least=1)
+        inputs.check_count("seed", seed, least=0)
+        if threads is not None:
+            inputs.check_count("threads", threads, least=1)
+        self.load = load
+        self.log = RunLog(log)
+        self.threshold = threshold
+        self.stop_delta = stop_delta
+        self.max_iterations = max_iterations
+        self.steps_not_improved = steps_not_improved
+        self.dblabel = dblabel
+        self.seed = seed
+        self.trainer = trainer
+        self.threads = threads
+        self.history: list[Iteration] = []
+        self.stop_reason: StopReason | None = None
+
+    def run(
+        self,
+        images: inputs.Images,
+        target_image: inputs.Images,
+        n: int = 10,
+        calc_text: str = default_calc_text,
+        headerlines: str = default_headerlines,
+        start_command: str = start_command,
+        train_line: str = default_train_line,
+        label: str = "al",
+        parent_calc: Parent | None = None,
+        expired: float = 600.0,
+        cutoff: float = 6.5,
+        init_nft_ids: list[tuple[str, int]] | None = None,
+        dft_cores: int | None = None,
+        dft_memory: str | None = None,
+    ) -> bool:
+        """Train an ensemble until it is certain enough of the forces on the target.
+
+        Run the same script again to go on after a crash, or with other stop criteria.
+
+        Parameters
+        ----------
+        images : list of Atoms, Atoms, or a file that ASE reads
+            Initial training images, with energies and forces; small bulk cells for example.
+        target_image : Atoms, list of one Atoms, or a file that ASE reads
+            The structure to learn.
+        n : int
+            Members of the ensemble.
+        calc_text : str
+            Python text that builds an Amp calculator named ``calc``.
+        headerlines : str
+            Text on top of each job script, such as ``#SBATCH`` lines.
+        start_command : str
+            Starts the job script ``run.py`` in its directory: ``python run.py``, ``python run.py &``, ``sbatch run.py``.
+        train_line : str
+            The line of the job script that trains ``calc`` on ``trainfile``.
+        label : str
+            Name of the results: ``<label>.ensemble``, ``best.<label>.ensemble``, ``<label>-training``.
+        parent_calc : ASE calculator, or callable
+            Labels the chunks; a callable ``f(directory)`` returns a fresh calculator for each.
+        expired : float
+            A job whose log has not changed for this many seconds is started again.
+        cutoff : float
+            Radius of a chunk, Å.
+        init_nft_ids : list of (hash, index), optional
+            Images among `images` of which only the force on one atom is trained.
+        dft_cores, dft_memory
+            Accepted for old scripts, and not used: `parent_calc` says how it runs.
+
+        Returns
+        -------
+        bool
+            True if the largest uncertainty went below `stop_delta`; `stop_reason` says more.
+
+        Raises
+        ------
+        ValueError, TypeError, FileNotFoundError
+            For input that cannot work, before any work starts.
+        RunStoreError
+            If the training directory belongs to a running process, or to a run with other settings.
+        """
+        inputs.check_count("n", n, least=2)
+        inputs.check_positive(cutoff=cutoff, expired=expired)
+        check_parent(parent_calc)
+        training_images = inputs.read_training_images(images)
+        target = inputs.read_target(target_image)
+        inputs.check_elements(target, training_images)
+        centres = inputs.central_atoms(training_images, init_nft_ids)
+        if dft_cores is not None or dft_memory is not None:
+            self.log(
+                "dft_cores and dft_memory are not used any more: parent_calc is run as it is; "
+                "set its cores and memory in parent_calc, or in the job that runs this script."
+            )
+        directory = Path(f"{label}-training")
+        choice = choose_trainer(
+            self.trainer, calc_text=calc_text, headerlines=headerlines, start_command=start_command,
+            train_line=train_line, directory=directory, expired=expired, target=target,
+            threads=self.threads, log=self.log,
+        )  # fmt: skip
+        _compare_radii(cutoff, choice.radius, self.log)
+        setup = Setup(
+            label=label, images=training_images, centres=centres, target=target, n=n, cutoff=cutoff, seed=self.seed,
+            threshold=self.threshold, parent=parent_calc, start=read_start(self.load, n), dblabel=self.dblabel,
+            threads=self.threads,
+        )  # fmt: skip
+        settings = _identity(setup, calc_text, train_line, init_nft_ids)
+        rules = [
+            certain_enough(self.stop_delta),
+            no_improvement(self.steps_not_improved),
+            enough_iterations(self.max_iterations),
+        ]
+        self.stop_reason = None
+        with RunStore(directory / "saved-info") as store:
+            protocol = Protocol(setup, store, choice.trainer, self.log)
+            self.history = protocol.history
+            protocol.open(settings, {"trainer": choice.trainer.name, "parent": parent_name(parent_calc)})
+            self.log(f"Trainer: {choice.trainer.name} ({choice.why}).")
+            self.stop_reason = protocol.run(rules)
+        return self.stop_reason.converged
+
+
+def _identity(setup: Setup, calc_text: str, train_line: str, init_nft_ids: Any) -> dict[str, Any]:
+    """Settings that must be the same when a run is taken up again."""
+    return {
+        "target": _short_hash([setup.target]),
+        "target_atoms": len(setup.target),
+        "images": _short_hash(setup.images),
+        "n_images": len(setup.images),
+        "n": setup.n,
+        "cutoff": setup.cutoff,
+        "seed": setup.seed,
+        "calc_text": calc_text,
+        "train_line": train_line,
+        "init_nft_ids": [list(pair) for pair in init_nft_ids or []],
+        "load": setup.start is not None,
+    }
+
+
+def _short_hash(images: list[Atoms]) -> str:
+    return hashlib.sha256("".join(get_hash(image) for image in images).encode()).hexdigest()[:16]
+
+
+def _compare_radii(cutoff: float, radius: float | None, log: RunLog) -> None:
+    """Say what a chunk smaller than the range of the model's forces means."""
+    if radius is None or cutoff >= radius:
+        return
+    message = (
+        f"cutoff = {cutoff} Å is smaller than the fingerprint cutoff Rc = {radius} Å: the central atom of a chunk does "
+        f"not even see all of its fingerprint neighbours. The model's force on an atom depends on atoms up to 2·Rc = "
+        f"{2 * radius} Å away; use a chunk cutoff of at least {radius} Å, and larger if your parent can afford it."
+    )
+    warnings.warn(message, UserWarning, stacklevel=3)
+    log(message)

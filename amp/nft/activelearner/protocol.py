@@ -1,0 +1,274 @@
+"""The loop: train, see where the members disagree, label the surroundings there, train again.
+
+Every step is a no-op when its result is in the run's files already; that is what makes a restart exact.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+
+from amp.nft import runstore
+from amp.nft.activelearner.files import RunFiles
+from amp.nft.chunks import carve_chunks
+from amp.nft.labelling import LabelFailure, Parent, labelled, single_point
+from amp.nft.reports import MemberReport, Trainer, TrainingTask
+from amp.nft.runstore import RunStore, RunStoreError
+from amp.nft.stopping import Iteration, StopReason, StopRule, best_of, first_reason
+from amp.nft.training import member_forces, sample_weights
+from amp.nft.uncertainty import force_uncertainty, select
+
+
+class LabellingError(RuntimeError):
+    """No chunk of a batch could be labelled."""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a run is about: checked, and the protocol's own copies."""
+
+    label: str
+    images: list[Atoms]
+    centres: list[int | None]
+    target: Atoms
+    n: int
+    cutoff: float
+    seed: int
+    threshold: float | None
+    parent: Parent
+    start: list[str] | None
+    dblabel: str
+    threads: int | None
+
+
+class Protocol:
+    """Nearsighted force training of one target.
+
+    Parameters
+    ----------
+    setup : Setup
+    store : RunStore
+        Results so far are taken from it, new ones go into it.
+    trainer : Trainer
+    log : callable
+        Takes a message.
+    """
+
+    def __init__(self, setup: Setup, store: RunStore, trainer: Trainer, log: Callable[[str], None]) -> None:
+        self.setup = setup
+        self.store = store
+        self.trainer = trainer
+        self.log = log
+        self.history: list[Iteration] = []
+        self.added: list[list[int]] = []  # atoms whose chunks were added, per iteration
+        self.labels: dict[int, Atoms] = {}
+        self.files = RunFiles(setup.label, store.directory)
+
+    def open(self, settings: dict[str, Any], notes: dict[str, Any]) -> None:
+        """Take up the run in the store, or begin one; RunStoreError if it has other settings."""
+        if not self.store.events:
+            self.files.check_fresh()
+            self.store.append("run", format=runstore.FORMAT, settings=settings)
+        _compare_settings(self.store.events[0]["settings"], settings, self.setup.label)
+        self.store.append("start", **notes)
+        for event in self.store.find_all("label"):
+            self.labels[event["atom"]] = self.store.image(event["file"])
+        if self.labels:
+            self.log(f"Taking up the run in {self.store.directory}: {len(self.labels)} labelled chunks are there.")
+
+    def run(self, rules: Sequence[StopRule]) -> StopReason:
+        """Iterate until a rule says stop."""
+        reason = None
+        while reason is None:
+            iteration = len(self.history)
+            texts = self._train(iteration)
+            delta = self._evaluate(iteration, texts)
+            reason = first_reason(rules, self.history) or self._grow(iteration, delta)
+        self._finish(reason)
+        return reason
+
+    # -- train ---------------------------------------------------------------------------------------------
+
+    def _train(self, iteration: int) -> list[str]:
+        """Members of this iteration's ensemble."""
+        event = self.store.find("trained", iteration=iteration)
+        if event is None:
+            event = self._train_now(iteration)
+        texts = json.loads(self.store.content(event["file"]))
+        self.files.save_ensemble(iteration, texts)
+        return texts
+
+    def _train_now(self, iteration: int) -> dict[str, Any]:
+        task = self._task(iteration)
+        chunks = len(task.images) - len(self.setup.images)
+        self.log(f"\nIteration {iteration}: training on {len(self.setup.images)} images and {chunks} chunks.")
+        begin = time.perf_counter()
+        outcome = self.trainer.train(task)
+        seconds = time.perf_counter() - begin
+        missed = [report for report in outcome.reports if not report.converged]
+        self.log(f"Trained {len(outcome.texts)} members in {seconds:.1f} s; {len(missed)} missed their criteria.")
+        for report in missed:
+            self.log(f"  member {report.member}: {report.message}")
+        return self.store.append(
+            "trained",
+            iteration=iteration,
+            file=self.store.keep(json.dumps(outcome.texts).encode(), ".ensemble"),
+            reports=[report.as_dict() for report in outcome.reports],
+            trainer=self.trainer.name,
+            chunks=chunks,
+            seconds=seconds,
+        )
+
+    def _task(self, iteration: int) -> TrainingTask:
+        setup, atoms = self.setup, self._chunk_atoms()
+        place = {atom: len(setup.images) + k for k, atom in enumerate(atoms)}
+        added = [[place[atom] for atom in batch] for batch in self.added]
+        if iteration == 0:
+            start = setup.start
+        else:
+            start = json.loads(self.store.content(self.store.find("trained", iteration=iteration - 1)["file"]))
+        return TrainingTask(
+            images=setup.images + [self.labels[atom] for atom in atoms],
+            centres=setup.centres + [0] * len(atoms),
+            weights_mi=sample_weights(setup.seed, setup.n, len(setup.images), added),
+            start=start,
+            seed=setup.seed,
+            iteration=iteration,
+        )
+
+    def _chunk_atoms(self) -> list[int]:
+        """Central atoms of the chunks in the training set, in the order in which they came."""
+        return list(dict.fromkeys(atom for batch in self.added for atom in batch))
+
+    # -- look ----------------------------------------------------------------------------------------------
+
+    def _evaluate(self, iteration: int, texts: list[str]) -> np.ndarray:
+        """Uncertainty on every atom of the target; adds to the history and keeps the best ensemble."""
+        event = self.store.find("evaluated", iteration=iteration)
+        if event is None:
+            forces_mni = member_forces(texts, self.setup.target, self.setup.dblabel, self.setup.threads)
+            name = self.store.keep_array(force_uncertainty(forces_mni))
+            event = self.store.append("evaluated", iteration=iteration, file=name)
+        delta = self.store.array(event["file"])
+        trained = self.store.find("trained", iteration=iteration)
+        reports = tuple(MemberReport(**report) for report in trained["reports"])
+        entry = Iteration(
+            iteration, trained["chunks"], float(delta.max()), float(delta.mean()), reports, trained["trainer"]
+        )
+        self.history.append(entry)
+        self.log(
+            f"Iteration {iteration}: {entry.n_chunks} chunks, uncertainty max {entry.delta_max:.4f}, "
+            f"mean {entry.delta_mean:.4f} eV/Å."
+        )
+        if best_of(self.history) is entry:
+            self.files.save_best(texts)
+            self.log(f"Best so far: saved as {self.files.best.name}.")
+        self.files.save_deltas(iteration, delta)
+        return delta
+
+    # -- grow ----------------------------------------------------------------------------------------------
+
+    def _grow(self, iteration: int, delta: np.ndarray) -> StopReason | None:
+        """Label the surroundings of the most uncertain atoms and add them to the training set."""
+        event = self.store.find("added", iteration=iteration)
+        if event is None:
+            chosen = select(delta, self.setup.threshold)
+            if not len(chosen):
+                return _nothing_above(self.setup.threshold, delta)
+            event = self._label(iteration, chosen, delta)
+        self.added.append(event["atoms"])
+        self.files.save_chunks(iteration, event["chosen"], [self.labels[atom] for atom in self._chunk_atoms()])
+        return None
+
+    def _label(self, iteration: int, chosen: np.ndarray, delta: np.ndarray) -> dict[str, Any]:
+        """Label chunks around the chosen atoms; the next most uncertain atom takes the place of one that fails."""
+        wanted = [int(atom) for atom in chosen]
+        ranked = [int(atom) for atom in np.argsort(-delta, kind="stable")]
+        taken = {*wanted, *self._chunk_atoms()}  # not self.labels: a batch cut short must go the same way again
+        spare = [atom for atom in ranked if atom not in taken][: len(wanted)]
+        new = [atom for atom in wanted if atom not in self.labels]
+        self.log(f"{len(wanted)} atoms chosen, {len(new)} of them to be labelled.")
+        failures: dict[int, LabelFailure] = {}
+        for batch in _batches(new, spare, failures):
+            failures |= self._label_batch(batch)
+        atoms = [atom for atom in wanted if atom in self.labels]
+        atoms += [atom for atom in spare if atom in self.labels]
+        if not atoms:
+            raise LabellingError(_all_failed(failures))
+        return self.store.append(
+            "added", iteration=iteration, chosen=wanted, atoms=atoms, failed=sorted(failures)
+        )
+
+    def _label_batch(self, atoms: list[int]) -> dict[int, LabelFailure]:
+        """Label these chunks; each is safe in the store before the next begins."""
+        failures = {}
+        atoms = [atom for atom in atoms if atom not in self.labels]
+        for atom, chunk in zip(atoms, carve_chunks(self.setup.target, atoms, self.setup.cutoff), strict=True):
+            label = single_point(self.setup.parent, chunk, self.files.label_directory(atom))
+            if isinstance(label, LabelFailure):
+                failures[atom] = label
+                self.store.append("label-failed", atom=atom, kind=label.kind, message=label.message)
+                self.log(f"  the chunk around atom {atom} could not be labelled: {label}")
+                continue
+            self.labels[atom] = labelled(chunk, label)
+            self.store.append(
+                "label", atom=atom, file=self.store.keep_image(self.labels[atom]), seconds=label.seconds
+            )
+        return failures
+
+    def _finish(self, reason: StopReason) -> None:
+        self.store.append("stopped", reason=reason.name, message=reason.message, converged=reason.converged)
+        finish = getattr(self.trainer, "finish", None)
+        if finish is not None:
+            finish()
+        failed = {event["atom"] for event in self.store.find_all("label-failed")} - set(self.labels)
+        self.log(f"\n{reason}")
+        if failed:
+            self.log(f"Chunks that could not be labelled: around atoms {', '.join(map(str, sorted(failed)))}.")
+        self.log(f"Best ensemble: {self.files.best} (iteration {best_of(self.history).iteration}).")
+
+
+def _batches(new: list[int], spare: list[int], failures: dict[int, LabelFailure]) -> Iterable[list[int]]:
+    """The chosen atoms, then as many spare ones as failed, while there are any."""
+    spare = list(spare)
+    batch, failed_before = new, 0
+    while batch:
+        yield batch
+        failed_now, failed_before = len(failures) - failed_before, len(failures)
+        batch, spare = spare[:failed_now], spare[failed_now:]
+
+
+def _all_failed(failures: dict[int, LabelFailure]) -> str:
+    atom, failure = next(iter(failures.items()))
+    return (
+        f"None of {len(failures)} chunks could be labelled; the one around atom {atom} failed with {failure}. "
+        f"Mend parent_calc and run the same script again: nothing is lost.\n{failure.traceback}"
+    )
+
+
+def _nothing_above(threshold: float | None, delta: np.ndarray) -> StopReason:
+    message = (
+        f"Not converged: the largest uncertainty, {delta.max():.4f} eV/Å, is not above threshold = {threshold}, so "
+        "there is nothing to label. Lower threshold, or raise stop_delta."
+    )
+    return StopReason("threshold", message)
+
+
+def _compare_settings(before: dict[str, Any], now: dict[str, Any], label: str) -> None:
+    """RunStoreError that shows what differs from the run that is in the directory."""
+    now = json.loads(json.dumps(now))
+    different = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
+    if not different:
+        return
+    lines = [f"  {key}: was {before.get(key)!r}, is {now.get(key)!r}" for key in different]
+    raise RunStoreError(
+        f"{Path(f'{label}-training')} holds a run with other settings:\n" + "\n".join(lines) + "\n"
+        "Use the same settings to go on with it, or another label=, or move the directory away."
+    )

@@ -1,0 +1,111 @@
+"""Trainer: all members at once, in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from ase import Atoms
+
+from amp.nft import amp_files
+from amp.nft.amp_files import CalculatorSpec
+from amp.nft.reports import TrainingOutcome, TrainingTask
+
+if TYPE_CHECKING:
+    from amp.nft.kernels.gaussian import Fingerprints, Rows
+
+
+class BatchedTrainer:
+    """Train an ensemble of Gaussian + NeuralNetwork members with the kernels.
+
+    Fingerprints of an image are computed once, for all members and all iterations.
+
+    Parameters
+    ----------
+    spec : CalculatorSpec
+        What the user's ``calc_text`` built.
+    target : Atoms
+        The inputs of the networks are ranged over the training images and this.
+    directory : path
+        Amp's training directory, left as Amp's own jobs would leave it.
+    threads : int, optional
+        The results do not depend on it.
+    log : callable, optional
+        Takes a message.
+    """
+
+    name = "batched"
+
+    def __init__(
+        self,
+        spec: CalculatorSpec,
+        target: Atoms,
+        directory: Path,
+        threads: int | None = None,
+        log: Callable[[str], None] = print,
+    ) -> None:
+        self.spec = spec
+        self.target = target
+        self.directory = directory
+        self.threads = threads
+        self.log = log
+        self._fingerprints: Fingerprints | None = None
+        self._rows: dict[int, tuple[Atoms, Rows]] = {}
+        self._target_rows: Rows | None = None
+
+    def train(self, task: TrainingTask) -> TrainingOutcome:
+        """Train every member of `task`."""
+        from amp.nft import batched  # numba: only where it is needed
+
+        images = list(zip(task.images, task.centres, strict=True))
+        elements = sorted({symbol for image in [*task.images, self.target] for symbol in image.symbols})
+        spec = self.spec.resolved(elements)
+        rows = self._fingerprint(spec, images)
+        models, reports = batched.fit(
+            spec,
+            rows,
+            energies=np.array([np.nan if centre is not None else image.get_potential_energy() for image, centre in images]),
+            forces=[_forces(image, centre) for image, centre in images],
+            n_atoms=np.array([len(image) for image in task.images]),
+            weights_mi=task.weights_mi,
+            start=task.start and [amp_files.read_amp(text) for text in task.start],
+            fprange=self._range(rows),
+            seeds=[[task.seed, task.iteration, member] for member in range(task.n_members)],
+            threads=self.threads,
+            log=self.log,
+        )
+        return TrainingOutcome([amp_files.write_amp(model) for model in models], reports)
+
+    def finish(self) -> None:
+        """Leave the training directory as Amp's own jobs leave it."""
+
+    def _fingerprint(self, spec: CalculatorSpec, images: list[tuple[Atoms, int | None]]) -> list[Rows]:
+        """Rows of every image; each image is fingerprinted once in the life of this trainer."""
+        from amp.nft.kernels.gaussian import Fingerprints
+
+        if self._fingerprints is None:
+            self._fingerprints = Fingerprints(spec.gs, spec.cutoff)
+        for image, centre in images:
+            if id(image) not in self._rows:
+                self._rows[id(image)] = image, self._fingerprints.rows(image, centre)  # holding it keeps its id
+        return [self._rows[id(image)][1] for image, _ in images]
+
+    def _range(self, rows: list[Rows]) -> dict[str, np.ndarray]:
+        """Smallest and largest value of each fingerprint over the training images and the target."""
+        if self._target_rows is None:
+            self._target_rows = self._fingerprints.rows(self.target)
+        x = np.concatenate([some.x for some in [*rows, self._target_rows]])
+        kind = np.concatenate([some.kind for some in [*rows, self._target_rows]])
+        ranges = {}
+        for number, element in enumerate(self._fingerprints.elements):
+            values = x[kind == number, : self._fingerprints.n_features[number]]
+            ranges[element] = np.column_stack([values.min(axis=0), values.max(axis=0)])
+        return ranges
+
+
+def _forces(image: Atoms, centre: int | None) -> np.ndarray:
+    """The forces that are trained, shape (forces, 3)."""
+    forces = image.get_forces(apply_constraint=False)
+    return forces if centre is None else forces[[centre]]

@@ -1,0 +1,141 @@
+"""Bad input: each error names the value, the rule and the way out, before any work starts."""
+
+import os
+
+import numpy as np
+import pytest
+from amp.utilities import get_hash
+from ase import Atoms
+from ase.build import bulk
+from ase.calculators.emt import EMT
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.constraints import FixAtoms
+from ase.db import connect
+from ase.io import write
+
+from amp.nft.activelearner import NFT
+from amp.nft.activelearner.inputs import read_images, read_target, read_training_images
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def cell(seed=0, symbol="Pt", calc=EMT):
+    atoms = bulk(symbol, cubic=True)
+    atoms.rattle(0.1, seed=seed)
+    if calc is not None:
+        atoms.calc = calc()
+        atoms.get_forces()
+    return atoms
+
+
+@pytest.fixture
+def images():
+    return [cell(0), cell(1)]
+
+
+def test_every_way_to_give_images(images):
+    write("images.traj", images)
+    write("images.extxyz", images)
+    with connect("images.db") as database:
+        for image in images:
+            database.write(image)
+    hashed = {get_hash(image): image for image in images}
+    for given in (images, tuple(images), iter(images), hashed, "images.traj", "images.extxyz", "images.db"):
+        found = read_training_images(given)
+        assert len(found) == 2
+        for a, b in zip(found, images, strict=True):
+            assert a.get_potential_energy() == pytest.approx(b.get_potential_energy(), abs=1e-7)
+            np.testing.assert_allclose(a.get_forces(), b.get_forces(), atol=1e-7)
+    assert len(read_training_images(images[0])) == 1
+
+
+def test_the_same_image_twice_is_one(images):
+    assert len(read_training_images([*images, images[0].copy(), images[1]][:2] + [images[0]])) == 2
+
+
+def test_what_the_caller_gave_is_not_changed(images):
+    images[0].set_constraint(FixAtoms([0]))
+    target = cell(3, calc=EMT)
+    target.set_constraint(FixAtoms([1]))
+    calculators = [image.calc for image in images]
+    found, read = read_training_images(images), read_target(target)
+    assert [image.calc for image in images] == calculators
+    assert len(images[0].constraints) == 1 and len(target.constraints) == 1 and target.calc is not None
+    assert not read.constraints and read.calc is None
+    free = images[0].copy()
+    free.set_constraint()
+    free.calc = EMT()
+    np.testing.assert_array_equal(found[0].get_forces(), free.get_forces())
+
+
+BAD = [
+    ({"images": [cell(calc=None)]}, ValueError, r"images\[0\] \(Pt4\) has no energy or no forces"),
+    ({"images": []}, ValueError, "images is empty"),
+    ({"images": "nowhere.traj"}, FileNotFoundError, r"there is no file 'nowhere\.traj'"),
+    ({"images": ["Pt"]}, TypeError, "images holds a str"),
+    ({"target_image": Atoms()}, ValueError, "target_image has no atoms"),
+    ({"target_image": [cell(), cell(1)]}, ValueError, "holds 2 structures"),
+    ({"target_image": cell(symbol="Cu")}, ValueError, "contains Cu, but the training images have only Pt"),
+    ({"cutoff": 0}, ValueError, "cutoff is 0: it must be above 0"),
+    ({"expired": -1}, ValueError, "expired is -1"),
+    ({"n": 1}, ValueError, "n is 1: it must be an integer, at least 2"),
+    ({"n": 2.5}, ValueError, r"n is 2\.5"),
+    ({"parent_calc": None}, TypeError, "parent_calc is None"),
+    ({"calc_text": "x = 1"}, ValueError, "defines no `calc`"),
+    ({"calc_text": "calc ="}, ValueError, "not valid Python"),
+    ({"start_command": "no-such-queue run.py"}, ValueError, "no-such-queue"),
+    ({"init_nft_ids": [("beef", 0)]}, ValueError, "init_nft_ids names beef"),
+]
+
+
+@pytest.mark.parametrize(("changes", "error", "says"), BAD, ids=[str(i) for i in range(len(BAD))])
+def test_run_refuses(images, changes, error, says):
+    settings = {"images": images, "target_image": cell(5), "parent_calc": EMT(), "n": 2} | changes
+    with pytest.raises(error, match=says):
+        NFT(log=os.devnull).run(**settings)
+    assert not [name for name in os.listdir() if "training" in name or "ensemble" in name]
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"threshold": -1}, "threshold is -1"),
+        ({"stop_delta": 0}, "stop_delta is 0"),
+        ({"max_iterations": -1}, "max_iterations is -1"),
+        ({"steps_not_improved": 0}, "steps_not_improved is 0"),
+        ({"seed": -4}, "seed is -4"),
+        ({"threads": 0}, "threads is 0"),
+    ],
+)
+def test_constructor_refuses(settings, says):
+    with pytest.raises(ValueError, match=says):
+        NFT(**settings)
+
+
+def test_a_corrupted_trajectory(images):
+    write("images.traj", images)
+    data = open("images.traj", "rb").read()
+    open("images.traj", "wb").write(data[: len(data) // 2])
+    with pytest.raises(ValueError, match=r"images: 'images\.traj' cannot be read"):
+        read_images("images.traj")
+
+
+def test_numbers_that_are_not_finite(images):
+    target = cell(2)
+    target.positions[2, 1] = np.nan
+    with pytest.raises(ValueError, match="the position of atom 2 is"):
+        read_target(target)
+    forces = np.zeros((4, 3))
+    forces[0, 0] = np.inf
+    images[1].calc = SinglePointCalculator(images[1], energy=0.0, forces=forces)
+    with pytest.raises(ValueError, match=r"images\[1\] \(Pt4\) has an energy, force or position that is not finite"):
+        read_training_images(images)
+
+
+def test_a_training_directory_of_another_program(images):
+    os.makedirs("al-training/training-images")
+    with pytest.raises(RuntimeError, match="left by another program"):
+        NFT(log=os.devnull).run(images, cell(5), n=2, parent_calc=EMT())

@@ -1,0 +1,93 @@
+"""Bootstrap samples as integer weights, and the choice of the trainer."""
+
+import numpy as np
+import pytest
+from amp.stats.bootstrap import calc_text, train_line
+
+from amp.nft.training import choose_trainer, sample_weights
+
+MEMBERS = 400  # enough for means; 4 standard errors are allowed
+SIGMAS = 4
+
+
+def test_first_sample_is_a_plain_bootstrap():
+    weights_mi = sample_weights(seed=3, members=MEMBERS, n_images=12, added=[])
+    assert weights_mi.shape == (MEMBERS, 12)
+    assert (weights_mi.sum(axis=1) == 12).all()
+    left_out = (weights_mi == 0).mean()
+    expected = (1 - 1 / 12) ** 12
+    assert abs(left_out - expected) < SIGMAS * np.sqrt(expected / weights_mi.size)
+
+
+def test_accelerated_scheme_gives_new_images_their_share():
+    weights_mi = sample_weights(3, MEMBERS, 12, [range(12, 38)])
+    assert weights_mi.shape == (MEMBERS, 38)
+    assert (weights_mi.sum(axis=1) == 38).all()
+    share = weights_mi[:, 12:].sum() / weights_mi.sum()
+    expected = 26 / 38
+    assert abs(share - expected) < SIGMAS * np.sqrt(expected * (1 - expected) / weights_mi.sum())
+    new = weights_mi[:, 12:].mean(axis=0)
+    assert np.abs(new - expected * 38 / 26).max() < SIGMAS * np.sqrt(1.0 / MEMBERS)
+
+
+def test_samples_follow_from_seed_iteration_and_member_alone():
+    added = [[4, 5], [5, 6]]
+    whole = sample_weights(1, 6, 4, added)
+    np.testing.assert_array_equal(whole[:3], sample_weights(1, 3, 4, added))
+    assert (whole != sample_weights(2, 6, 4, added)).any()
+    earlier = sample_weights(1, 6, 4, added[:1])
+    assert earlier.shape == (6, 6) and whole.shape == (6, 7)
+    assert (whole.sum(axis=1) == earlier.sum(axis=1) + 2).all()
+
+
+def test_an_image_chosen_again_gains_weight():
+    once = sample_weights(1, MEMBERS, 4, [[4, 5], [6]])[:, 4].mean()
+    twice = sample_weights(1, MEMBERS, 4, [[4, 5], [4, 6]])[:, 4].mean()
+    assert twice > once
+
+
+def test_nothing_added_changes_nothing():
+    np.testing.assert_array_equal(sample_weights(1, 3, 4, [[4], []]), sample_weights(1, 3, 4, [[4]]))
+
+
+@pytest.fixture
+def choose(pt260, tmp_path):
+    def choose(wanted="auto", **changes):
+        settings = dict(
+            calc_text=calc_text, start_command="python run.py", train_line=train_line, headerlines="",
+            directory=tmp_path, expired=600.0, target=pt260, threads=1, log=print,
+        )  # fmt: skip
+        return choose_trainer(wanted, **(settings | changes))
+
+    return choose
+
+
+@pytest.mark.parametrize(
+    ("wanted", "changes", "name", "why"),
+    [
+        ("auto", {}, "batched", "plain local"),
+        ("auto", {"start_command": "python3 run.py &"}, "batched", "plain local"),
+        ("auto", {"start_command": "sh run.py"}, "jobs", "asks for jobs"),
+        ("auto", {"train_line": "calc.train(images=trainfile, overwrite=True)"}, "jobs", "user's own"),
+        ("auto", {"calc_text": calc_text.replace("gaussian", "zernike").replace("Gaussian", "Zernike")}, "jobs", "Zernike"),
+        ("jobs", {}, "jobs", "asked for"),
+        ("batched", {"start_command": "sh run.py"}, "batched", "asked for"),
+    ],
+)
+def test_choice(choose, wanted, changes, name, why):
+    choice = choose(wanted, **changes)
+    assert choice.trainer.name == name
+    assert why in choice.why
+    assert choice.radius == (None if "Zernike" in why else 6.5)
+
+
+def test_choices_that_cannot_be(choose):
+    with pytest.raises(ValueError, match="trainer is 'fast': it must be one of"):
+        choose("fast")
+    zernike = calc_text.replace("gaussian", "zernike").replace("Gaussian", "Zernike")
+    with pytest.raises(ValueError, match="trainer='batched' cannot train this calculator"):
+        choose("batched", calc_text=zernike)
+    with pytest.raises(ValueError, match="no-such-queue"):
+        choose(start_command="no-such-queue run.py")
+    with pytest.raises(ValueError, match="defines no `calc`"):
+        choose(calc_text="x = 1")
