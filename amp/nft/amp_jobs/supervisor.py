@@ -210,7 +210,8 @@ class AmpJobs:
             self.log(f"Member {member.index}: done. {_report(member).message}".rstrip())
         else:
             self.log(
-                f"Member {member.index}: not converged, {misses}. Starting again from new random weights."
+                f"Member {member.index}: not converged, loss {member.results[-1].loss:.4g}, {misses}. "
+                "Starting again from new random weights."
             )
 
     def _bury(self, member: Member, reason: str) -> None:
@@ -222,7 +223,7 @@ class AmpJobs:
         if member.deaths > self.retries:
             raise JobError(
                 f"the job of member {member.index} died {member.deaths} times, at last thus: {reason}. Its "
-                f"files are in {directory}, {state.OUTPUT} and {LOG} among them. Mend calc_text, headerlines, "
+                f"files are in {directory}, {state.OUTPUT} and {LOG} among them. Mend calc_text, headerlines,"
                 f"train_line or start_command ({self.start_command!r}) and start the run again: it goes on "
                 f"where it stopped. The end of the output:{tail or ' (none)'}"
             )
