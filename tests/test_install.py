@@ -15,7 +15,7 @@ OURS = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("amp/nft/*
 WHICH = """
 import amp, sys
 from amp.nft.activelearner import NFT
-print(amp.__file__, sys.modules[NFT.__module__].__file__)
+print(amp.__file__, sys.modules[NFT.__module__].__file__, sep="\\n")
 """
 
 
@@ -39,57 +39,70 @@ def test_no_path_is_shared_with_amp():
 def test_a_script_finds_amp_installed_and_nft_ours(tmp_path, cwd):
     script = tmp_path / "run.py"
     script.write_text(WHICH, encoding="utf-8")
-    amp, nft = run(sys.executable, script, cwd=cwd or tmp_path).split()
+    amp, nft = run(sys.executable, script, cwd=cwd or tmp_path).splitlines()
     assert Path(amp) == Path(files_of_amp()["amp/__init__.py"])
     assert Path(nft).parent.name == "activelearner"
 
 
 def test_the_repository_root_on_the_path_does_not_hide_amp():
-    amp, nft = run(sys.executable, "-c", WHICH, cwd=ROOT).split()    # -c and -m look in the working directory
+    # -c and -m look in the working directory first
+    amp, nft = run(sys.executable, "-c", WHICH, cwd=ROOT).splitlines()
     assert Path(amp) == Path(files_of_amp()["amp/__init__.py"])
     assert Path(nft).parent.name == "activelearner"
 
 
 class Environment:
-    """A new virtual environment; what is not installed in it, such as NumPy, it takes from ours."""
+    """A new virtual environment, served by the pip of another one."""
 
-    def __init__(self, folder):
-        venv.create(folder, with_pip=True, symlinks=os.name != "nt")
+    def __init__(self, folder, pip):
+        venv.create(folder, symlinks=os.name != "nt")
         self.python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
         self.site = Path(sysconfig.get_path("platlib", vars=dict.fromkeys(["base", "platbase"], str(folder))))
-        (self.site / "borrowed.pth").write_text(sysconfig.get_path("platlib"), encoding="utf-8")
+        self._pip = [*pip, "--python", self.python, "--disable-pip-version-check", "--quiet"]
 
     def pip(self, *arguments):
-        return run(self.python, "-m", "pip", "--disable-pip-version-check", "--quiet", *arguments)
+        run(*self._pip, *arguments)
 
-    def install(self, *what):
-        self.pip("install", "--no-deps", *what)
+    def run(self, *arguments, cwd):
+        """Run Python, lent what Amp and we depend on; pip must not see it, or it would find Amp installed."""
+        loan = self.site / "borrowed.pth"
+        loan.write_text(sysconfig.get_path("platlib"), encoding="utf-8")
+        try:
+            return run(self.python, *arguments, cwd=cwd).splitlines()
+        finally:
+            loan.unlink()
 
     def where(self, folder):
         """Files of amp and of the module that defines NFT, as a script in another folder finds them."""
         (folder / "run.py").write_text(WHICH, encoding="utf-8")
-        return [Path(path) for path in run(self.python, folder / "run.py", cwd=folder).split()]
+        return [Path(path) for path in self.run(folder / "run.py", cwd=folder)]
 
 
 @pytest.fixture(scope="module")
-def wheels(tmp_path_factory):
+def pip(tmp_path_factory):
+    """The command line of a pip; an environment made by uv has none."""
+    folder = tmp_path_factory.mktemp("pip")
+    venv.create(folder, with_pip=True, symlinks=os.name != "nt")
+    return [folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python"), "-m", "pip"]
+
+
+@pytest.fixture(scope="module")
+def wheels(tmp_path_factory, pip):
     """Amp's wheel and ours, as pip builds them."""
     folder = tmp_path_factory.mktemp("wheels")
-    builder = Environment(tmp_path_factory.mktemp("builder"))
     for project in (ROOT / "tools" / "amp-atomistics", ROOT):
-        builder.pip("wheel", "--no-deps", f"--wheel-dir={folder}", project)
+        run(*pip, "wheel", "--quiet", "--no-deps", f"--wheel-dir={folder}", project)
     (amp,), (ours,) = folder.glob("amp_atomistics-*.whl"), folder.glob("amp_nft-*.whl")
     return {"amp": amp, "ours": ours}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("order", [("amp", "ours"), ("ours", "amp")], ids=" first, then ".join)
-def test_either_order_then_uninstall_gives_amp_back(tmp_path, wheels, order):
-    pure = Environment(tmp_path / "pure")
-    pure.install(wheels["amp"])
-    both = Environment(tmp_path / "both")
+def test_either_order_then_uninstall_gives_amp_back(tmp_path, pip, wheels, order):
+    pure, both = Environment(tmp_path / "pure", pip), Environment(tmp_path / "both", pip)
+    pure.pip("install", "--no-deps", wheels["amp"])
     for name in order:
-        both.install(wheels[name])
+        both.pip("install", "--no-deps", wheels[name])
 
     amp, nft = both.where(tmp_path)
     assert amp == both.site / "amp" / "__init__.py"
@@ -100,20 +113,20 @@ def test_either_order_then_uninstall_gives_amp_back(tmp_path, wheels, order):
     assert both.where(tmp_path)[1] == both.site / "amp" / "nft" / "activelearner.py"
 
 
+@pytest.mark.slow
+def test_an_editable_install_finds_every_module_in_the_source_tree(tmp_path, pip, wheels):
+    environment = Environment(tmp_path / "editable", pip)
+    environment.pip("install", "--no-deps", "--editable", ROOT, wheels["amp"])
+
+    modules = [path.removesuffix(".py").removesuffix("/__init__").replace("/", ".") for path in OURS]
+    script = "import sys, importlib\nfor name in sys.argv[1:]: print(importlib.import_module(name).__file__)"
+    found = environment.run("-c", script, *modules, cwd=tmp_path)
+    assert [Path(path) for path in found] == [ROOT / path for path in OURS]
+    assert environment.where(tmp_path)[0] == environment.site / "amp" / "__init__.py"
+
+
 def contents(folder):
     """Every file under a folder but compiled ones, with its bytes."""
     files = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".pyc")
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
-
-@pytest.mark.slow
-def test_an_editable_install_finds_every_module_in_the_source_tree(tmp_path, wheels):
-    environment = Environment(tmp_path / "editable")
-    environment.install("--editable", ROOT)
-    environment.install(wheels["amp"])
-
-    modules = [path.removesuffix(".py").removesuffix("/__init__").replace("/", ".") for path in OURS]
-    script = "import sys, importlib\nfor name in sys.argv[1:]: print(importlib.import_module(name).__file__)"
-    found = run(environment.python, "-c", script, *modules, cwd=tmp_path).splitlines()
-    assert [Path(path) for path in found] == [ROOT / path for path in OURS]
-    assert environment.where(tmp_path)[0] == environment.site / "amp" / "__init__.py"
