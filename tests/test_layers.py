@@ -1,4 +1,4 @@
-"""The rules of the house that a machine can hold: who may import whom, and how long things may get."""
+"""The rules of the house that a machine can hold: who imports whom, how long things get, what is documented."""
 
 import ast
 from pathlib import Path
@@ -92,3 +92,9 @@ def test_the_house_has_sources_and_leaves_amps_packages_alone():
     assert not (ROOT / "amp" / "__init__.py").exists()
     assert not (HOUSE / "__init__.py").exists()
     assert all((folder / "__init__.py").exists() for folder in {path.parent for path in SOURCES} - {HOUSE})
+
+
+@pytest.mark.parametrize("room", sorted({room_of(path) for path in SOURCES}))
+def test_every_room_is_in_the_reference(room):
+    lines = (ROOT / "docs" / "api.rst").read_text(encoding="utf-8").splitlines()
+    assert f".. automodule:: amp.nft.{room}" in lines, f"add amp.nft.{room} to docs/api.rst"
