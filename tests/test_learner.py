@@ -1,0 +1,268 @@
+"""The protocol as a user runs it, small: EMT as parent, a few members, the batched trainer."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from amp.stats.bootstrap import BootStrap
+from amp.utilities import Logger, get_hash
+from ase import Atoms
+from ase.build import bulk
+from ase.calculators.emt import EMT
+from ase.cluster import Octahedron
+from ase.constraints import FixAtoms
+from ase.io import read, write
+
+from amp.nft.activelearner import NFT
+from amp.nft.runstore import RunStore, RunStoreError
+
+CALC_TEXT = """
+from amp import Amp
+from amp.descriptor.gaussian import Gaussian
+from amp.model import LossFunction
+from amp.model.neuralnetwork import NeuralNetwork
+from amp.nft.features import g2x
+
+calc = Amp(descriptor=Gaussian(cutoff=4.5, Gs=g2x(['Pt'])), model=NeuralNetwork(hiddenlayers=(3,)), dblabel='../amp-db')
+calc.model.lossfunction = LossFunction(
+    force_coefficient=0.04, maxiter=60,
+    convergence={'energy_rmse': 0.005, 'force_rmse': 0.02, 'force_maxresid': 0.2})
+"""
+N = 3
+
+
+def cells():
+    images = []
+    for seed, (lattice, a) in enumerate([("fcc", 3.9), ("fcc", 4.1), ("bcc", 3.2), ("sc", 2.7)]):
+        atoms = bulk("Pt", lattice, a=a, cubic=True) * ((1, 1, 2) if lattice == "sc" else 1)
+        atoms.rattle(0.08, seed=seed)
+        atoms.calc = EMT()
+        atoms.get_forces()
+        images.append(atoms)
+    return images
+
+
+def cluster():
+    octahedron = Octahedron("Pt", 3, cutoff=1, latticeconstant=3.99)
+    atoms = Atoms(octahedron.symbols, octahedron.positions)
+    atoms.rattle(0.1, seed=42)
+    return atoms
+
+
+def run(**changes):
+    settings = {"stop_delta": 1e-6, "max_iterations": 2, "threshold": -0.8, "steps_not_improved": 5, "log": os.devnull}
+    al = NFT(**(settings | {key: changes.pop(key) for key in list(changes) if key in (*settings, "seed", "trainer", "load")}))
+    inputs = {"images": cells(), "target_image": cluster(), "n": N, "calc_text": CALC_TEXT, "cutoff": 5.0}
+    returned = al.run(**(inputs | {"start_command": "python run.py", "parent_calc": EMT()} | changes))
+    return al, returned
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def results():
+    """Everything that a run leaves and a user may read, as bytes."""
+    names = sorted([*Path().glob("*.ensemble"), *Path("al-training/saved-info").glob("[!j]*.*")])
+    return {str(name): name.read_bytes() for name in names if name.suffix != ".pkl"}
+
+
+def test_a_run_leaves_what_it_promises():
+    target, images, parent = cluster(), cells(), EMT()
+    target.set_constraint(FixAtoms([0]))
+    al, returned = run(target_image=target, images=images, parent_calc=parent)
+    assert returned is False
+    assert al.stop_reason.name == "max_iterations" and "max_iterations = 2" in str(al.stop_reason)
+    assert [entry.iteration for entry in al.history] == [0, 1, 2]
+    assert all(len(entry.reports) == N for entry in al.history)
+    assert len(target.constraints) == 1 and target.calc is None and parent.results == {}
+
+    info = Path("al-training/saved-info")
+    deltas = np.load(info / "deltas.npy")
+    assert deltas.shape == (3, len(target)) and deltas.dtype == float
+    np.testing.assert_allclose(deltas.max(axis=1), [entry.delta_max for entry in al.history])
+    chunks = [read(info / f"atomic_chunks_{k}.traj", ":") for k in range(2)]
+    assert [len(some) for some in chunks] == [entry.n_chunks for entry in al.history[1:]]
+    assert len(read(info / "atomic_chunks.traj", ":")) == len(chunks[1])
+    for k in range(2):
+        chosen = np.load(info / f"indices_{k}.npy")
+        least = deltas[k][chosen].min()
+        assert (np.delete(deltas[k], chosen) <= least).all()
+        assert set(chosen) <= {chunk.info["target_atom"] for chunk in chunks[k]}
+    for chunk in chunks[1]:
+        free = chunk.copy()
+        free.calc = EMT()
+        np.testing.assert_allclose(chunk.get_forces(), free.get_forces(), atol=1e-12)
+
+
+def test_plain_amp_loads_the_ensembles_and_agrees():
+    al, _ = run(max_iterations=1)
+    best = min(al.history, key=lambda entry: entry.delta_max).iteration
+    assert Path("best.al.ensemble").read_bytes() == Path(f"al.{best}.ensemble").read_bytes()
+    assert Path("al.ensemble").read_bytes() == Path("al.1.ensemble").read_bytes()
+    ensemble = BootStrap(load="al.1.ensemble", log=Logger(None), label="scratch")
+    forces_mni = ensemble.get_forces(cluster(), output=[0.5, "e"])[-1]
+    deviations = forces_mni - forces_mni.mean(axis=0)
+    delta = 2.58 * np.sqrt((deviations**2).sum(axis=(0, 2)) / (N - 1))
+    np.testing.assert_allclose(np.load("al-training/saved-info/deltas.npy")[1], delta, atol=1e-6)
+
+
+def test_the_same_seed_gives_the_same_run_and_another_another():
+    run()
+    first = results()
+    run(label="again")
+    assert Path("best.again.ensemble").read_bytes() == first["best.al.ensemble"]
+    run(label="other", seed=1)
+    assert Path("best.other.ensemble").read_bytes() != first["best.al.ensemble"]
+
+
+def test_stop_criteria():
+    al, returned = run(stop_delta=1e6)
+    assert returned is True
+    assert al.stop_reason.name == "stop_delta" and al.stop_reason.converged and len(al.history) == 1
+    al, returned = run(label="b", threshold=1e5)
+    assert returned is False
+    assert al.stop_reason.name == "threshold" and "not above threshold = 100000" in str(al.stop_reason)
+
+
+def test_going_on_with_more_iterations_equals_doing_them_at_once():
+    run(max_iterations=2)
+    whole = results()
+    os.mkdir("parts")
+    os.chdir("parts")
+    for max_iterations in (0, 1, 2, 2):
+        al, _ = run(max_iterations=max_iterations)
+        assert len(al.history) == max_iterations + 1
+    assert results() == whole
+
+
+DRIVER = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from test_learner import run
+run()
+"""
+
+
+def _journal():
+    path = Path("al-training/saved-info/journal.jsonl")
+    return path.read_text().splitlines() if path.exists() else []
+
+
+@pytest.mark.slow
+def test_killed_after_every_event_it_ends_the_same():
+    run()
+    whole, events = results(), len(_journal())
+    os.mkdir("killed")
+    os.chdir("killed")
+    seen = 0
+    for _ in range(3 * events):
+        driver = subprocess.Popen([sys.executable, "-c", DRIVER])
+        while driver.poll() is None and len(_journal()) <= seen:
+            time.sleep(0.002)
+        if driver.poll() is not None:
+            break
+        os.kill(driver.pid, signal.SIGKILL)
+        driver.wait()
+        seen = len(_journal())
+    assert driver.returncode == 0
+    assert results() == whole
+    labels = [json.loads(line)["atom"] for line in _journal() if '"label"' in line]
+    assert len(labels) == len(set(labels))
+
+
+def test_other_settings_are_refused_with_the_difference():
+    run(max_iterations=0)
+    before = _journal()
+    with pytest.raises(RunStoreError, match=r"holds a run with other settings:\n  cutoff: was 5.0, is 4.8") as error:
+        run(cutoff=4.8)
+    assert "another label=" in str(error.value)
+    assert _journal() == before
+
+
+def test_two_drivers_cannot_share_a_directory():
+    run(max_iterations=0)
+    with RunStore("al-training/saved-info"), pytest.raises(RunStoreError, match=f"in use by process {os.getpid()}"):
+        run()
+
+
+class Fragile(EMT):
+    """EMT that fails on chunks around some atoms of the target."""
+
+    fails = ()
+
+    def calculate(self, atoms=None, *args, **kwargs):
+        if self.fails == "all" or atoms.info.get("target_atom") in self.fails:
+            raise RuntimeError("SCF did not converge")
+        super().calculate(atoms, *args, **kwargs)
+
+
+def test_the_next_most_uncertain_atom_replaces_one_whose_label_fails():
+    run(max_iterations=1)
+    chosen = np.load("al-training/saved-info/indices_0.npy")
+    delta = np.load("al-training/saved-info/deltas.npy")[0]
+    parent = Fragile()
+    parent.fails = {int(chosen[0])}
+    run(label="b", max_iterations=1, parent_calc=parent)
+    labelled = {chunk.info["target_atom"] for chunk in read("b-training/saved-info/atomic_chunks.traj", ":")}
+    next_best = next(atom for atom in np.argsort(-delta) if atom not in chosen)
+    assert labelled == set(chosen[1:]) | {next_best}
+    failures = [json.loads(line) for line in Path("b-training/saved-info/journal.jsonl").read_text().splitlines()]
+    failures = [event for event in failures if event["event"] == "label-failed"]
+    assert [(event["atom"], event["message"]) for event in failures] == [(chosen[0], "SCF did not converge")]
+
+
+def test_if_every_label_fails_the_run_says_so_and_goes_on_later():
+    parent = Fragile()
+    parent.fails = "all"
+    with pytest.raises(RuntimeError, match=r"could be labelled.*SCF did not converge[\s\S]*nothing is lost"):
+        run(max_iterations=1, parent_calc=parent)
+    al, _ = run(max_iterations=1)
+    assert len(al.history) == 2
+
+
+def test_load_starts_from_another_ensemble():
+    run(max_iterations=1)
+    al, _ = run(label="b", load="best.al.ensemble", max_iterations=0)
+    assert len(al.history) == 1
+    with pytest.raises(ValueError, match="holds 3 members, but n is 2"):
+        run(label="c", load="best.al.ensemble", n=2)
+
+
+def test_init_nft_ids_train_one_force_only():
+    images = cells()
+    run(images=images, init_nft_ids=[(get_hash(images[0]), 2)], max_iterations=0)
+    plain = Path("al.0.ensemble").read_bytes()
+    run(images=images, label="b", max_iterations=0)
+    assert Path("b.0.ensemble").read_bytes() != plain
+
+
+def test_a_small_chunk_cutoff_warns_of_the_range_of_the_forces():
+    with pytest.warns(UserWarning, match=r"smaller than the fingerprint cutoff Rc = 4.5 Å[\s\S]*2·Rc = 9.0 Å"):
+        run(cutoff=4.0, max_iterations=0)
+
+
+@pytest.mark.slow
+def test_the_jobs_trainer_runs_the_same_protocol():
+    write("images.traj", cells())
+    write("target.traj", cluster())
+    text = CALC_TEXT.replace("maxiter=60", "maxiter=3")
+    al, returned = run(images="images.traj", target_image="target.traj", calc_text=text, trainer="jobs", max_iterations=1)
+    assert returned is False and len(al.history) == 2
+    assert {entry.trainer for entry in al.history} == {"jobs"}
+    assert len(BootStrap(load="best.al.ensemble", log=Logger(None)).ensemble) == N
+
+
+def test_job_scripts_started_elsewhere_find_this_package(tmp_path):
+    script = tmp_path / "run.py"
+    script.write_text(textwrap.dedent("import amp.nft.activelearner as a; print(a.__file__)"))
+    out = subprocess.run([sys.executable, "run.py"], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    assert Path(out.strip()).name == "__init__.py"
