@@ -98,18 +98,16 @@ class _Reader:
         raise self.refusal(node, f"a {type(node.value).__name__} where only plain data may stand")
 
     def _minus(self, node: ast.UnaryOp, depth: int) -> Any:
-        operand = node.operand
-        is_number = isinstance(operand, ast.Constant) and type(operand.value) in (int, float)
-        if not isinstance(node.op, ast.USub) or not is_number:
+        number = node.operand.value if isinstance(node.operand, ast.Constant) else None
+        if not isinstance(node.op, ast.USub) or not isinstance(number, int | float) or number is True:
             raise self.refusal(node, "an operation where only a number may stand")
-        return -operand.value
+        return -number
 
     def _dict(self, node: ast.Dict, depth: int) -> dict[Any, Any]:
-        if None in node.keys:
+        keys = [key for key in node.keys if key is not None]
+        if len(keys) < len(node.values):
             raise self.refusal(node, "** in a dictionary")
-        return self._pairs(
-            node, zip(self._items(node.keys, depth), self._items(node.values, depth), strict=True)
-        )
+        return self._pairs(node, zip(self._items(keys, depth), self._items(node.values, depth), strict=True))
 
     def _pairs(self, node: ast.expr, pairs: Any) -> dict[Any, Any]:
         try:

@@ -85,7 +85,8 @@ def read_amp(text: str) -> AmpModel:
 def check_text(text: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Parameters of descriptor and model in an ``.amp`` text of any kind; AmpFileError if it is not data."""
     parts = _mapping(parse_literal(text), "the file")
-    return tuple(_mapping(parse_literal(_get(parts, key)), key) for key in ("descriptor", "model"))
+    descriptor, model = (_mapping(parse_literal(_get(parts, key)), key) for key in ("descriptor", "model"))
+    return descriptor, model
 
 
 def model_from_parameters(descriptor: dict[str, Any], model: dict[str, Any]) -> AmpModel:

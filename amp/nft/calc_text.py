@@ -84,10 +84,10 @@ class CalculatorSpec:
         names = tuple(sorted(set(elements)))
         known = self.elements or names  # Amp's defaults hold a function for each known neighbour
         gs = _default_symmetry_functions(known) if self.gs is None else self.gs
-        for name, given in (("elements", known), ("Gs", gs), ("hiddenlayers", self.hiddenlayers)):
-            per_element = isinstance(given, dict) or name == "elements"
-            if per_element and set(names) - set(given):
-                raise _missing(name, given, names)
+        given = {"elements": dict.fromkeys(known), "Gs": gs, "hiddenlayers": self.hiddenlayers}
+        for name, value in given.items():
+            if isinstance(value, dict) and set(names) - set(value):
+                raise _missing(name, value, names)
         layers = hidden_layers(self.hiddenlayers, names)
         return replace(self, gs=symmetry_functions(gs, names), elements=names, hiddenlayers=layers)
 
@@ -165,9 +165,8 @@ def _calculator_of(headerlines: str, calc_text: str) -> Any:
 
 def _names_in_job() -> dict[str, Any]:
     """The names that Amp's job script has defined when it comes to the calc_text."""
-    from ase.parallel import paropen
-
     from amp.utilities import TrainingConvergenceError
+    from ase.parallel import paropen
 
     return {
         "__name__": "__main__",
@@ -198,7 +197,7 @@ def _scratch_directory() -> Iterator[None]:
 
 def _require_own_classes(calc: Any) -> None:
     """Raise unless every part is of Amp's own class, with Amp's optimizer."""
-    from amp import Amp
+    from amp import Amp  # type: ignore[attr-defined]
     from amp.descriptor.gaussian import Gaussian
     from amp.model import LossFunction
     from amp.model.neuralnetwork import NeuralNetwork

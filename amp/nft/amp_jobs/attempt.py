@@ -94,14 +94,14 @@ class Attempt:
         )  # after the look for a death: it may just have ended well
         if converged is None:
             return death
-        closing = self.in_foreground or self._is_alive()
+        closing = self.in_foreground or self._process_here() is not None
         return None if closing and self._ended.since(True) < CLOSING else Verdict(converged)
 
     def end(self) -> None:
         """End the job if it runs; one on another machine sees that its token is gone and ends itself."""
         (self.directory / state.TOKEN).unlink(missing_ok=True)
-        if self._is_alive():
-            state.end_process(self._state())
+        if (job := self._process_here()) is not None:
+            state.end_process(job)
         for number in (signal.SIGTERM, signal.SIGKILL):
             if self.in_foreground:
                 with contextlib.suppress(ProcessLookupError):
@@ -119,10 +119,10 @@ class Attempt:
         found = state.read_state(self.directory)
         return found if found is not None and found.token == self.token else None
 
-    def _is_alive(self) -> bool:
-        """Whether the job's process is on this machine and runs."""
+    def _process_here(self) -> state.JobState | None:
+        """The job's process, if it is on this machine and runs."""
         job = self._state()
-        return job is not None and job.machine == state.machine() and state.is_alive(job)
+        return job if job is not None and job.machine == state.machine() and state.is_alive(job) else None
 
     def _death(self) -> Verdict | None:
         """The reason why the job is over, if it is."""

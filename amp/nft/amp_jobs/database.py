@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
-import tempfile
+import socket
 from collections import OrderedDict
 from typing import Any
 
@@ -26,8 +26,8 @@ class SharedDatabase(FileDatabase):
         self._recent: OrderedDict[str, Any] = OrderedDict()
 
     def __setitem__(self, key: str, value: Any) -> None:
-        handle, temporary = tempfile.mkstemp(dir=self.path)
-        with os.fdopen(handle, "wb") as file:
+        temporary = os.path.join(self.path, f"{key}.{socket.gethostname()}.{os.getpid()}")
+        with open(temporary, "wb") as file:
             pickle.dump(value, file, protocol=pickle.HIGHEST_PROTOCOL)
         os.replace(temporary, os.path.join(self.loosepath, key))
         self._keep(key, value)

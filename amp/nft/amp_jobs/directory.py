@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import shutil
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from string import Template
 
 import numpy as np
 from ase import Atoms
-from ase.io import Trajectory
+from ase.io import Trajectory, write
 
 from amp.nft.amp_files import check_text
 from amp.nft.amp_jobs import state
@@ -18,13 +19,21 @@ from amp.nft.reports import TrainingTask
 
 LOG = "amp-log.txt"
 TRAINED, UNTRAINED, CHECKPOINT = "amp.amp", "amp-untrained-parameters.amp", "amp-checkpoint.amp"
-CONVERGED = "converged"
+CONVERGED, REPORT = "converged", "nft-report.json"
+ALL_IMAGES, TARGET, TASK = "all.traj", "target.traj", "task.json"
 SETTINGS = "calc_text.py"
-FOREIGN_SILENCE = 60.0  # s without a sign of life after which a job elsewhere counts as over
 
 
 def script_text(
-    calc_text: str, headerlines: str, train_line: str, *, token: str, directory: Path, seed: int, fresh: bool
+    calc_text: str,
+    headerlines: str,
+    train_line: str,
+    *,
+    token: str,
+    directory: Path,
+    seed: int,
+    fresh: bool = False,
+    kernels: bool = False,
 ) -> str:
     """Amp's own job script with the user's three texts, and with a line of ours beside each.
 
@@ -40,6 +49,8 @@ def script_text(
         For the initial weights.
     fresh : bool
         Start from new random weights, whatever the calculator brings.
+    kernels : bool
+        Fit with our kernels instead of the train line.
 
     Returns
     -------
@@ -57,7 +68,9 @@ def script_text(
         headerlines=f"{headerlines}\n\nfrom amp.nft.amp_jobs import script as nft_job\n"
         f"nft_job.begin({token!r}, {str(directory)!r})",
         calc_text=f"{calc_text}\n\nnft_job.prepare(calc, seed={seed}, fresh={fresh})",
-        train_line=f"nft_job.align(calc, trainfile)\n    {train_line}",
+        train_line=f"nft_job.fit(calc, seed={seed})"
+        if kernels
+        else f"nft_job.align(calc, trainfile)\n    {train_line}",
     )
     try:
         compile(text, "run.py", "exec")
@@ -87,7 +100,7 @@ class TrainingDirectory:
 
     def end_strays(self, log: Callable[[str], None]) -> None:
         """End the jobs that an earlier driver left, so that no two work in one directory."""
-        for directory in sorted(self.path.glob("[0-9]*")):
+        for directory in sorted(self.path.glob("[0-9]*/")):
             (directory / state.TOKEN).unlink(missing_ok=True)  # a job that misses it ends by itself
             left = state.read_state(directory)
             if left is None or left.machine != state.machine():
@@ -113,6 +126,14 @@ class TrainingDirectory:
         info.mkdir(exist_ok=True)
         (info / "nft_ids.pkl").write_bytes(pickle.dumps(_nft_ids(task)))
         self._drop_databases_of_other_settings(calc_text)
+
+    def hand_over(self, task: TrainingTask, target: Atoms) -> None:
+        """Write what a fit with our kernels needs beyond a sample: all fingerprints set the ranges."""
+        samples = self.path / "training-images"
+        write(samples / ALL_IMAGES, task.images)
+        write(samples / TARGET, target)
+        told = {"centres": task.centres, "weights_mi": task.weights_mi.tolist()}
+        (samples / TASK).write_text(json.dumps(told))
 
     def clear_member(self, index: int, start: str | None) -> Path:
         """An empty directory for a member's job, but for Amp's databases and the weights to start from."""

@@ -1,11 +1,14 @@
-"""The last line of the loss table in Amp's log."""
+"""The loss table in Amp's log: its last line read, and one written for a fit of ours."""
 
 from __future__ import annotations
 
 import math
 import re
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
+
+from amp.nft.reports import MemberReport
 
 COLUMNS = ("energy_rmse", "energy_maxresid", "force_rmse", "force_maxresid")
 _CRITERION = re.compile(r"^  (energy_rmse|energy_maxresid|force_rmse|force_maxresid): (\S+)$")
@@ -61,6 +64,18 @@ def read_last_step(path: Path, energy_factor: float = 1.0) -> LastStep | None:
             of["energy_rmse"] *= energy_factor
     known = {name: value for name, value in criteria.items() if math.isfinite(value)}
     return LastStep(steps=int(last[1]), loss=float(last[2]), values=values, criteria=known)
+
+
+def table_of(report: MemberReport, criteria: dict[str, float | None]) -> str:
+    """A table as Amp writes it, of the last step alone; its energy RMSE is over the images with energies."""
+    values = [getattr(report, name) for name in COLUMNS]
+    asked = [math.inf if criteria.get(name) is None else criteria[name] for name in COLUMNS]
+    met = ["-" if value > bound else "C" for value, bound in zip(values, asked, strict=True)]
+    columns = "".join(f" {value:10.4e} {flag}" for value, flag in zip(values, met, strict=True))
+    lines = [" Loss function convergence criteria:", *(f"  {name}: {criteria.get(name)}" for name in COLUMNS)]
+    lines.append(" Step                Time   Loss (SSD)   EnergyRMSE     MaxResid    ForceRMSE     MaxResid")
+    lines.append(f"{report.steps:5d} {datetime.now():%Y-%m-%dT%H:%M:%S} {report.loss:12.4e}{columns}")
+    return "\n".join(lines)
 
 
 def _number(text: str) -> float:

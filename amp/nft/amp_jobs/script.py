@@ -1,6 +1,7 @@
 """What runs inside a training job, around Amp's own script: the lines that `directory.script_text` puts in.
 
-``begin`` comes after the header lines, ``prepare`` after the calc_text and ``align`` before the train line.
+``begin`` comes after the header lines, ``prepare`` after the calc_text, and ``align`` before the train line,
+or ``fit`` in its place.
 """
 
 from __future__ import annotations
@@ -135,7 +136,7 @@ def _do_without_fortran(calc: Any) -> None:
 
 def _has_fortran() -> bool:
     try:
-        from amp import fmodules  # noqa: F401
+        from amp import fmodules  # type: ignore[attr-defined]  # noqa: F401
     except ImportError:
         return False
     return True
@@ -170,6 +171,13 @@ def align(calc: Any, trainfile: str) -> None:
     loss.log_losses = True
     if type(calc.descriptor).__name__ in OWN_DESCRIPTORS:
         share(calc.descriptor, sorted({symbol for atoms in images.values() for symbol in atoms.symbols}))
+
+
+def fit(calc: Any, seed: int) -> None:
+    """Train the member with our kernels: see `kernel_fit.fit`."""
+    from amp.nft.amp_jobs import kernel_fit  # numba: only where it is needed
+
+    kernel_fit.fit(calc, seed)
 
 
 def _align_nft_ids(parameters: Any, hashes: list[str]) -> int:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+from ase import Atoms
 
-from amp.nft.amp_files import AmpFileError, check_text
+from amp.nft.amp_files import AmpFileError, UnsupportedModel, check_text, read_calc_text
 from amp.nft.amp_jobs import state
 from amp.nft.amp_jobs.attempt import QUEUEING, Attempt, Limits
 from amp.nft.amp_jobs.directory import (
     LOG,
+    REPORT,
     TRAINED,
     UNTRAINED,
     TrainingDirectory,
@@ -40,6 +43,7 @@ class Result:
     text: str
     converged: bool
     last: LastStep | None
+    report: MemberReport | None = None
 
     @property
     def loss(self) -> float:
@@ -82,6 +86,9 @@ class AmpJobs:
         Time between two looks, in s.
     queueing : float
         How long a job may wait in a queue, in s.
+    target : Atoms, optional
+        The structure to learn. Where it is given, `train_line` is Amp's own and our kernels know the
+        calculator, jobs fit with the kernels; otherwise Amp trains.
     """
 
     name = "jobs"
@@ -100,6 +107,7 @@ class AmpJobs:
         restarts: int = 2,
         poll: float = 0.25,
         queueing: float = QUEUEING,
+        target: Atoms | None = None,
     ) -> None:
         self.calc_text, self.headerlines, self.train_line = calc_text, headerlines, train_line
         self.start_command = start_command
@@ -107,6 +115,8 @@ class AmpJobs:
         self.limits = Limits(expired=expired, queueing=queueing)
         self.log = log
         self.retries, self.restarts, self.poll = retries, restarts, poll
+        self.target = target
+        self.kernels, self.why = _choice(calc_text, headerlines, train_line, target)
         self._script("", self.files.member(0), seed=0, fresh=False)  # raises now if the texts make no script
 
     def train(self, task: TrainingTask) -> TrainingOutcome:
@@ -129,6 +139,9 @@ class AmpJobs:
         """
         self.files.end_strays(self.log)
         self.files.lay_out(task, self.calc_text)
+        if self.kernels:
+            self.files.hand_over(task, self.target)
+        self.log(f"Each member's job trains with {'amp.nft' if self.kernels else 'Amp'}: {self.why}.")
         members = [Member(m, _energy_factor(task, m)) for m in range(task.n_members)]
         try:
             self._supervise(task, members)
@@ -176,7 +189,9 @@ class AmpJobs:
 
     def _script(self, token: str, directory: Path, *, seed: int, fresh: bool) -> str:
         texts = (self.calc_text, self.headerlines, self.train_line)
-        return script_text(*texts, token=token, directory=directory, seed=seed, fresh=fresh)
+        return script_text(
+            *texts, token=token, directory=directory, seed=seed, fresh=fresh, kernels=self.kernels
+        )
 
     def _look_after(self, member: Member, notes: set[str]) -> None:
         """See how a member's job stands, and act on it."""
@@ -201,10 +216,12 @@ class AmpJobs:
         except (OSError, AmpFileError) as error:
             self._bury(member, f"its result cannot be read: {error}")
             return
-        last = read_last_step(directory / LOG, member.energy_factor)
-        member.results.append(Result(text, converged, last))
+        last = read_last_step(directory / LOG, 1.0 if self.kernels else member.energy_factor)
+        member.results.append(Result(text, converged, last, _own_report(directory)))
         misses = last.misses() if last else "no table of losses in its log"
-        if converged or len(member.results) > self.restarts:
+        if (
+            converged or self.kernels or len(member.results) > self.restarts
+        ):  # the kernels' fit restarts itself
             member.chosen = member.results[-1] if converged else min(member.results, key=lambda r: r.loss)
             (directory / TRAINED).write_text(member.chosen.text)
             self.log(f"Member {member.index}: done. {_report(member).message}".rstrip())
@@ -237,6 +254,27 @@ class AmpJobs:
                 self.log(note)
 
 
+def _choice(calc_text: str, headerlines: str, train_line: str, target: Atoms | None) -> tuple[bool, str]:
+    """Whether jobs fit with our kernels, and why."""
+    from amp.stats.bootstrap import train_line as amps_own
+
+    if target is None:
+        return False, "no target was given"
+    if train_line.strip() != amps_own:
+        return False, f"the train line {train_line!r} is the user's own"
+    try:
+        read_calc_text(calc_text, headerlines)
+    except UnsupportedModel as error:
+        return False, str(error)
+    return True, "Gaussian fingerprints, a neural network and Amp's train line"
+
+
+def _own_report(directory: Path) -> MemberReport | None:
+    """The report that a fit with our kernels left."""
+    path = directory / REPORT
+    return MemberReport(**json.loads(path.read_text())) if path.exists() else None
+
+
 def _energy_factor(task: TrainingTask, member: int) -> float:
     """Amp's energy RMSE divides by all images of a sample, ours by those with energies."""
     drawn = task.weights_mi[member] > 0
@@ -267,6 +305,9 @@ def _report(member: Member) -> MemberReport:
     chosen = member.chosen
     assert chosen is not None
     last = chosen.last
+    if chosen.report is not None:
+        attempts = member.starts - 1 + chosen.report.attempts
+        return replace(chosen.report, member=member.index, attempts=attempts)
     if last is None:
         nothing = dict.fromkeys(
             ("loss", "energy_rmse", "energy_maxresid", "force_rmse", "force_maxresid"), math.nan
