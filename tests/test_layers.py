@@ -13,7 +13,8 @@ SOURCES = sorted(HOUSE.rglob("*.py"))
 FLOORS = [
     {"activelearner", "initialization", "refinement", "report"},
     {"training", "labelling", "calculator", "monitor", "selection"},
-    {"amp_jobs", "inprocess"},
+    {"amp_jobs"},
+    {"inprocess"},
     {"batched", "runstore", "chunks", "uncertainty", "stopping"},
     {"amp_files"},
     {"calc_text"},

@@ -99,7 +99,7 @@ class _Reader:
 
     def _minus(self, node: ast.UnaryOp, depth: int) -> Any:
         number = node.operand.value if isinstance(node.operand, ast.Constant) else None
-        if not isinstance(node.op, ast.USub) or not isinstance(number, int | float) or number is True:
+        if not isinstance(node.op, ast.USub) or not isinstance(number, int | float) or isinstance(number, bool):
             raise self.refusal(node, "an operation where only a number may stand")
         return -number
 
