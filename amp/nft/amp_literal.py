@@ -99,9 +99,9 @@ class _Reader:
 
     def _minus(self, node: ast.UnaryOp, depth: int) -> Any:
         number = node.operand.value if isinstance(node.operand, ast.Constant) else None
-        if not isinstance(node.op, ast.USub) or not isinstance(number, int | float) or isinstance(number, bool):
-            raise self.refusal(node, "an operation where only a number may stand")
-        return -number
+        if isinstance(node.op, ast.USub) and isinstance(number, int | float) and type(number) is not bool:
+            return -number
+        raise self.refusal(node, "an operation where only a number may stand")
 
     def _dict(self, node: ast.Dict, depth: int) -> dict[Any, Any]:
         keys = [key for key in node.keys if key is not None]
