@@ -352,6 +352,23 @@ def test_job_that_hands_over_to_a_queue(log):
     assert "Submitted" in Path("al-training/0/job-output.txt").read_text()
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(
+    subprocess.run("sinfo", shell=True, capture_output=True).returncode != 0, reason="no Slurm runs here"
+)
+def test_slurm_job_that_is_cancelled_is_noticed_and_submitted_again(log):
+    text = CALC_TEXT.replace("maxiter=5", "maxiter=2000")
+    trainer = jobs(log, text, "sbatch run.py", "#SBATCH -n 1\n#SBATCH --mem=500")
+    thread, outcome = in_background(lambda: trainer.train(one_member()))
+    wait_for_running()
+    number = Path("al-training/0", state.OUTPUT).read_text().split()[-1]
+    subprocess.run(["scancel", number], check=True)
+    cancelled = time.monotonic()
+    thread.join(PATIENCE)
+    assert log.time_of("ended by SIGTERM") - cancelled < NOTICE
+    assert (outcome[0].reports[0].attempts, outcome[0].reports[0].steps) == (2, 2001)
+
+
 def test_members_that_do_not_converge_restart_and_keep_the_best(log):
     outcome = jobs(log, NEVER_MET, restarts=1).train(one_member())
     report = outcome.reports[0]

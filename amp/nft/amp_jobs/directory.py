@@ -167,14 +167,14 @@ def read_converged(directory: Path) -> bool | None:
 
 
 def tail_of_output(directory: Path, lines: int = 15) -> list[str]:
-    """The last lines of what the job said: its recorded failure, or the newest output, a queue's included."""
+    """The last lines of what the job said: its traceback, or else the newest output."""
     outputs = [directory / state.OUTPUT, *directory.glob("*.out"), *directory.glob("*.err")]
     written = [path for path in outputs if path.exists() and path.stat().st_size]
-    candidates = [directory / state.FAILURE, *sorted(written, key=lambda path: -path.stat().st_mtime)]
-    for path in candidates:
-        if path.exists():
-            return path.read_text(errors="replace").splitlines()[-lines:]
-    return []
+    newest = max(written, key=lambda path: path.stat().st_mtime, default=None)
+    failure = directory / state.FAILURE
+    recorded = failure.read_text(errors="replace") if failure.exists() else ""
+    text = recorded if "Traceback" in recorded or newest is None else newest.read_text(errors="replace")
+    return text.splitlines()[-lines:]
 
 
 def _write_sample(path: Path, images: list[Atoms], weights: np.ndarray) -> None:
