@@ -322,5 +322,5 @@ def _report(member: Member) -> MemberReport:
     )
     message = f"{how}: {missed}." if missed else ""
     return MemberReport(
-        member.index, chosen.converged, last.steps, member.starts, last.loss, **last.values, message=message
+        member.index, not missed, last.steps, member.starts, last.loss, **last.values, message=message
     )
