@@ -24,11 +24,11 @@ class LastStep:
     loss: float
     values: dict[str, float]
     criteria: dict[str, float]
+    missed: tuple[str, ...]
 
     def misses(self) -> str:
         """The criteria that are not met, with the values."""
-        missed = [name for name in COLUMNS if not self.values[name] <= self.criteria.get(name, math.inf)]
-        missed = [name for name in missed if name in self.criteria]
+        missed = [name for name in self.missed if name in self.criteria]
         return ", ".join(
             f"{name} {self.values[name]:.4g} (asked: {self.criteria[name]:.4g})" for name in missed
         )
@@ -57,13 +57,14 @@ def read_last_step(path: Path, energy_factor: float = 1.0) -> LastStep | None:
             last = match
     if last is None:
         return None
-    numbers = [float(word) for word in re.findall(rf"{_NUMBER} [C-]", last[3])]
-    values = dict.fromkeys(COLUMNS, math.nan) | dict(zip(COLUMNS, numbers, strict=False))
+    found = dict(zip(COLUMNS, re.findall(rf"{_NUMBER} ([C-])", last[3]), strict=False))
+    values = dict.fromkeys(COLUMNS, math.nan) | {name: float(number) for name, (number, _) in found.items()}
+    missed = tuple(name for name, (_, flag) in found.items() if flag == "-")  # the numbers are rounded
     for of in (values, criteria):
         if "energy_rmse" in of:
             of["energy_rmse"] *= energy_factor
     known = {name: value for name, value in criteria.items() if math.isfinite(value)}
-    return LastStep(steps=int(last[1]), loss=float(last[2]), values=values, criteria=known)
+    return LastStep(steps=int(last[1]), loss=float(last[2]), values=values, criteria=known, missed=missed)
 
 
 def table_of(report: MemberReport, criteria: dict[str, float | None]) -> str:
