@@ -7,11 +7,12 @@ from collections import OrderedDict
 
 import numpy as np
 import pytest
+from amp import Amp
+from amp.stats.bootstrap import BootStrap
 from ase.build import bulk, molecule
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 
-from amp import Amp
 from amp.nft.amp_files import (
     AmpFileError,
     AmpModel,
@@ -25,7 +26,6 @@ from amp.nft.amp_files import (
     write_amp,
     write_ensemble,
 )
-from amp.stats.bootstrap import BootStrap
 
 CALC_TEXT = """
 from amp import Amp
@@ -408,6 +408,12 @@ def test_calc_text_sees_what_a_job_sees(in_tmp_path):
         text + "calc = Amp(Gaussian(cutoff=Rc), NeuralNetwork())", headerlines="#SBATCH -n 1\nRc = 4.5"
     )
     assert spec.cutoff["kwargs"] == {"Rc": 4.5}
+
+
+def test_calc_text_is_read_inside_a_queue_that_amp_does_not_know(in_tmp_path, monkeypatch):
+    monkeypatch.setenv("PBS_NODEFILE", "nodes")
+    assert read_calc_text(SMALL + "calc = Amp(Gaussian(), NeuralNetwork())").elements is None
+    assert os.environ["PBS_NODEFILE"] == "nodes"
 
 
 def test_molecules_element_order_does_not_matter(in_tmp_path):

@@ -383,7 +383,7 @@ def test_members_that_do_not_converge_restart_and_keep_the_best(log):
 def test_hanging_job_expires(log):
     """`expired`: the age of Amp's log at which a job counts as hung."""
     text = CALC_TEXT + "import time\nif ensemble_index == 0 and 'run.py' in os.listdir(): time.sleep(1000)\n"
-    with pytest.raises(JobError, match=r"has not changed for 1 s \(`expired`\)"):
+    with pytest.raises(JobError, match=r"did not change for 1 s \(`expired`"):
         jobs(log, text, BACKGROUND, expired=1.0, retries=0).train(one_member())
     left = state.read_state(Path("al-training/0"))
     assert not state.is_alive(left)
@@ -587,3 +587,11 @@ def test_last_step_without_forces_or_table():
     assert (last.steps, last.loss, last.values["energy_rmse"]) == (7, 1.5, 0.004)
     assert np.isnan(last.values["force_rmse"]) and loss.parameters["force_coefficient"]
     assert last.misses() == "energy_rmse 0.004 (asked: 0.002)"
+
+
+def test_slow_fingerprints_show_in_the_log(monkeypatch):
+    """A job that makes progress does not expire."""
+    monkeypatch.setattr("amp.nft.amp_jobs.database.PROGRESS", 0.0)
+    calc, hashed = set_up([images()[0], images()[3]], None)
+    calc.descriptor.calculate_fingerprints(hashed, calculate_derivatives=True)
+    assert Path("amp-log.txt").read_text().count("amp.nft: 2 images so far.") == 3

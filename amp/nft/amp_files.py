@@ -10,9 +10,10 @@ from pathlib import Path
 
 from amp.nft.amp_literal import AmpFileError, parse_literal
 from amp.nft.amp_model import AmpModel, UnsupportedModel, check_text, read_amp, write_amp
-from amp.nft.calc_text import CalculatorSpec, read_calc_text
+from amp.nft.calc_text import QUEUE_VARIABLES, CalculatorSpec, read_calc_text, spec_of
 
 __all__ = [
+    "QUEUE_VARIABLES",
     "AmpFileError",
     "AmpModel",
     "CalculatorSpec",
@@ -23,6 +24,7 @@ __all__ = [
     "read_calc_text",
     "read_ensemble",
     "read_texts",
+    "spec_of",
     "write_amp",
     "write_ensemble",
 ]

@@ -22,6 +22,8 @@ from amp.nft.amp_model import (
     symmetry_functions,
 )
 
+# from these Amp guesses a number of cores, and raises where it cannot
+QUEUE_VARIABLES = ("SLURM_NODELIST", "PBS_NODEFILE", "LOADL_PROCESSOR_LIST", "PE_HOSTFILE")
 CRITERIA = ("energy_rmse", "energy_maxresid", "force_rmse", "force_maxresid")
 
 
@@ -117,7 +119,7 @@ def read_calc_text(calc_text: str, headerlines: str = "") -> CalculatorSpec:
     UnsupportedModel
         ``calc`` is something else than Gaussian + NeuralNetwork with Amp's own loss function and optimizer.
     """
-    with _scratch_directory():
+    with _scratch_directory(), _outside_any_queue():
         return spec_of(_calculator_of(headerlines, calc_text))
 
 
@@ -193,6 +195,16 @@ def _scratch_directory() -> Iterator[None]:
     finally:
         os.chdir(here)
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _outside_any_queue() -> Iterator[None]:
+    """Hide a queue's allocation from Amp, which may fail to make sense of it."""
+    hidden = {name: os.environ.pop(name) for name in QUEUE_VARIABLES if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
 
 
 def _require_own_classes(calc: Any) -> None:

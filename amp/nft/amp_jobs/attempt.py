@@ -143,7 +143,10 @@ class Attempt:
         elif self._heartbeat.since((job, _changed(self.directory / state.HEARTBEAT))) > self.limits.silence:
             return Verdict(None, f"no sign of life from {job.machine} for {self.limits.silence:g} s")
         if self._log.since((job, _changed(self.directory / files.LOG))) > self.limits.expired:
-            return Verdict(None, f"{files.LOG} has not changed for {self.limits.expired:g} s (`expired`)")
+            return Verdict(
+                None,
+                f"{files.LOG} did not change for {self.limits.expired:g} s (`expired`; raise it for slow steps)",
+            )
         return None
 
     def _false_start(self, status: int | None) -> Verdict | None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import pickle
 import socket
+import time
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any
 
 from amp.utilities import FileDatabase
 
+PROGRESS = 20.0  # s between two lines in the log
 KEPT = 8  # entries in memory; the derivatives of a chunk of 79 atoms take some 20 MB
 
 
@@ -24,6 +27,12 @@ class SharedDatabase(FileDatabase):
         super().__init__(filename)
         os.makedirs(self.loosepath, exist_ok=True)
         self._recent: OrderedDict[str, Any] = OrderedDict()
+        self._written = 0
+        self._told = time.monotonic()
+
+    @staticmethod
+    def log(message: str) -> None:
+        """Where to tell of progress: nowhere, unless a subclass says."""
 
     def __setitem__(self, key: str, value: Any) -> None:
         temporary = os.path.join(self.path, f"{key}.{socket.gethostname()}.{os.getpid()}")
@@ -31,6 +40,7 @@ class SharedDatabase(FileDatabase):
             pickle.dump(value, file, protocol=pickle.HIGHEST_PROTOCOL)
         os.replace(temporary, os.path.join(self.loosepath, key))
         self._keep(key, value)
+        self._tell()
 
     def __getitem__(self, key: str) -> Any:
         if key not in self._recent:
@@ -42,9 +52,17 @@ class SharedDatabase(FileDatabase):
         if len(self._recent) > KEPT:
             self._recent.popitem(last=False)
 
+    def _tell(self) -> None:
+        """Tell of progress now and then: a job whose log does not change counts as hung."""
+        self._written += 1
+        if time.monotonic() - self._told > PROGRESS:
+            self._told = time.monotonic()
+            self.log(f"amp.nft: {self._written} images so far.")
 
-def share(descriptor: Any, elements: list[str]) -> None:
+
+def share(descriptor: Any, elements: list[str], log: Callable[[str], None]) -> None:
     """Give one of Amp's descriptors databases of this kind, made as it makes its own."""
+    database = type("LoggingDatabase", (SharedDatabase,), {"log": staticmethod(log)})
     if descriptor.parameters.elements is None:
         descriptor.parameters.elements = elements
     descriptor.calculate_fingerprints({}, calculate_derivatives=True)
@@ -52,4 +70,4 @@ def share(descriptor: Any, elements: list[str]) -> None:
         data = getattr(descriptor, name, None)
         if data is not None:
             data.close()
-            data.db = SharedDatabase
+            data.db = database

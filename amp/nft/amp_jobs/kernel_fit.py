@@ -11,9 +11,9 @@ import numpy as np
 from ase import Atoms
 from ase.io import read
 
+from amp.nft.amp_files import spec_of
 from amp.nft.amp_jobs.directory import ALL_IMAGES, CHECKPOINT, REPORT, TARGET, TASK, TRAINED, UNTRAINED
 from amp.nft.amp_jobs.loss_table import table_of
-from amp.nft.calc_text import spec_of
 from amp.nft.inprocess import BatchedTrainer
 from amp.nft.reports import TrainingTask
 

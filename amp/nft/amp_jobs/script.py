@@ -21,12 +21,11 @@ from typing import Any
 
 import numpy as np
 
+from amp.nft.amp_files import QUEUE_VARIABLES
 from amp.nft.amp_jobs import state
 from amp.nft.amp_jobs.database import share
 
 BEAT = 2.0  # s
-# from these Amp guesses a number of cores, and raises where it cannot; jobs train on one
-QUEUE_VARIABLES = ("SLURM_NODELIST", "PBS_NODEFILE", "LOADL_PROCESSOR_LIST", "PE_HOSTFILE")
 OWN_DESCRIPTORS = ("Gaussian", "Zernike", "Bispectrum")
 
 
@@ -170,7 +169,8 @@ def align(calc: Any, trainfile: str) -> None:
     _set_criteria(calc, n_images=len(images), n_energies=len(images) - n_chunks)
     loss.log_losses = True
     if type(calc.descriptor).__name__ in OWN_DESCRIPTORS:
-        share(calc.descriptor, sorted({symbol for atoms in images.values() for symbol in atoms.symbols}))
+        elements = sorted({symbol for atoms in images.values() for symbol in atoms.symbols})
+        share(calc.descriptor, elements, log=calc._log)
 
 
 def fit(calc: Any, seed: int) -> None:

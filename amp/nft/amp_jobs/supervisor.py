@@ -219,9 +219,8 @@ class AmpJobs:
         last = read_last_step(directory / LOG, 1.0 if self.kernels else member.energy_factor)
         member.results.append(Result(text, converged, last, _own_report(directory)))
         misses = last.misses() if last else "no table of losses in its log"
-        if (
-            converged or self.kernels or len(member.results) > self.restarts
-        ):  # the kernels' fit restarts itself
+        restarts = 0 if self.kernels else self.restarts  # a fit with the kernels restarts by itself
+        if converged or len(member.results) > restarts:
             member.chosen = member.results[-1] if converged else min(member.results, key=lambda r: r.loss)
             (directory / TRAINED).write_text(member.chosen.text)
             self.log(f"Member {member.index}: done. {_report(member).message}".rstrip())
@@ -241,7 +240,7 @@ class AmpJobs:
             raise JobError(
                 f"the job of member {member.index} died {member.deaths} times, at last thus: {reason}. Its "
                 f"files are in {directory}, {state.OUTPUT} and {LOG} among them. Mend calc_text, headerlines,"
-                f"train_line or start_command ({self.start_command!r}) and start the run again: it goes on "
+                f" train_line or start_command ({self.start_command!r}) and start the run again: it goes on "
                 f"where it stopped. The end of the output:{tail or ' (none)'}"
             )
 
