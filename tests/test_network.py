@@ -8,11 +8,9 @@ from ase.build import bulk
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 
-from amp.nft.kernels.jit import kernel
 from amp.nft.kernels.lanes import pack_lanes
-from amp.nft.kernels.linalg import cholesky, gram, mix, padded, solve
-from amp.nft.kernels.loss import Problem, count_residuals, fill_jacobian, fill_residuals, make_scratch
-from amp.nft.kernels.network import Layout, draw_weights, losses, refresh_range
+from amp.nft.kernels.loss import Problem
+from amp.nft.kernels.network import Layout, losses
 
 AMP = 1e-10  # relative agreement with Amp
 DIFFERENCE = 1e-7  # of a derivative with a central finite difference, relative to the largest component
@@ -51,12 +49,13 @@ def problem_of(reference, images, centres, energy_coefficient=1.0, force_coeffic
     hidden = reference.model.parameters.hiddenlayers
     layout = Layout(elements, tuple((len(fprange[e]), *hidden[e], 1) for e in elements), reference.model.parameters.activation)
     rows = [reference.rows(*pair) for pair in zip(images, centres, strict=True)]
+    energies = [i.get_potential_energy() if c is None else np.nan for i, c in zip(images, centres, strict=True)]
+    n_atoms = np.array([len(image) for image in images])
+    fpranges = [np.array(fprange[e]) for e in elements]
     problem = Problem(
         net=layout.net(),
-        images=pack_lanes(rows, [np.array(fprange[e]) for e in elements], force_coefficient is not None),
-        energies=np.array([i.get_potential_energy() if c is None else np.nan for i, c in zip(images, centres, strict=True)]),
-        n_atoms=np.array([len(image) for image in images]),
-        forces=np.concatenate([i.get_forces()[None if c is None else [c]].reshape(-1, 3) for i, c in zip(images, centres, strict=True)]),
+        data=pack_lanes(rows, np.array(energies), n_atoms, fpranges, force_coefficient is not None),
+        forces=np.concatenate([i.get_forces()[slice(None) if c is None else [c]] for i, c in zip(images, centres, strict=True)]),
         energy_coefficient=energy_coefficient,
         force_coefficient=force_coefficient or 0.0,
         penalty=overfit * layout.penalized(),

@@ -9,22 +9,21 @@ from __future__ import annotations
 
 import numpy as np
 
-from amp.nft.kernels.jit import kernel
+from amp.nft.kernels.jit import inner
 from amp.nft.kernels.simd import LANES, get, load, splat, store, total
 
 PAD = 2 * LANES  # the lanes of a matrix are padded to a multiple of this, so that kernels may take two vectors at a time
 BLOCK = 64  # rows of a Jacobian that stay in the first-level cache while they are multiplied
 
 
-@kernel
 def padded(n):
     """The smallest multiple of PAD that is not below `n`."""
     return (n + PAD - 1) // PAD * PAD
 
 
-@kernel
+@inner
 def mix(w, w0, step_k, step_m, depth, x, x0, row, z, z0, z_row, rows, lanes, sign):
-    """z[m, :lanes] = sum_k w[k, m] x[k, :lanes] for m < rows; added to z for sign 1, subtracted for -1, stored for 0.
+    """z[m, :lanes] = sum_k w[k, m] x[k, :lanes] for m < rows; added to z for sign 1.0, subtracted for -1.0, stored for 0.0.
 
     w[k, m] is ``w[w0 + k * step_k + m * step_m]``. The lanes are a multiple of PAD.
     """
@@ -38,18 +37,17 @@ def mix(w, w0, step_k, step_m, depth, x, x0, row, z, z0, z_row, rows, lanes, sig
             m += 1
 
 
-@kernel
+@inner
 def _put(z, at, a, b, sign):
     """Store two vectors, or add or subtract them."""
-    if sign > 0:
-        a, b = load(z, at) + a, load(z, at + LANES) + b
-    elif sign < 0:
-        a, b = load(z, at) - a, load(z, at + LANES) - b
+    if sign != 0.0:
+        f = splat(sign)
+        a, b = load(z, at) + f * a, load(z, at + LANES) + f * b
     store(z, at, a)
     store(z, at + LANES, b)
 
 
-@kernel
+@inner
 def _tile4(w, w0, step_k, step_m, depth, x, x0, row, z, z0, z_row, sign):
     """Four rows and PAD lanes of `mix`: eight accumulators."""
     a0 = a1 = b0 = b1 = c0 = c1 = d0 = d1 = splat(0.0)
@@ -71,7 +69,7 @@ def _tile4(w, w0, step_k, step_m, depth, x, x0, row, z, z0, z_row, sign):
     _put(z, z0 + 3 * z_row, d0, d1, sign)
 
 
-@kernel
+@inner
 def _tile1(w, w0, step_k, depth, x, x0, row, z, z0, sign):
     """One row and PAD lanes of `mix`."""
     a0 = a1 = splat(0.0)
@@ -83,7 +81,7 @@ def _tile1(w, w0, step_k, depth, x, x0, row, z, z0, sign):
     _put(z, z0, a0, a1, sign)
 
 
-@kernel
+@inner
 def add_products(a, a0, b, b0, c, c0, d, d0, rows, columns, lanes, scale, out, out0):
     """out[i, j] += scale * sum_r (a[i, r] b[j, r] + c[i, r] d[j, r]) for i < rows, j < columns."""
     i = 0
@@ -105,7 +103,7 @@ def add_products(a, a0, b, b0, c, c0, d, d0, rows, columns, lanes, scale, out, o
         i += 1
 
 
-@kernel
+@inner
 def _products43(a, a0, b, b0, c, c0, d, d0, columns, lanes, scale, out, out0):
     """Four rows and three columns of `add_products`: twelve accumulators."""
     s00 = s01 = s02 = s10 = s11 = s12 = s20 = s21 = s22 = s30 = s31 = s32 = splat(0.0)
@@ -126,7 +124,7 @@ def _products43(a, a0, b, b0, c, c0, d, d0, columns, lanes, scale, out, out0):
     _add3(out, out0 + 3 * columns, s30, s31, s32, scale)
 
 
-@kernel
+@inner
 def _add3(out, at, a, b, c, scale):
     """Add the scaled sums of three vectors to neighbouring numbers."""
     out[at] += scale * total(a)
@@ -134,7 +132,7 @@ def _add3(out, at, a, b, c, scale):
     out[at + 2] += scale * total(c)
 
 
-@kernel
+@inner
 def _products41(a, a0, b, b0, c, c0, d, d0, columns, lanes, scale, out, out0):
     """Four rows and one column of `add_products`."""
     s0 = s1 = s2 = s3 = splat(0.0)
@@ -150,7 +148,17 @@ def _products41(a, a0, b, b0, c, c0, d, d0, columns, lanes, scale, out, out0):
     out[out0 + 3 * columns] += scale * total(s3)
 
 
-@kernel
+@inner
+def add_sums(a, a0, rows, lanes, scale, out, out0):
+    """out[i] += scale * sum_r a[i, r]."""
+    for i in range(rows):
+        s = splat(0.0)
+        for r in range(a0 + i * lanes, a0 + (i + 1) * lanes, LANES):
+            s = s + load(a, r)
+        out[out0 + i] += scale * total(s)
+
+
+@inner
 def dot(a, a0, b, b0, n):
     """Scalar product of two stretches whose length is a multiple of PAD."""
     s = t = splat(0.0)
@@ -160,7 +168,7 @@ def dot(a, a0, b, b0, n):
     return total(s + t)
 
 
-@kernel
+@inner
 def add_scaled(factor, a, a0, b, b0, n):
     """b += factor * a on stretches whose length is a multiple of PAD."""
     f = splat(factor)
@@ -168,17 +176,18 @@ def add_scaled(factor, a, a0, b, b0, n):
         store(b, b0 + r, load(b, b0 + r) + f * load(a, a0 + r))
 
 
-@kernel
+@inner
 def gram(j, rows, width, out):
     """Upper triangle (by tiles) of jᵀj, for `rows` rows of `width` numbers, a multiple of PAD."""
-    out[: width * width] = 0.0
+    for i in range(width * width):
+        out[i] = 0.0
     for k in range(0, rows, BLOCK):
         depth = min(BLOCK, rows - k)
         for r in range(0, width, PAD):
-            mix(j, k * width, width, 1, depth, j, k * width + r, width, out, r, width, r + PAD, PAD, 1)
+            mix(j, k * width, width, np.int64(1), depth, j, k * width + r, width, out, r, width, r + PAD, np.int64(PAD), 1.0)
 
 
-@kernel
+@inner
 def cholesky(a, n, width):
     """Replace the upper triangle of a by its factor r with rᵀr = a; False if a is not positive definite.
 
@@ -187,7 +196,7 @@ def cholesky(a, n, width):
     for i0 in range(0, n, 4):
         rows = min(4, n - i0)
         first = i0 - i0 % PAD
-        mix(a, i0, width, 1, i0, a, first, width, a, i0 * width + first, width, rows, width - first, -1)
+        mix(a, i0, width, np.int64(1), i0, a, first, width, a, i0 * width + first, width, rows, width - first, -1.0)
         for i in range(i0, i0 + rows):
             for k in range(i0, i):
                 add_scaled(-a[k * width + i], a, k * width + first, a, i * width + first, width - first)
@@ -200,7 +209,7 @@ def cholesky(a, n, width):
     return True
 
 
-@kernel
+@inner
 def solve(r, n, width, x):
     """Replace x by the solution y of rᵀr y = x, with the factor that `cholesky` left; x has `width` numbers."""
     for i in range(n):

@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from amp.nft.kernels.jit import kernel
-from amp.nft.kernels.linalg import add_scaled, cholesky, dot, gram, padded, solve
-from amp.nft.kernels.loss import count_residuals, fill_jacobian, fill_residuals, fill_shares
+from amp.nft.kernels.jit import inner, kernel
+from amp.nft.kernels.linalg import PAD, add_scaled, cholesky, dot, gram, solve
+from amp.nft.kernels.loss import fill_jacobian, fill_residuals
 
 CONVERGED, EXHAUSTED, STALLED = range(3)
 FIRST_LAMBDA, LARGEST_LAMBDA = 1e-3, 1e10
@@ -31,98 +31,106 @@ class Rules(NamedTuple):
     gain: float  # the loss has not fallen by this fraction
 
 
-class _Work(NamedTuple):
-    """Memory of one fit: k residuals, p parameters (rows padded to a multiple of PAD), s = p or k equations."""
+class Work(NamedTuple):
+    """Memory of one fit: k residuals, p parameters, both padded, and s = the smaller of the two equations."""
 
     root: np.ndarray  # (k,) square roots of the coefficients in the loss
     residual: np.ndarray  # (k,) times root
-    trial: np.ndarray  # (k,)
-    jacobian: np.ndarray  # (k, p) times root
-    transposed: np.ndarray  # (p, s) jacobian / sqrt(diagonal) if k < p
+    trial: np.ndarray  # (k,) at a trial point, times root
+    jacobian: np.ndarray  # (k * p,) times root
+    transposed: np.ndarray  # (p * s,) jacobian / sqrt(diagonal), if k < p
     diagonal: np.ndarray  # (p,) mu + penalty
-    normal: np.ndarray  # (s, s)
-    factor: np.ndarray  # (s, s)
+    normal: np.ndarray  # (s * s,)
+    factor: np.ndarray  # (s * s,)
     gradient: np.ndarray  # (p,) half the loss's
     step: np.ndarray  # (p,) v
     bend: np.ndarray  # (p,) a
     dual: np.ndarray  # (s,)
+    point: np.ndarray  # (p,) trial point
+    share: np.ndarray  # (count,) weight of a squared residual in the sum over energies or forces
+    is_energy: np.ndarray  # (count,) which sum that is
+    measures: np.ndarray  # (4,) rms and largest residual of the energies, then of the forces
 
 
-@kernel
-def _allocate(count, n_parameters):
-    """Memory for `count` residuals."""
-    k, p = padded(count), padded(n_parameters)
-    by_residuals = count < n_parameters
-    s = k if by_residuals else p
-    return _Work(
-        np.zeros(k), np.zeros(k), np.zeros(k), np.zeros(k * p), np.zeros(p * s if by_residuals else 0), np.zeros(p),
-        np.zeros(s * s), np.zeros(s * s), np.zeros(p), np.zeros(p), np.zeros(p), np.zeros(s),
-    )
+@inner
+def _fill_shares(problem, weights, work):
+    """Fill share, is_energy and root."""
+    k = 0
+    for i in range(len(weights)):
+        image = problem.data.images[i]
+        if weights[i] > 0:
+            n = 3 * (image.last - image.force)
+            for c in range(image.has_energy + n):
+                energy = c < image.has_energy
+                work.is_energy[k] = energy
+                work.share[k] = weights[i] if energy else weights[i] / n
+                work.root[k] = np.sqrt(work.share[k] * (problem.energy_coefficient if energy else problem.force_coefficient))
+                k += 1
 
 
-@kernel
-def measure(problem, weights, residual, share, is_energy):
-    """Root mean square and largest absolute residual of the energies, then of the forces.
+@inner
+def _measure(problem, weights, work):
+    """Fill the measures from unscaled residuals in work.trial.
 
     The mean squares are those of Amp, but that the energies' is over the images that carry one.
     """
-    result = np.zeros(4)
-    images = np.zeros(2)
-    start = problem.images.force_start
+    n_energies = n_forces = 0
     for i in range(len(weights)):
-        if weights[i] > 0:
-            images[0] += 0 if np.isnan(problem.energies[i]) else 1
-            images[1] += 1 if start[i + 1] > start[i] else 0
-    for k in range(len(share)):
-        column = 0 if is_energy[k] else 2
-        result[column] += share[k] * residual[k] ** 2
-        result[column + 1] = max(result[column + 1], abs(residual[k]))
-    result[0] = np.sqrt(result[0] / max(images[0], 1.0))
-    result[2] = np.sqrt(result[2] / max(images[1], 1.0))
-    return result
+        image = problem.data.images[i]
+        n_energies += 1 if weights[i] > 0 and image.has_energy else 0
+        n_forces += 1 if weights[i] > 0 and image.last > image.force else 0
+    m = work.measures
+    for c in range(4):
+        m[c] = 0.0
+    for k in range(len(work.share)):
+        c = 0 if work.is_energy[k] else 2
+        m[c] += work.share[k] * work.trial[k] ** 2
+        m[c + 1] = max(m[c + 1], abs(work.trial[k]))
+    m[0], m[2] = np.sqrt(m[0] / max(n_energies, 1)), np.sqrt(m[2] / max(n_forces, 1))
 
 
-@kernel
-def _loss(residual, penalty, theta):
-    """Sum of squares and penalty."""
+@inner
+def _loss(work, penalty, theta):
+    """Sum of squares of the trial residuals, and penalty."""
     result = 0.0
-    for k in range(len(residual)):
-        result += residual[k] ** 2
-    for p in range(len(theta)):
+    for k in range(len(work.share)):
+        result += (work.root[k] * work.trial[k]) ** 2
+    for p in range(len(penalty)):
         result += penalty[p] * theta[p] ** 2
     return result
 
 
-@kernel
-def _linearize(problem, theta, weights, scratch, work, count):
+@inner
+def _linearize(problem, theta, weights, scratch, work):
     """Fill residuals, Jacobian, gradient and, in the primal form, JᵀJ; the largest element of its diagonal."""
     width = len(work.step)
     fill_jacobian(problem, theta, weights, scratch, work.residual, work.jacobian, width)
-    work.gradient[:] = 0.0
-    squares = np.zeros(width)
-    for k in range(count):
+    for p in range(width):
+        work.gradient[p] = work.bend[p] = 0.0  # bend: the diagonal, for now
+    for k in range(len(work.share)):
         work.residual[k] *= work.root[k]
-        row = work.jacobian[k * width : (k + 1) * width]
         for p in range(width):
-            row[p] *= work.root[k]
-            squares[p] += row[p] ** 2
-        add_scaled(work.residual[k], work.jacobian, k * width, work.gradient, 0, width)
+            work.jacobian[k * width + p] *= work.root[k]
+            work.bend[p] += work.jacobian[k * width + p] ** 2
+        add_scaled(work.residual[k], work.jacobian, k * width, work.gradient, np.int64(0), width)
+    largest = 0.0
     for p in range(len(theta)):
         work.gradient[p] += problem.penalty[p] * theta[p]
+        largest = max(largest, work.bend[p])
     if len(work.transposed) == 0:
-        gram(work.jacobian, count, width, work.normal)
-    return squares.max()
+        gram(work.jacobian, len(work.share), width, work.normal)
+    return largest
 
 
-@kernel
-def _factorize(problem, work, mu, count, n_parameters):
+@inner
+def _factorize(problem, work, mu):
     """Factorize the damped normal equations; False if they are not positive definite."""
-    width, size = len(work.step), len(work.dual)
-    work.diagonal[:] = 1.0
-    for p in range(n_parameters):
-        work.diagonal[p] = mu + problem.penalty[p]
+    width, size, count, n_parameters = len(work.step), len(work.dual), len(work.share), len(problem.penalty)
+    for p in range(width):
+        work.diagonal[p] = mu + problem.penalty[p] if p < n_parameters else 1.0
     if len(work.transposed) == 0:
-        work.factor[:] = work.normal
+        for i in range(size * size):
+            work.factor[i] = work.normal[i]
         for p in range(n_parameters):
             work.factor[p * size + p] += work.diagonal[p]
         return cholesky(work.factor, n_parameters, size)
@@ -136,57 +144,85 @@ def _factorize(problem, work, mu, count, n_parameters):
     return cholesky(work.factor, count, size)
 
 
-@kernel
-def _apply_inverse(work, x, count, n_parameters):
+@inner
+def _apply_inverse(work, x, n_parameters):
     """Replace x by the solution y of the damped normal equations for y, from the right-hand side x.
 
     With fewer residuals than parameters by (JᵀJ + D)⁻¹ = D⁻¹ - D⁻¹Jᵀ (1 + J D⁻¹ Jᵀ)⁻¹ J D⁻¹.
     """
-    width, size = len(work.step), len(work.dual)
+    width, size, count = len(work.step), len(work.dual), len(work.share)
     if len(work.transposed) == 0:
         solve(work.factor, n_parameters, size, x)
         return
-    x /= work.diagonal
+    for p in range(width):
+        x[p] /= work.diagonal[p]
     for k in range(count):
-        work.dual[k] = dot(work.jacobian, k * width, x, 0, width)
+        work.dual[k] = dot(work.jacobian, k * width, x, np.int64(0), width)
     solve(work.factor, count, size, work.dual)
     for k in range(count):
         for p in range(n_parameters):
             x[p] -= work.dual[k] * work.jacobian[k * width + p] / work.diagonal[p]
 
 
-@kernel
-def _accelerate(problem, theta, weights, scratch, work, count):
+@inner
+def _evaluate(problem, theta, weights, scratch, work, part):
+    """Fill the trial point theta + part * step and its residuals, unscaled."""
+    for p in range(len(theta)):
+        work.point[p] = theta[p] + part * work.step[p]
+    fill_residuals(problem, work.point, weights, scratch, work.trial)
+
+
+@inner
+def _accelerate(problem, theta, weights, scratch, work):
     """Add half the geodesic acceleration to the step, if it can be trusted."""
-    width, n_parameters = len(work.step), len(theta)
-    fill_residuals(problem, theta + PROBE * work.step[:n_parameters], weights, scratch, work.trial)
-    work.bend[:] = 0.0
-    for k in range(count):
-        slope = dot(work.jacobian, k * width, work.step, 0, width)
+    width, zero = len(work.step), np.int64(0)
+    _evaluate(problem, theta, weights, scratch, work, PROBE)
+    for p in range(width):
+        work.bend[p] = 0.0
+    for k in range(len(work.share)):
+        slope = dot(work.jacobian, k * width, work.step, zero, width)
         second = 2.0 / PROBE * ((work.root[k] * work.trial[k] - work.residual[k]) / PROBE - slope)
-        add_scaled(-second, work.jacobian, k * width, work.bend, 0, width)
-    _apply_inverse(work, work.bend, count, n_parameters)
-    if 4.0 * dot(work.bend, 0, work.bend, 0, width) < BEND**2 * dot(work.step, 0, work.step, 0, width):
-        work.step[:] += 0.5 * work.bend
+        add_scaled(-second, work.jacobian, k * width, work.bend, zero, width)
+    _apply_inverse(work, work.bend, len(theta))
+    if 4.0 * dot(work.bend, zero, work.bend, zero, width) < BEND**2 * dot(work.step, zero, work.step, zero, width):
+        add_scaled(0.5, work.bend, zero, work.step, zero, width)
 
 
-@kernel
-def _propose(problem, theta, weights, scratch, work, mu, count):
-    """Fill the step; the gain that the linear model promises for it, negative if there is no step."""
-    if not _factorize(problem, work, mu, count, len(theta)):
+@inner
+def _propose(problem, theta, weights, scratch, work, mu):
+    """Fill the step and the trial residuals; the gain that the linear model promises, negative if there is no step."""
+    if not _factorize(problem, work, mu):
         return -1.0
-    work.step[:] = -work.gradient
-    _apply_inverse(work, work.step, count, len(theta))
-    width = len(work.step)
-    promised = mu * dot(work.step, 0, work.step, 0, width) - dot(work.gradient, 0, work.step, 0, width)
-    if not np.isfinite(promised):
+    width, zero = len(work.step), np.int64(0)
+    for p in range(width):
+        work.step[p] = -work.gradient[p]
+    _apply_inverse(work, work.step, len(theta))
+    promised = mu * dot(work.step, zero, work.step, zero, width) - dot(work.gradient, zero, work.step, zero, width)
+    if not promised < np.inf:  # nan too
         return -1.0
-    _accelerate(problem, theta, weights, scratch, work, count)
+    _accelerate(problem, theta, weights, scratch, work)
+    _evaluate(problem, theta, weights, scratch, work, 1.0)
     return promised
 
 
+@inner
+def _meets(measures, criteria):
+    """Whether no measure is above its criterion."""
+    for c in range(4):
+        if not measures[c] <= criteria[c]:
+            return False
+    return True
+
+
+@inner
+def _copy(source, out):
+    """Fill `out` with the beginning of `source`."""
+    for p in range(len(out)):
+        out[p] = source[p]
+
+
 @kernel
-def minimize(problem, theta, weights, rules, scratch):
+def minimize(problem, theta, weights, rules, scratch, work):
     """Fit one member.
 
     Parameters
@@ -198,7 +234,8 @@ def minimize(problem, theta, weights, rules, scratch):
         How often each image counts.
     rules : Rules
     scratch : Scratch
-        Of this thread.
+    work : Work
+        Its `measures` are those of the result.
 
     Returns
     -------
@@ -207,45 +244,39 @@ def minimize(problem, theta, weights, rules, scratch):
     steps : int
         Steps tried.
     loss : float
-    measures : ndarray, shape (4,)
-        See :func:`measure`.
     """
-    count = count_residuals(problem, weights)
-    work = _allocate(count, len(theta))
-    share, is_energy = np.zeros(count), np.zeros(count, np.bool_)
-    fill_shares(problem, weights, share, is_energy)
-    for k in range(count):
-        factor = problem.energy_coefficient if is_energy[k] else problem.force_coefficient
-        work.root[k] = np.sqrt(share[k] * factor)
-    fill_residuals(problem, theta, weights, scratch, work.trial)
-    measures = measure(problem, weights, work.trial, share, is_energy)
-    loss = _loss(work.root * work.trial, problem.penalty, theta)
-    damping, growth, largest, fresh, outcome, steps = FIRST_LAMBDA, 2.0, 0.0, True, EXHAUSTED, 0
-    past = np.full(rules.window, np.inf)
-    while True:
-        if np.all(measures <= rules.criteria):
-            outcome = CONVERGED
-            break
+    _fill_shares(problem, weights, work)
+    _evaluate(problem, theta, weights, scratch, work, 0.0)
+    _measure(problem, weights, work)
+    loss = _loss(work, problem.penalty, theta)
+    past, damping, growth, largest, fresh, steps = np.empty(rules.window), FIRST_LAMBDA, 2.0, 0.0, True, 0
+    for k in range(rules.window):
+        past[k] = np.inf
+    while not _meets(work.measures, rules.criteria):
         if steps >= rules.max_steps:
-            break
+            return EXHAUSTED, steps, loss
         if loss > (1.0 - rules.gain) * past[steps % rules.window] or damping > LARGEST_LAMBDA:
-            outcome = STALLED
-            break
+            return STALLED, steps, loss
         past[steps % rules.window] = loss
         steps += 1
         if fresh:
-            largest = _linearize(problem, theta, weights, scratch, work, count)
-            fresh = False
-        promised = _propose(problem, theta, weights, scratch, work, damping * largest, count)
-        if promised >= 0.0:
-            trial = theta + work.step[: len(theta)]
-            fill_residuals(problem, trial, weights, scratch, work.trial)
-            new_loss = _loss(work.root * work.trial, problem.penalty, trial)
-            if new_loss < loss:
-                ratio = (loss - new_loss) / promised
-                damping, growth, fresh = damping * max(0.2, 1.0 - (2.0 * ratio - 1.0) ** 3), 2.0, True
-                theta[:], loss = trial, new_loss
-                measures = measure(problem, weights, work.trial, share, is_energy)
-                continue
-        damping, growth = damping * growth, 2.0 * growth
-    return outcome, steps, loss, measures
+            largest, fresh = _linearize(problem, theta, weights, scratch, work), False
+        promised = _propose(problem, theta, weights, scratch, work, damping * largest)
+        new_loss = _loss(work, problem.penalty, work.point)
+        if promised >= 0.0 and new_loss < loss:
+            damping *= max(0.2, 1.0 - (2.0 * (loss - new_loss) / promised - 1.0) ** 3)
+            _copy(work.point, theta)
+            loss, growth, fresh = new_loss, 2.0, True
+            _measure(problem, weights, work)
+        else:
+            damping, growth = damping * growth, 2.0 * growth
+    return CONVERGED, steps, loss
+
+
+def make_work(count: int, n_parameters: int) -> Work:
+    """Memory for the fit of `count` residuals by `n_parameters` parameters."""
+    k, p = (-(-n // PAD) * PAD for n in (count, n_parameters))
+    s, dual = min(k, p), count < n_parameters
+    s = k if dual else p
+    sizes = (k, k, k, k * p, p * s if dual else 0, p, s * s, s * s, p, p, p, s, p, count)
+    return Work(*map(np.zeros, sizes), np.zeros(count, dtype=bool), np.zeros(4))

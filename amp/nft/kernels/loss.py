@@ -12,60 +12,43 @@ from typing import NamedTuple
 
 import numpy as np
 
-from amp.nft.kernels.jit import kernel
+from amp.nft.kernels.jit import inner, kernel
 from amp.nft.kernels.lanes import Lanes
-from amp.nft.kernels.layers import (
-    Net,
-    Nodes,
-    Tangent,
-    add_gradient,
-    backward,
-    energy,
-    forward,
-    input_slopes,
-)
+from amp.nft.kernels.layers import Net, add_gradient, backward, forward, input_slopes, sum_outputs
 from amp.nft.kernels.linalg import PAD, add_scaled, dot
 
 
 class Problem(NamedTuple):
-    """A network, the images it is to learn, and what it is to say of them."""
+    """Networks, the images they are to learn, and what each residual costs."""
 
     net: Net
-    images: Lanes
-    energies: np.ndarray  # (images,) eV; nan where there is none to learn
-    n_atoms: np.ndarray  # (images,) atoms of the whole image, by which its energy is divided
+    data: Lanes
     forces: np.ndarray  # (forces, 3) eV/Å
     energy_coefficient: float
     force_coefficient: float
-    penalty: np.ndarray  # (parameters,) overfit for each penalised parameter, else 0
+    penalty: np.ndarray  # (parameters,) `overfit` for each penalised parameter, else 0
 
 
 class Scratch(NamedTuple):
     """Memory for one thread, sized for the largest image."""
 
-    nodes: Nodes  # of all segments of an image
-    near: Nodes  # of the listed lanes of a piece
-    tangent: Tangent
-    x: np.ndarray  # fingerprints of the listed lanes of a piece
-    g: np.ndarray  # de/dx of all segments of an image
-    near_g: np.ndarray  # de/dx of the listed lanes of a piece
-    t: np.ndarray  # a direction in the fingerprints of all segments of an image
-    zero: np.ndarray  # the direction that is none
+    nodes: np.ndarray  # h, s, p and b of all segments of an image
+    inputs: np.ndarray  # as many numbers as there are fingerprints in an image
+    near_nodes: np.ndarray  # of the listed lanes of a piece
+    near_inputs: np.ndarray
+    tangent: np.ndarray  # of a segment or piece
 
 
 def make_scratch(problem: Problem) -> Scratch:
     """Memory that the functions of this module work in; one per thread."""
-    net, images = problem.net, problem.images
-    total = net.node[np.arange(len(net.layers)), net.layers]  # nodes of a whole network
-    of_images = (np.add.reduceat(per_lane[images.kind] * images.lanes, images.segment_start[:-1]).max()
-                 for per_lane in (total, images.features))
-    n_nodes, n_inputs = of_images
-    piece = max(images.lanes.max(), images.piece_lanes.max(initial=PAD))
-    near_nodes, near_inputs = (int(size.max()) * piece for size in (total, images.features))
-    return Scratch(
-        Nodes(*np.zeros((4, n_nodes))), Nodes(*np.zeros((4, near_nodes))), Tangent(*np.zeros((3, near_nodes))),
-        np.zeros(near_inputs), np.zeros(n_inputs), np.zeros(near_inputs), np.zeros(n_inputs), np.zeros(near_inputs),
+    data, kinds = problem.data, problem.net.kinds
+    most = max(data.segments["lanes"].max(), data.pieces["lanes"].max(initial=PAD))
+    nodes, inputs = (
+        np.add.reduceat(kinds[field][data.segments["kind"]] * data.segments["lanes"], data.images["segment"]).max()
+        for field in ("nodes", "features")
     )
+    near_nodes, near_inputs = (kinds[field].max() * most for field in ("nodes", "features"))
+    return Scratch(*(np.zeros(size) for size in (4 * nodes, inputs, 4 * near_nodes, near_inputs, 3 * near_nodes)))
 
 
 @kernel
@@ -74,77 +57,65 @@ def count_residuals(problem, weights):
     count = 0
     for i in range(len(weights)):
         if weights[i] > 0:
-            count += 3 * (problem.images.force_start[i + 1] - problem.images.force_start[i])
-            count += 0 if np.isnan(problem.energies[i]) else 1
+            image = problem.data.images[i]
+            count += image.has_energy + 3 * (image.last - image.force)
     return count
 
 
-@kernel
-def fill_shares(problem, weights, share, is_energy):
-    """Fill what each squared residual of a member counts in its sum over energies or over forces, and which sum that is."""
-    k = 0
-    start = problem.images.force_start
-    for i in range(len(weights)):
-        if weights[i] > 0:
-            if not np.isnan(problem.energies[i]):
-                share[k], is_energy[k] = weights[i], True
-                k += 1
-            n = 3 * (start[i + 1] - start[i])
-            share[k : k + n] = weights[i] / max(n, 1)
-            is_energy[k : k + n] = False
-            k += n
-
-
-@kernel
-def _run_image(problem, theta, i, scratch):
+@inner
+def _run_image(problem, theta, image, scratch):
     """Forward and backward pass over an image; its energy."""
-    net, images, at, e = problem.net, problem.images, 0, 0.0
-    for s in range(images.segment_start[i], images.segment_start[i + 1]):
-        kind, n, real = images.kind[s], images.lanes[s], images.real[s]
-        forward(net, kind, theta, images.x, images.segment_x[s], n, scratch.nodes, at)
-        backward(net, kind, theta, n, real, scratch.nodes, at)
-        e += energy(net, kind, theta, n, real, scratch.nodes, at)
-        at += net.node[kind, net.layers[kind]] * n
-    return e
+    net, at, energy = problem.net, np.int64(0), 0.0
+    for s in range(image.segment, image.end):
+        segment = problem.data.segments[s]
+        kind, n = segment.kind, segment.lanes
+        forward(net, kind, theta, problem.data.x, segment.x, n, scratch.nodes, at)
+        backward(net, kind, theta, n, segment.real, scratch.nodes, at)
+        scaling = net.kinds[kind].scaling
+        energy += theta[scaling] * segment.real + theta[scaling + 1] * sum_outputs(net, kind, n, segment.real, scratch.nodes, at)
+        at += 4 * net.kinds[kind].nodes * n
+    return energy
 
 
-@kernel
-def _image_slopes(problem, theta, i, scratch):
-    """de/dx for all rows of an image."""
-    net, images, at, g0 = problem.net, problem.images, 0, 0
-    for s in range(images.segment_start[i], images.segment_start[i + 1]):
-        kind, n = images.kind[s], images.lanes[s]
-        input_slopes(net, kind, theta, n, scratch.nodes, at, scratch.g, g0)
-        at += net.node[kind, net.layers[kind]] * n
-        g0 += images.features[kind] * n
-
-
-@kernel
+@inner
 def _gather(rows, row0, n_near, source, at, n, count, out):
-    """Copy `count` stretches of lanes, of which only the listed ones are wanted."""
+    """Copy `count` stretches of n lanes, of which only the listed ones are wanted."""
     for k in range(count):
         for r in range(n_near):
             out[k * n_near + r] = source[at + k * n + rows[row0 + r]]
 
 
-@kernel
-def _force_residuals(problem, theta, i, scratch, residual, k):
+@inner
+def _fill_slopes(problem, theta, image, scratch):
+    """de/dx for all rows of an image."""
+    net, at, g0 = problem.net, np.int64(0), np.int64(0)
+    for s in range(image.segment, image.end):
+        segment = problem.data.segments[s]
+        kind, n = net.kinds[segment.kind], segment.lanes
+        input_slopes(net, segment.kind, theta, n, scratch.nodes, at, scratch.inputs, g0)
+        at += 4 * kind.nodes * n
+        g0 += kind.features * n
+
+
+@inner
+def _fill_force_residuals(problem, theta, image, scratch, residual, k):
     """Fill the residuals of an image's forces from k on."""
-    net, images = problem.net, problem.images
-    for f in range(images.force_start[i], images.force_start[i + 1]):
+    data, q = problem.data, image.piece
+    for f in range(image.force, image.last):
         fx = fy = fz = 0.0
-        g0, q = 0, images.piece_start[f]
-        for s in range(images.segment_start[i], images.segment_start[i + 1]):
-            kind, n, n_near, d0 = images.kind[s], images.lanes[s], images.piece_lanes[q], images.piece_d[q]
-            size, slope = images.features[kind] * n_near, theta[net.scaling[kind] + 1]
-            g, at = scratch.g, g0
-            if images.piece_row[q] >= 0:
-                _gather(images.row, images.piece_row[q], n_near, g, g0, n, images.features[kind], scratch.near_g)
-                g, at = scratch.near_g, 0
-            fx -= slope * dot(g, at, images.d, d0, size)
-            fy -= slope * dot(g, at, images.d, d0 + size, size)
-            fz -= slope * dot(g, at, images.d, d0 + 2 * size, size)
-            g0 += images.features[kind] * n
+        g0 = np.int64(0)
+        for s in range(image.segment, image.end):
+            segment, piece = data.segments[s], data.pieces[q]
+            kind = problem.net.kinds[segment.kind]
+            size, slope = kind.features * piece.lanes, theta[kind.scaling + 1]
+            g, at = scratch.inputs, g0
+            if piece.row >= 0:
+                _gather(data.row, piece.row, piece.lanes, g, g0, segment.lanes, kind.features, scratch.near_inputs)
+                g, at = scratch.near_inputs, np.int64(0)
+            fx -= slope * dot(g, at, data.d, piece.d, size)
+            fy -= slope * dot(g, at, data.d, piece.d + size, size)
+            fz -= slope * dot(g, at, data.d, piece.d + 2 * size, size)
+            g0 += kind.features * segment.lanes
             q += 1
         residual[k] = fx - problem.forces[f, 0]
         residual[k + 1] = fy - problem.forces[f, 1]
@@ -152,137 +123,141 @@ def _force_residuals(problem, theta, i, scratch, residual, k):
         k += 3
 
 
-@kernel
-def _image_residuals(problem, theta, i, scratch, residual, k):
+@inner
+def _fill_image_residuals(problem, theta, image, scratch, residual, k):
     """Fill an image's residuals from k on; where the next image's begin."""
-    images = problem.images
-    e = _run_image(problem, theta, i, scratch)
-    if not np.isnan(problem.energies[i]):
-        residual[k] = (e - problem.energies[i]) / problem.n_atoms[i]
+    energy = _run_image(problem, theta, image, scratch)
+    if image.has_energy:
+        residual[k] = (energy - image.energy) / image.n_atoms
         k += 1
-    n_forces = images.force_start[i + 1] - images.force_start[i]
-    if n_forces > 0:
-        _image_slopes(problem, theta, i, scratch)
-        _force_residuals(problem, theta, i, scratch, residual, k)
-    return k + 3 * n_forces
+    if image.last > image.force:
+        _fill_slopes(problem, theta, image, scratch)
+        _fill_force_residuals(problem, theta, image, scratch, residual, k)
+    return k + 3 * (image.last - image.force)
 
 
-@kernel
+@inner
 def fill_residuals(problem, theta, weights, scratch, residual):
     """Fill the residuals of a member."""
-    k = 0
+    k = np.int64(0)
     for i in range(len(weights)):
         if weights[i] > 0:
-            k = _image_residuals(problem, theta, i, scratch, residual, k)
+            k = _fill_image_residuals(problem, theta, problem.data.images[i], scratch, residual, k)
 
 
-@kernel
-def fill_jacobian(problem, theta, weights, scratch, residual, jacobian, width):
-    """Fill the residuals of a member and their derivatives: rows of `width` numbers, of which the first are the parameters'."""
-    k = 0
-    for i in range(len(weights)):
-        if weights[i] > 0:
-            e = _run_image(problem, theta, i, scratch)
-            if not np.isnan(problem.energies[i]):
-                residual[k] = (e - problem.energies[i]) / problem.n_atoms[i]
-                jacobian[k * width : (k + 1) * width] = 0.0
-                _add_image_gradient(problem, theta, i, scratch, False, 1.0 / problem.n_atoms[i], jacobian, k * width)
-                k += 1
-            for f in range(problem.images.force_start[i], problem.images.force_start[i + 1]):
-                jacobian[k * width : (k + 3) * width] = 0.0
-                _force_jacobian(problem, theta, i, f, scratch, residual, jacobian, k, width)
-                k += 3
+@inner
+def _add_image_gradient(problem, theta, image, scratch, plain, out, out0):
+    """Add d(E_t + plain * E)/d(parameters) of an image, t being what scratch.inputs holds."""
+    net, at, t0 = problem.net, np.int64(0), np.int64(0)
+    for s in range(image.segment, image.end):
+        segment = problem.data.segments[s]
+        kind, n = net.kinds[segment.kind], segment.lanes
+        add_gradient(net, segment.kind, theta, problem.data.x, segment.x, scratch.inputs, t0, n, segment.real, scratch.nodes, at,
+                     scratch.tangent, plain, 1.0, out, out0)
+        at += 4 * kind.nodes * n
+        t0 += kind.features * n
 
 
-@kernel
-def _add_image_gradient(problem, theta, i, scratch, tilted, plain, out, out0):
-    """Add d(E_t + plain * E)/d(parameters) of an image, t being scratch.t if `tilted`, else zero."""
-    net, images, at, t0 = problem.net, problem.images, 0, 0
-    for s in range(images.segment_start[i], images.segment_start[i + 1]):
-        kind, n = images.kind[s], images.lanes[s]
-        t = scratch.t if tilted else scratch.zero
-        add_gradient(net, kind, theta, images.x, images.segment_x[s], t, t0 if tilted else 0, n, images.real[s],
-                     scratch.nodes, at, scratch.tangent, plain, 1.0, out, out0)
-        at += net.node[kind, net.layers[kind]] * n
-        t0 += images.features[kind] * n
-
-
-@kernel
-def _force_jacobian(problem, theta, i, f, scratch, residual, jacobian, k, width):
-    """Fill three residuals and three rows of the Jacobian, those of one force; the rows hold zeros."""
-    net, images, at, q = problem.net, problem.images, 0, problem.images.piece_start[f]
+@inner
+def _fill_force_jacobian(problem, theta, image, f, scratch, residual, jacobian, k, width):
+    """Fill three residuals and add to three rows of the Jacobian, those of one force."""
+    net, data, at = problem.net, problem.data, np.int64(0)
+    q = image.piece + (f - image.force) * (image.end - image.segment)
     for c in range(3):
         residual[k + c] = -problem.forces[f, c]
-    for s in range(images.segment_start[i], images.segment_start[i + 1]):
-        kind, n = images.kind[s], images.lanes[s]
-        size = net.node[kind, net.layers[kind]]
-        n_near, d0, row0, features = images.piece_lanes[q], images.piece_d[q], images.piece_row[q], images.features[kind]
-        nodes, near, x, x0 = scratch.nodes, at, images.x, images.segment_x[s]
-        if row0 >= 0:
-            _gather(images.row, row0, n_near, x, x0, n, features, scratch.x)
-            _gather(images.row, row0, n_near, nodes.h, at, n, size, scratch.near.h)
-            _gather(images.row, row0, n_near, nodes.s, at, n, size, scratch.near.s)
-            _gather(images.row, row0, n_near, nodes.p, at, n, size, scratch.near.p)
-            _gather(images.row, row0, n_near, nodes.b, at, n, size, scratch.near.b)
-            nodes, near, x, x0 = scratch.near, 0, scratch.x, 0
+    for s in range(image.segment, image.end):
+        segment, piece = data.segments[s], data.pieces[q]
+        kind, n, n_near = net.kinds[segment.kind], segment.lanes, piece.lanes
+        nodes, nodes0, x, x0 = scratch.nodes, at, data.x, segment.x
+        if piece.row >= 0:
+            _gather(data.row, piece.row, n_near, x, x0, n, kind.features, scratch.near_inputs)
+            _gather(data.row, piece.row, n_near, nodes, at, n, 4 * kind.nodes, scratch.near_nodes)
+            nodes, nodes0, x, x0 = scratch.near_nodes, np.int64(0), scratch.near_inputs, np.int64(0)
         for c in range(3):
             residual[k + c] -= add_gradient(
-                net, kind, theta, x, x0, images.d, d0 + c * features * n_near, n_near, 0,
-                nodes, near, scratch.tangent, 0.0, -1.0, jacobian, (k + c) * width)
-        at += size * n
+                net, segment.kind, theta, x, x0, data.d, piece.d + c * kind.features * n_near, n_near, np.int64(0),
+                nodes, nodes0, scratch.tangent, 0.0, -1.0, jacobian, (k + c) * width)
+        at += 4 * kind.nodes * n
         q += 1
 
 
-@kernel
-def _image_direction(problem, i, scratch, factor):
-    """Fill scratch.t with minus the sum of the derivatives of the fingerprints times the factors of the image's forces."""
-    images, t0 = problem.images, 0
-    first, k = images.segment_start[i], 0
-    for s in range(first, images.segment_start[i + 1]):
-        n, features = images.lanes[s], images.features[images.kind[s]]
-        scratch.t[t0 : t0 + features * n] = 0.0
-        k = 0
-        for f in range(images.force_start[i], images.force_start[i + 1]):
-            q = images.piece_start[f] + s - first
-            n_near, row0 = images.piece_lanes[q], images.piece_row[q]
-            size = features * n_near
+@inner
+def fill_jacobian(problem, theta, weights, scratch, residual, jacobian, width):
+    """Fill the residuals of a member and their derivatives: rows of `width` numbers, of which the first are the parameters'."""
+    k = np.int64(0)
+    for i in range(len(weights)):
+        if weights[i] > 0:
+            image = problem.data.images[i]
+            energy = _run_image(problem, theta, image, scratch)
+            if image.has_energy:
+                residual[k] = (energy - image.energy) / image.n_atoms
+                _clear(jacobian, k * width, width)
+                _clear(scratch.inputs, np.int64(0), len(scratch.inputs))
+                _add_image_gradient(problem, theta, image, scratch, 1.0 / image.n_atoms, jacobian, k * width)
+                k += 1
+            for f in range(image.force, image.last):
+                _clear(jacobian, k * width, 3 * width)
+                _fill_force_jacobian(problem, theta, image, f, scratch, residual, jacobian, k, width)
+                k += 3
+
+
+@inner
+def _clear(array, start, count):
+    """Set a stretch to zero."""
+    for r in range(start, start + count):
+        array[r] = 0.0
+
+
+@inner
+def _fill_direction(problem, image, scratch, factor, k0):
+    """Fill scratch.inputs with minus the derivatives of the fingerprints times the factors of the image's forces from k0 on."""
+    data, t0, per_force = problem.data, np.int64(0), image.end - image.segment
+    _clear(scratch.inputs, np.int64(0), len(scratch.inputs))
+    for s in range(image.segment, image.end):
+        segment = data.segments[s]
+        features = problem.net.kinds[segment.kind].features
+        for f in range(image.last - image.force):
+            piece = data.pieces[image.piece + f * per_force + s - image.segment]
+            size = features * piece.lanes
             for c in range(3):
-                d0 = images.piece_d[q] + c * size
-                if row0 < 0:
-                    add_scaled(-factor[k + c], images.d, d0, scratch.t, t0, size)
+                weight, d = -factor[k0 + 3 * f + c], piece.d + c * size
+                if piece.row < 0:
+                    add_scaled(weight, data.d, d, scratch.inputs, t0, size)
                 else:
-                    for g in range(features):
-                        for r in range(n_near):
-                            lane = t0 + g * n + images.row[row0 + r]
-                            scratch.t[lane] -= factor[k + c] * images.d[d0 + g * n_near + r]
-            k += 3
-        t0 += features * n
+                    _scatter(weight, data.d, d, data.row, piece.row, piece.lanes, features, scratch.inputs, t0, segment.lanes)
+        t0 += features * segment.lanes
+
+
+@inner
+def _scatter(factor, source, at, rows, row0, n_near, count, out, out0, n):
+    """Add `count` scaled stretches to the listed lanes of others."""
+    for g in range(count):
+        for r in range(n_near):
+            out[out0 + g * n + rows[row0 + r]] += factor * source[at + g * n_near + r]
 
 
 @kernel
-def add_losses(problem, theta_mp, weights_mi, scratch, work, loss_m, gradient_mp):
-    """Add the losses of members to `loss_m`, and their gradients to `gradient_mp` unless that has no rows.
+def add_losses(problem, theta_mp, weights_mi, scratch, work, loss_m, gradient_mp, with_gradient):
+    """Add the losses of members to `loss_m` and, if asked, their gradients to `gradient_mp`; the penalty is left out.
 
-    Image by image, so that what all members read of an image stays in the cache. `work` has room for the
-    residuals of one image. The penalty is left out.
+    Image by image, so that what all members read of an image stays in the cache. `work` has room for the residuals of an image.
     """
-    start = problem.images.force_start
+    gradient = gradient_mp.ravel()
     for i in range(weights_mi.shape[1]):
-        n = 3 * (start[i + 1] - start[i])
-        has_energy = not np.isnan(problem.energies[i])
+        image = problem.data.images[i]
+        n_forces = image.last - image.force
         for m in range(weights_mi.shape[0]):
             w = weights_mi[m, i]
             if w > 0:
-                _image_residuals(problem, theta_mp[m], i, scratch, work, 0)
-                plain, k = 0.0, 0
-                if has_energy:
-                    loss_m[m] += w * problem.energy_coefficient * work[0] ** 2
-                    plain = 2.0 * w * problem.energy_coefficient * work[0] / problem.n_atoms[i]
-                    k = 1
-                factor = w * problem.force_coefficient / max(n, 1)
-                for c in range(k, k + n):
+                theta = theta_mp[m]
+                _fill_image_residuals(problem, theta, image, scratch, work, np.int64(0))
+                energy_factor = image.has_energy * w * problem.energy_coefficient
+                loss_m[m] += energy_factor * work[0] ** 2
+                plain = 2.0 * energy_factor * work[0] / image.n_atoms
+                for c in range(image.has_energy, image.has_energy + 3 * n_forces):
+                    factor = w * problem.force_coefficient / (3 * n_forces)
                     loss_m[m] += factor * work[c] ** 2
                     work[c] *= 2.0 * factor
-                if len(gradient_mp) > 0:
-                    _image_direction(problem, i, scratch, work[k:])
-                    _add_image_gradient(problem, theta_mp[m], i, scratch, True, plain, gradient_mp[m], 0)
+                if with_gradient:
+                    _fill_direction(problem, image, scratch, work, image.has_energy)
+                    _add_image_gradient(problem, theta, image, scratch, plain, gradient, m * theta_mp.shape[1])

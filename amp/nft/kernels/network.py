@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from amp.nft.kernels.jit import available_cpus, run_threads
 from amp.nft.kernels.lanes import scaling_of
-from amp.nft.kernels.layers import ACTIVATIONS, Net
+from amp.nft.kernels.layers import ACTIVATIONS, KIND, LAYER, Net
 from amp.nft.kernels.loss import Problem, add_losses, make_scratch
 
 
@@ -68,19 +68,15 @@ class Layout:
 
     def net(self) -> Net:
         """The same as the kernels want it."""
-        depth = max(len(sizes) for sizes in self.sizes)
-        width, node = np.zeros((2, len(self.sizes), depth), dtype=np.int64)
-        weight = np.zeros((len(self.sizes), depth - 1), dtype=np.int64)
+        kinds = np.zeros(len(self.sizes), KIND)
+        layers = np.zeros((len(self.sizes), max(map(len, self.sizes)) - 1), LAYER)
         start = 0
         for k, sizes in enumerate(self.sizes):
-            width[k, : len(sizes)] = sizes
-            node[k, 1 : len(sizes)] = np.cumsum(sizes[1:])
-            for layer, (n_in, n_out) in enumerate(itertools.pairwise(sizes)):
-                weight[k, layer] = start
+            kinds[k] = len(sizes) - 1, sizes[0], sum(sizes[1:]), self._n_weights + 2 * k
+            for l, (n_in, n_out) in enumerate(itertools.pairwise(sizes)):
+                layers[k, l] = n_in, n_out, sum(sizes[1 : l + 1]), start, start + n_in * n_out
                 start += (n_in + 1) * n_out
-        scaling = start + 2 * np.arange(len(self.sizes))
-        layers = np.array([len(sizes) - 1 for sizes in self.sizes])
-        return Net(ACTIVATIONS.index(self.activation), layers, width, node, weight, scaling)
+        return Net(ACTIVATIONS.index(self.activation), kinds, layers)
 
 
 def draw_weights(layout: Layout, rng: np.random.Generator) -> np.ndarray:
@@ -137,18 +133,19 @@ def losses(
     Returns
     -------
     loss_m : ndarray, shape (members,)
-    gradient_mp : ndarray, shape (members, parameters), or (0, parameters)
+    gradient_mp : ndarray, shape (members, parameters)
+        That of the penalty alone if `gradient` is False.
     """
     theta_mp = np.ascontiguousarray(theta_mp, dtype=float)
-    loss_m = (theta_mp**2) @ problem.penalty
-    gradient_mp = 2.0 * problem.penalty * theta_mp if gradient else np.zeros((0, theta_mp.shape[1]))
-    room = 1 + 3 * int(np.diff(problem.images.force_start).max(initial=0))
+    weights_mi = np.ascontiguousarray(weights_mi, dtype=np.int64)
+    loss_m, gradient_mp = theta_mp**2 @ problem.penalty, 2.0 * problem.penalty * theta_mp
+    room = 1 + 3 * int((problem.data.images["last"] - problem.data.images["force"]).max())
 
-    def work(members: Sequence[int]) -> None:
-        """A few members, one after the other."""
-        chosen = slice(members[0], members[-1] + 1)
-        add_losses(problem, theta_mp[chosen], weights_mi[chosen], make_scratch(problem), np.zeros(room), loss_m[chosen],
-                   gradient_mp[chosen])
+    def work(members: np.ndarray) -> None:
+        """A few members together."""
+        part = slice(members[0], members[-1] + 1)
+        add_losses(problem, theta_mp[part], weights_mi[part], make_scratch(problem), np.zeros(room), loss_m[part],
+                   gradient_mp[part], gradient)
 
     threads = min(available_cpus() if threads is None else threads, len(theta_mp))
     run_threads(work, np.array_split(np.arange(len(theta_mp)), threads), threads)
