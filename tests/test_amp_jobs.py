@@ -383,7 +383,7 @@ def test_members_that_do_not_converge_restart_and_keep_the_best(log):
 def test_hanging_job_expires(log):
     """`expired`: the age of Amp's log at which a job counts as hung."""
     text = CALC_TEXT + "import time\nif ensemble_index == 0 and 'run.py' in os.listdir(): time.sleep(1000)\n"
-    with pytest.raises(JobError, match=r"did not change for 1 s \(`expired`"):
+    with pytest.raises(JobError, match=r"did not change for 1 s \(raise `expired`"):
         jobs(log, text, BACKGROUND, expired=1.0, retries=0).train(one_member())
     left = state.read_state(Path("al-training/0"))
     assert not state.is_alive(left)

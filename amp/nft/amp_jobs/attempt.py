@@ -145,7 +145,7 @@ class Attempt:
         if self._log.since((job, _changed(self.directory / files.LOG))) > self.limits.expired:
             return Verdict(
                 None,
-                f"{files.LOG} did not change for {self.limits.expired:g} s (`expired`; raise it for slow steps)",
+                f"{files.LOG} did not change for {self.limits.expired:g} s (raise `expired` for slow steps)",
             )
         return None
 
