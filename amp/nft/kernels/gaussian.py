@@ -1,15 +1,16 @@
-"""Amp's Gaussian fingerprints (G2, G4, G5) and their derivatives."""
+"""Amp's Gaussian fingerprints (G2, G4, G5) and their derivatives, for one image at a time."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from ase import Atoms
 
-from amp.nft.kernels.jit import kernel
-from amp.nft.kernels.neighbors import find_neighbors
+from amp.nft.kernels.environment import Workspace, compute, make_workspace
+from amp.nft.kernels.jit import inner, kernel
+from amp.nft.kernels.neighbors import Neighbors, find_neighbors
+from amp.nft.kernels.tables import build_tables
 
 
 @dataclass(frozen=True)
@@ -41,16 +42,6 @@ class Rows:
     dx: np.ndarray
 
 
-class _Tables(NamedTuple):
-    """Symmetry functions as arrays: one line per function, by element of the centre."""
-
-    start: np.ndarray  # (elements + 1,) lines of each element
-    order: np.ndarray  # 2, 4 or 5
-    kinds: np.ndarray  # (lines, 2) elements of the neighbours, ascending
-    values: np.ndarray  # (lines, 3): eta / Rc², offset or gamma, zeta
-    cutoff: np.ndarray  # Rc and gamma of a Polynomial, -1 for the Cosine
-
-
 class Fingerprints:
     """
     Gaussian fingerprints for a fixed list of elements.
@@ -61,22 +52,51 @@ class Fingerprints:
         For each element its symmetry functions, as Amp writes them.
     cutoff : dict
         Amp's ``{'name': 'Cosine' | 'Polynomial', 'kwargs': {'Rc': ..., 'gamma': ...}}``.
+
+    Attributes
+    ----------
+    elements : tuple of str
+        Sorted.
+    n_features : ndarray of int, shape (elements,)
+        Number of fingerprints of each.
+    width : int
+        The largest of these.
+    radius : float
+        Rc in Å.
+
+    Raises
+    ------
+    ValueError
+        For a symmetry function or a cutoff that Amp's Gaussian descriptor does not have.
     """
 
     def __init__(self, gs: dict[str, list[dict]], cutoff: dict):
         self.elements = tuple(sorted(gs))
-        self.radius = float(cutoff["kwargs"]["Rc"])
         self.n_features = np.array([len(gs[element]) for element in self.elements])
         self.width = int(self.n_features.max())
-        self._tables = _compile(gs, cutoff, self.elements)
+        self.tables, features = build_tables(gs, cutoff, self.elements)
+        self.radius = self.tables.radius
+        self.slot_feature = np.full((len(features), max(map(len, features))), -1, dtype=np.int64)
+        for kind, line in enumerate(features):
+            self.slot_feature[kind, : len(line)] = line
 
     def kinds(self, atoms: Atoms) -> np.ndarray:
-        """Index of each atom's element; ValueError for one without symmetry functions."""
-        symbols = atoms.get_chemical_symbols()
+        """
+        Index of each atom's element.
+
+        Raises
+        ------
+        ValueError
+            For an element without symmetry functions.
+        """
+        symbols = np.array(atoms.get_chemical_symbols())
+        kind = np.searchsorted(self.elements, symbols)
         unknown = sorted(set(symbols) - set(self.elements))
         if unknown:
-            raise ValueError(f"No symmetry functions for {', '.join(unknown)}; there are some for {', '.join(self.elements)}.")
-        return np.array([self.elements.index(symbol) for symbol in symbols], dtype=np.int64)
+            raise ValueError(
+                f"No symmetry functions for {', '.join(unknown)}: these fingerprints are of {', '.join(self.elements)}."
+            )
+        return kind
 
     def rows(self, atoms: Atoms, centre: int | None = None) -> Rows:
         """
@@ -88,94 +108,98 @@ class Fingerprints:
             The image.
         centre : int, optional
             None: every atom is a row and a force atom. Otherwise only the force on this atom is wanted, and
-            only it (row 0) and its neighbours are rows.
+            only it (row 0) and its neighbours are rows; an index from the end counts as in a list.
+
+        Raises
+        ------
+        ValueError
+            For an element without symmetry functions, or two atoms in one place.
+        IndexError
+            If there is no such atom.
         """
         kind = self.kinds(atoms)
+        if centre is not None:
+            centre = range(len(atoms))[centre]
         found = find_neighbors(atoms.positions, atoms.cell.array, atoms.pbc, self.radius)
-        x, dx = _fingerprints(kind, found.start, found.index, found.vector, self._tables, self.width)
-        forces = np.arange(len(atoms)) if centre is None else np.array([centre])
-        pairs = [np.array([a, *sorted(set(found.index[found.start[a]:found.start[a + 1]]) - {a})]) for a in forces]
-        rows = np.arange(len(atoms)) if centre is None else pairs[0]
-        row_of = np.full(len(atoms), -1)
-        row_of[rows] = np.arange(len(rows))
-        entries = np.concatenate([dx[pair, a] for a, pair in zip(forces, pairs, strict=True)])
-        start = np.cumsum([0, *map(len, pairs)])
-        return Rows(x[rows], kind[rows], start, row_of[np.concatenate(pairs)], entries)
+        workspace = make_workspace(self.tables, found.most)
+        if centre is not None:
+            return self._central_rows(centre, kind, found, workspace)
+        start, row, mirror = _force_entries(found)
+        x, dx = np.zeros((len(kind), self.width)), np.zeros((len(row), 3, self.width))
+        _all_rows(found.start, found.index, found.vector, kind, start, row, mirror, np.zeros(len(kind), dtype=np.int64),
+                  self.tables, self.slot_feature, workspace, x, dx)
+        return Rows(x, kind, start, row, dx)
+
+    def _central_rows(self, centre: int, kind: np.ndarray, found: Neighbors, workspace: Workspace) -> Rows:
+        """The rows that move with one atom, and its force alone."""
+        near = np.unique(found.index[found.start[centre]:found.start[centre + 1]])
+        atoms = np.concatenate([[centre], near[near != centre]])
+        x, dx = np.zeros((len(atoms), self.width)), np.zeros((len(atoms), 3, self.width))
+        _rows_of_one(atoms, found.start, found.index, found.vector, kind,
+                     self.tables, self.slot_feature, workspace, x, dx)
+        return Rows(x, kind[atoms], np.array([0, len(atoms)]), np.arange(len(atoms)), dx)
 
 
-def _compile(gs: dict[str, list[dict]], cutoff: dict, elements: tuple[str, ...]) -> _Tables:
-    """Turn Amp's dictionaries into arrays."""
-    number = {element: i for i, element in enumerate(elements)}
-    radius = cutoff["kwargs"]["Rc"]
-    lines = [g for element in elements for g in gs[element]]
-    order = [{"G2": 2, "G4": 4, "G5": 5}[g["type"]] for g in lines]
-    kinds = [sorted(number[e] for e in (g["elements"] if "elements" in g else [g["element"]] * 2)) for g in lines]
-    values = [(g["eta"] / radius**2, g.get("offset", g.get("gamma", 0.0)), g.get("zeta", 0.0)) for g in lines]
-    start = np.cumsum([0] + [len(gs[element]) for element in elements])
-    gamma = cutoff["kwargs"].get("gamma", 4.0) if cutoff["name"] == "Polynomial" else -1.0
-    return _Tables(start, np.array(order), np.array(kinds), np.array(values, dtype=float), np.array([radius, gamma]))
+def _force_entries(found: Neighbors) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """
+    For every atom the rows that move with it, ascending: itself and its neighbours.
 
-
-@kernel
-def _cutoff(r, cutoff):
-    """The cutoff function and its derivative."""
-    radius, gamma = cutoff
-    if r >= radius:
-        return 0.0, 0.0
-    if gamma < 0.0:
-        return 0.5 * (np.cos(np.pi * r / radius) + 1.0), -0.5 * np.pi / radius * np.sin(np.pi * r / radius)
-    q = r / radius
-    return (1.0 + gamma * q ** (gamma + 1.0) - (gamma + 1.0) * q**gamma,
-            gamma * (gamma + 1.0) / radius * (q**gamma - q ** (gamma - 1.0)))
+    Returns the lists' starts, the rows, and for the entry (atom a, row i) where the entry (atom i, row a) is.
+    """
+    n = len(found.start) - 1
+    atom = np.repeat(np.arange(n), np.diff(found.start))
+    pairs = np.unique(np.concatenate([atom * n + found.index, np.arange(n) * (n + 1)]))
+    atom, row = np.divmod(pairs, max(n, 1))
+    return np.searchsorted(atom, np.arange(n + 1)), row, np.searchsorted(pairs, row * n + atom)
 
 
 @kernel
-def _radial(r, eta, offset, cutoff):
-    """exp(-eta (r - offset)²) fc(r) and its derivative."""
-    value, slope = _cutoff(r, cutoff)
-    gauss = np.exp(-eta * (r - offset) ** 2)
-    return gauss * value, gauss * (slope - 2.0 * eta * (r - offset) * value)
+def _all_rows(list_start, index, vector, kind, start, row, mirror, place, tables, slot_feature, ws, x, dx):
+    """Fill x and dx of a whole image; `place` is scratch, one per atom."""
+    for i in range(kind.size):
+        n = compute(list_start[i], list_start[i + 1], index, vector, kind, i, -1, tables, ws)
+        for entry in range(start[i], start[i + 1]):
+            place[row[entry]] = mirror[entry]
+        _copy_values(kind[i], slot_feature, ws.value, x, i)
+        for j in range(n):
+            _add_gradient(kind[i], j, 1.0, tables.kinds, slot_feature, ws.record, ws.radial, ws.grad, dx, place[ws.atom[j]])
+            _add_gradient(kind[i], j, -1.0, tables.kinds, slot_feature, ws.record, ws.radial, ws.grad, dx, place[i])
 
 
 @kernel
-def _fingerprints(kind, start, index, vector, tables, width):
-    """x (atoms, width) and dx (differentiated atom, moved atom, xyz, width)."""
-    n = kind.size
-    x, dx = np.zeros((n, width)), np.zeros((n, n, 3, width))
-    for i in range(n):
-        lines = range(tables.start[kind[i]], tables.start[kind[i] + 1])
-        for a in range(start[i], start[i + 1]):
-            j, u = index[a], vector[a]
-            rj = np.sqrt(u @ u)
-            for line in lines:
-                f = line - tables.start[kind[i]]
-                eta, gamma, zeta = tables.values[line]
-                if tables.order[line] == 2:
-                    if tables.kinds[line, 0] == kind[j]:
-                        value, slope = _radial(rj, eta, gamma, tables.cutoff)
-                        x[i, f] += value
-                        dx[i, j, :, f] += slope / rj * u
-                        dx[i, i, :, f] -= slope / rj * u
-                    continue
-                for b in range(a + 1, start[i + 1]):
-                    k, v = index[b], vector[b]
-                    low, high = min(kind[j], kind[k]), max(kind[j], kind[k])
-                    if tables.kinds[line, 0] != low or tables.kinds[line, 1] != high:
-                        continue
-                    w = v - u
-                    rk, rw = np.sqrt(v @ v), np.sqrt(w @ w)
-                    fj, gj = _radial(rj, eta, 0.0, tables.cutoff)
-                    fk, gk = _radial(rk, eta, 0.0, tables.cutoff)
-                    fw, gw = _radial(rw, eta, 0.0, tables.cutoff) if tables.order[line] == 4 else (1.0, 0.0)
-                    cosine = (u @ v) / (rj * rk)
-                    base = max(1.0 + gamma * cosine, 0.0)
-                    power = base ** (zeta - 1.0) * 2.0 ** (1.0 - zeta)
-                    value, bend = power * base, zeta * gamma * power * fj * fk * fw
-                    x[i, f] += value * fj * fk * fw
-                    moved_j = (value * gj * fk * fw / rj - bend * cosine / rj**2) * u + bend / (rj * rk) * v
-                    moved_k = (value * fj * gk * fw / rk - bend * cosine / rk**2) * v + bend / (rj * rk) * u
-                    pull = value * fj * fk * gw / rw * w
-                    dx[i, j, :, f] += moved_j - pull
-                    dx[i, k, :, f] += moved_k + pull
-                    dx[i, i, :, f] -= moved_j + moved_k
-    return x, dx
+def _rows_of_one(atoms, list_start, index, vector, kind, tables, slot_feature, ws, x, dx):
+    """Fill x and dx of the rows `atoms`, differentiated in the position of the first of them."""
+    centre = atoms[0]
+    for m in range(atoms.size):
+        i = atoms[m]
+        special = centre if m > 0 else -1
+        n = compute(list_start[i], list_start[i + 1], index, vector, kind, i, special, tables, ws)
+        _copy_values(kind[i], slot_feature, ws.value, x, m)
+        for j in range(n):
+            sign = (1.0 if ws.atom[j] == centre else 0.0) - (1.0 if m == 0 else 0.0)
+            if sign != 0.0:
+                _add_gradient(kind[i], j, sign, tables.kinds, slot_feature, ws.record, ws.radial, ws.grad, dx, m)
+
+
+@inner
+def _copy_values(kind, slot_feature, value, x, row):
+    """Fingerprints from slots to Amp's order."""
+    for slot in range(slot_feature.shape[1]):
+        if slot_feature[kind, slot] >= 0:
+            x[row, slot_feature[kind, slot]] = value[slot]
+
+
+@inner
+def _add_gradient(kind, j, sign, kinds, slot_feature, record, radial, grad, dx, entry):
+    """Add the gradient in the j-th neighbour's position, times a sign, in Amp's order."""
+    n_radial = kinds[kind, 4]
+    for axis in range(3):
+        away = sign * record[0, j, axis]
+        for slot in range(n_radial):
+            feature = slot_feature[kind, slot]
+            if feature >= 0:
+                dx[entry, axis, feature] += away * radial[j, slot]
+        for slot in range(n_radial, n_radial + kinds[kind, 5]):
+            feature = slot_feature[kind, slot]
+            if feature >= 0:
+                dx[entry, axis, feature] += sign * grad[j, axis + 1, slot - n_radial]

@@ -27,6 +27,11 @@ class Neighbors:
     index: np.ndarray
     vector: np.ndarray
 
+    @property
+    def most(self) -> int:
+        """The largest number of neighbours of any atom."""
+        return int(np.diff(self.start).max(initial=0))
+
 
 def find_neighbors(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, radius: float) -> Neighbors:
     """
@@ -42,9 +47,17 @@ def find_neighbors(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, rad
         Which cell vectors repeat.
     radius : float
         In Å.
+
+    Raises
+    ------
+    ValueError
+        If two atoms are in one place: no force has a direction there.
     """
     search = vesin.NeighborList(cutoff=radius, full_list=True, sorted=True, n_threads=1)
     first, second, vector = search.compute(positions, cell, pbc, quantities="ijD")
     start = np.zeros(len(positions) + 1, dtype=np.int64)
     np.cumsum(np.bincount(first.astype(np.int64), minlength=len(positions)), out=start[1:])
+    if len(vector) and np.einsum("ni,ni->n", vector, vector).min() == 0.0:
+        i, j = first[0], second[0]
+        raise ValueError(f"Atoms {i} and {j} are in one place: move one, or remove it.")
     return Neighbors(start, second.astype(np.int64), vector)
