@@ -298,6 +298,34 @@ def check_warm_start(outcome, log):
     assert again.reports[0].loss < outcome.reports[0].loss
 
 
+def test_jobs_fit_with_the_kernels_where_they_can(log):
+    """Amp's files from our fit, and numbers that hold for the potential in them; a retraining starts from it."""
+    pytest.importorskip("amp.nft.batched")
+    trainer = jobs(log, CALC_TEXT.replace("maxiter=5", "maxiter=60"), target=images()[3])
+    first = trainer.train(one_member())
+    assert "trains with amp.nft" in log.text
+    directory = Path("al-training/0")
+    assert {"run.py", "amp.amp", "converged", "amp-log.txt"} <= set(os.listdir(directory))
+    assert read_last_step(directory / "amp-log.txt").loss == pytest.approx(first.reports[0].loss, rel=1e-4)
+    check_report_against_amp(Amp.load(str(directory / "amp.amp"), label="plain"), first.reports[0])
+    again = trainer.train(one_member(start=first.texts, iteration=1))
+    assert again.reports[0].loss <= first.reports[0].loss * (1 + 1e-6)
+
+
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        ({"target": None}, "no target"),
+        ({"line": f"{train_line}  # by Amp"}, "the user's own"),
+        ({"calc_text": NEVER_MET}, "regressor"),
+    ],
+)
+def test_amp_trains_where_the_kernels_may_not(settings, why, log):
+    trainer = jobs(log, **({"target": images()[3]} | settings))
+    assert not trainer.kernels and why in trainer.why
+    assert jobs(log, target=images()[3]).kernels
+
+
 def test_killed_job_is_noticed_and_gives_the_same_result(log):
     """kill -9 of a job in the background: in the log within seconds, and started again."""
     text = CALC_TEXT.replace("maxiter=5", "maxiter=400")
