@@ -299,7 +299,7 @@ def check_warm_start(outcome, log):
 
 
 def test_jobs_fit_with_the_kernels_where_they_can(log):
-    """Amp's files from our fit, and numbers that hold for the potential in them; a retraining starts from it."""
+    """Amp's files from our fit, with numbers that hold for the potential in them; then a warm start."""
     pytest.importorskip("amp.nft.batched")
     trainer = jobs(log, CALC_TEXT.replace("maxiter=5", "maxiter=60"), target=images()[3])
     first = trainer.train(one_member())
