@@ -30,6 +30,7 @@ from amp.nft.kernels.tables import BITS, Tables
 
 RECORD = 8  # x, y, z, 1/r, r, P, L of a neighbour
 BATCH = 128  # pairs (j, k) worked on together, so that their arrays stay in the first-level cache
+_NUMBERS = (4 + 2 * BITS) * LANES  # per vector of functions
 _UNROLL = 4 * LANES  # values of a series worked on together, to hide the latency of its chain of additions
 _TINY = 1e-12  # so close to the cutoff, in 1 - s, P < 1e-23 counts as 0
 
@@ -268,15 +269,15 @@ def _block(block, radial, special, kind, tables, ws):
                 _constant_shape(ws.run[runs - 1, 2], ws.pairs)
             else:
                 _shape(shape, ws.run[runs - 1, 2], tables.shapes, tables.gamma, ws.pairs, ws.pairs.shape[1], ws.pairs)
-            _weigh(shape, runs, tables.radius, ws.near, ws.record, ws.run, ws.other, ws.pairs)
+            _weigh(shape, gradients, runs, tables.radius, ws.near, ws.record, ws.run, ws.other, ws.pairs)
             for vector in range(tables.groups[group, 1], tables.groups[group, 2]):
-                _powers(vector, tables.vectors[vector, 1], ws.run[runs - 1, 2], tables.vector_numbers, ws.pairs, ws.power)
-                slot = tables.vectors[vector, 0]
+                slot, bits = tables.vectors[vector, 0], tables.vectors[vector, 1]
                 if gradients:
+                    _powers(vector, bits, ws.run[runs - 1, 2], tables.vector_numbers, ws.pairs, ws.power)
                     _sum_gradients(vector, radial, slot, shape, runs, tables.vector_numbers,
                                    ws.near, ws.record, ws.grad, ws.value, ws.run, ws.other, ws.pairs, ws.power)
                 else:
-                    _sum_values(vector, radial + slot, runs, tables.vector_numbers, ws.value, ws.run, ws.pairs, ws.power)
+                    _sum_values(vector, bits, radial + slot, ws.run[runs - 1, 2], tables.vector_numbers, ws.value, ws.pairs)
 
 
 @inner
@@ -284,7 +285,7 @@ def _list_pairs(j, end_j, begin_k, end_k, same, far, near, dense, run, other, pa
     """
     List pairs (j, k) from j on until the batch is full; returns the next j, and how many were taken.
 
-    Runs begin at a multiple of LANES; what lies between is filled with pairs that are never summed.
+    Runs begin at a multiple of LANES; what lies between is filled with pairs that do not count.
     """
     stride, size = near.shape[1], pairs.shape[1]
     limit = np.inf if far else 1.0
@@ -307,7 +308,7 @@ def _list_pairs(j, end_j, begin_k, end_k, same, far, near, dense, run, other, pa
             m += across < limit
         put(run, 3 * runs + 2, m)
         store(pairs, m, splat(0.5))
-        store(pairs, size + m, splat(0.5))
+        store(pairs, size + m, splat(1.0))
         while m % LANES:
             put(other, m, j)
             m += 1
@@ -333,53 +334,73 @@ def _constant_shape(n, pairs):
 
 
 @inner
-def _weigh(shape, runs, radius, near, record, run, other, pairs):
-    """From Q, dQ/ds to P P Q, P P Q' / r_jk, P P Q / (r_j r_k), 1 - c r_k / r_j and 1 - c r_j / r_k."""
+def _weigh(shape, gradients, runs, radius, near, record, run, other, pairs):
+    """
+    From Q and dQ/ds to P P Q, P P Q' / r_jk, P P Q / (r_j r_k), 1 - c r_k / r_j and 1 - c r_j / r_k.
+
+    Without gradients only P P Q, where the third of these goes, and 0 for what lies between runs.
+    """
     size, records = pairs.shape[1], shape * near.shape[1] * RECORD
     one, scale = splat(1.0), splat(2.0 / radius**2)
     for n in range(runs):
         at = records + get(run, 3 * n) * RECORD
         inverse_j, r_j, factor = splat(get(record, at + 3)), splat(get(record, at + 4)), splat(get(record, at + 5))
         for p in range(get(run, 3 * n + 1), get(run, 3 * n + 2), LANES):
-            c, inverse = load(pairs, p), _take(record, other, p, records + 3)
             both = factor * _take(record, other, p, records + 5)
             value = both * load(pairs, 2 * size + p)
+            if not gradients:
+                store(pairs, 4 * size + p, value)
+                continue
+            c, inverse = load(pairs, p), _take(record, other, p, records + 3)
             store(pairs, 2 * size + p, value)
             store(pairs, 3 * size + p, both * scale * load(pairs, 3 * size + p))
             store(pairs, 4 * size + p, value * inverse * inverse_j)
             store(pairs, 5 * size + p, one - c * inverse_j * _take(record, other, p, records + 4))
             store(pairs, 6 * size + p, one - c * inverse * r_j)
+        if not gradients:
+            store(pairs, 4 * size + get(run, 3 * n + 2), splat(0.0))
 
 
 @inner
 def _powers(vector, bits, n, numbers, pairs, power):
-    """2**(1 - zeta) (1 + gamma c)**(zeta - 1) of n pairs: by binary digits, or by the C library if bits < 0."""
-    start = vector * (4 + 2 * BITS) * LANES
-    gamma, one = load(numbers, start), splat(1.0)
-    for p in range(n if bits < 0 else 0):
-        x = splat(get(pairs, p)) * gamma + one
-        store(power, p * LANES, simd.power(x, load(numbers, start + 2 * LANES)) * load(numbers, start + 3 * LANES))
+    """2**(1 - zeta) (1 + gamma c)**(zeta - 1) of n pairs."""
+    gamma, one = load(numbers, vector * _NUMBERS), splat(1.0)
     for p in range(n if bits > 0 else 0):
-        x = splat(get(pairs, p)) * gamma + one
-        at = start + 4 * LANES
-        result = load(numbers, at) * x + load(numbers, at + LANES)
-        for _ in range(1, bits):
-            at += 2 * LANES
-            x = x * x
-            result = result * (load(numbers, at) * x + load(numbers, at + LANES))
-        store(power, p * LANES, result)
+        store(power, p * LANES, _whole_power(vector, bits, splat(get(pairs, p)) * gamma + one, numbers))
+    for p in range(n if bits < 0 else 0):
+        store(power, p * LANES, _any_power(vector, splat(get(pairs, p)) * gamma + one, numbers))
 
 
 @inner
-def _sum_values(vector, slot, runs, numbers, value, run, pairs, power):
+def _whole_power(vector, bits, x, numbers):
+    """2**(1 - zeta) x**(zeta - 1), by the binary digits of zeta - 1."""
+    at = vector * _NUMBERS + 4 * LANES
+    result = load(numbers, at) * x + load(numbers, at + LANES)
+    for _ in range(1, bits):
+        at += 2 * LANES
+        x = x * x
+        result = result * (load(numbers, at) * x + load(numbers, at + LANES))
+    return result
+
+
+@inner
+def _any_power(vector, x, numbers):
+    """2**(1 - zeta) x**(zeta - 1) for zetas that are not whole."""
+    at = vector * _NUMBERS + 2 * LANES
+    return simd.power(x, load(numbers, at)) * load(numbers, at + LANES)
+
+
+@inner
+def _sum_values(vector, bits, slot, n, numbers, value, pairs):
     """Add four functions of a batch of pairs to `value`."""
-    size = pairs.shape[1]
-    gamma = load(numbers, vector * (4 + 2 * BITS) * LANES)
-    total = load(value, slot)
-    for n in range(runs):
-        for p in range(get(run, 3 * n + 1), get(run, 3 * n + 2)):
-            x = splat(get(pairs, p)) * gamma + splat(1.0)
-            total = total + load(power, p * LANES) * x * splat(get(pairs, 2 * size + p))
+    size, one = pairs.shape[1], splat(1.0)
+    gamma, total = load(numbers, vector * _NUMBERS), load(value, slot)
+    for p in range(n if bits > 0 else 0):
+        x = splat(get(pairs, p)) * gamma + one
+        total = total + _whole_power(vector, bits, x, numbers) * x * splat(get(pairs, 4 * size + p))
+    for p in range(n if bits < 0 else 0):
+        x = splat(get(pairs, p)) * gamma + one
+        total = total + _any_power(vector, x, numbers) * x * splat(get(pairs, 4 * size + p))
     store(value, slot, total)
 
 
@@ -387,7 +408,7 @@ def _sum_values(vector, slot, runs, numbers, value, run, pairs, power):
 def _sum_gradients(vector, radial, slot, shape, runs, numbers, near, record, grad, value, run, other, pairs, power):
     """Add four functions of a batch of pairs to `value`, and their sums e and g to `grad`, run by run: one j, several k."""
     size, width, records = pairs.shape[1], grad.shape[2], shape * near.shape[1] * RECORD
-    at = vector * (4 + 2 * BITS) * LANES
+    at = vector * _NUMBERS
     gamma, slope, zero = load(numbers, at), load(numbers, at + LANES), splat(0.0)
     total = load(value, radial + slot)
     for n in range(runs):

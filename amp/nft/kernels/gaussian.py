@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from ase import Atoms
+from ase.data import atomic_numbers, chemical_symbols
 
 from amp.nft.kernels.environment import Workspace, compute, make_workspace
 from amp.nft.kernels.jit import inner, kernel
@@ -76,6 +77,8 @@ class Fingerprints:
         self.width = int(self.n_features.max())
         self.tables, features = build_tables(gs, cutoff, self.elements)
         self.radius = self.tables.radius
+        self._kind_of_number = np.full(len(chemical_symbols), -1)
+        self._kind_of_number[[atomic_numbers[element] for element in self.elements]] = range(len(self.elements))
         self.slot_feature = np.full((len(features), max(map(len, features))), -1, dtype=np.int64)
         for kind, line in enumerate(features):
             self.slot_feature[kind, : len(line)] = line
@@ -89,13 +92,10 @@ class Fingerprints:
         ValueError
             For an element without symmetry functions.
         """
-        symbols = np.array(atoms.get_chemical_symbols())
-        kind = np.searchsorted(self.elements, symbols)
-        unknown = sorted(set(symbols) - set(self.elements))
-        if unknown:
-            raise ValueError(
-                f"No symmetry functions for {', '.join(unknown)}: these fingerprints are of {', '.join(self.elements)}."
-            )
+        kind = self._kind_of_number[atoms.numbers]
+        if (kind < 0).any():
+            unknown = ", ".join(sorted({chemical_symbols[number] for number in atoms.numbers[kind < 0]}))
+            raise ValueError(f"No symmetry functions for {unknown}: these fingerprints are of {', '.join(self.elements)}.")
         return kind
 
     def rows(self, atoms: Atoms, centre: int | None = None) -> Rows:
