@@ -26,6 +26,7 @@ class RunFiles:
         self.current = Path(f"{label}.ensemble")
         self.best = self.current.with_name(f"best.{self.current.name}")
         self.saved_info = saved_info
+        self.labels = saved_info.parent / "labels"  # one directory in it for each label
         self._deltas: list[np.ndarray] = []
 
     def check_fresh(self) -> None:
@@ -58,10 +59,6 @@ class RunFiles:
         data = trajectory_bytes(chunks)
         _ensure(self.saved_info / f"atomic_chunks_{iteration}.traj", data)
         _ensure(self.saved_info / "atomic_chunks.traj", data)
-
-    def label_directory(self, atom: int) -> Path:
-        """Directory of the label of the chunk around an atom."""
-        return self.saved_info.parent / "labels" / str(atom)
 
 
 def _ensure(path: Path, data: bytes) -> None:

@@ -16,6 +16,7 @@ from ase import Atoms
 from amp.nft.activelearner import inputs
 from amp.nft.activelearner.log import RunLog
 from amp.nft.activelearner.protocol import Protocol, Setup
+from amp.nft.executors import Executors, check_executor
 from amp.nft.labelling import Parent, check_parent, parent_name
 from amp.nft.runstore import RunStore
 from amp.nft.stopping import Iteration, StopReason, certain_enough, enough_iterations, no_improvement
@@ -121,6 +122,10 @@ class NFT:
         init_nft_ids: list[tuple[str, int]] | None = None,
         dft_cores: int | None = None,
         dft_memory: str | None = None,
+        *,
+        executor: Executors | None = None,
+        label_timeout: float | None = None,
+        label_retries: int = 1,
     ) -> bool:
         """Train an ensemble until it is certain enough of the forces on the target.
 
@@ -153,7 +158,14 @@ class NFT:
         init_nft_ids : list of (hash, index), optional
             Images among `images` of which only the force on one atom is trained.
         dft_cores, dft_memory
-            Accepted for old scripts, and not used: `parent_calc` says how it runs.
+            Accepted for old scripts, and not used: `parent_calc` and `executor` say how labels are made.
+        executor : concurrent.futures.Executor, or callable that returns a new one, optional
+            Makes the labels: processes, a Dask cluster, Slurm jobs. A callable is called for each batch, and its
+            executor shut down after it. Labels are made in this process if not given.
+        label_timeout : float, optional
+            Seconds after which a label has failed.
+        label_retries : int
+            How often a label that failed is tried again, before the next most uncertain atom takes its place.
 
         Returns
         -------
@@ -169,15 +181,19 @@ class NFT:
         """
         inputs.check_count("n", n, least=2)
         inputs.check_positive(cutoff=cutoff, expired=expired)
+        inputs.check_count("label_retries", label_retries, least=0)
+        if label_timeout is not None:
+            inputs.check_positive(label_timeout=label_timeout)
         check_parent(parent_calc)
+        check_executor(executor, parent_calc)
         training_images = inputs.read_training_images(images)
         target = inputs.read_target(target_image)
         inputs.check_elements(target, training_images)
         centres = inputs.central_atoms(training_images, init_nft_ids)
         if dft_cores is not None or dft_memory is not None:
             self.log(
-                "dft_cores and dft_memory are not used any more: parent_calc is run as it is; "
-                "set its cores and memory in parent_calc, or in the job that runs this script."
+                "dft_cores and dft_memory are not used any more: labels are made by parent_calc where executor= runs it, "
+                "in this process if there is none; ask for cores and memory there, as in docs/labels.rst."
             )
         directory = Path(f"{label}-training")
         choice = choose_trainer(
@@ -189,7 +205,7 @@ class NFT:
         setup = Setup(
             label=label, images=training_images, centres=centres, target=target, n=n, cutoff=cutoff, seed=self.seed,
             threshold=self.threshold, parent=parent_calc, start=read_start(self.load, n), dblabel=self.dblabel,
-            threads=self.threads,
+            threads=self.threads, executor=executor, label_timeout=label_timeout, label_retries=label_retries,
         )  # fmt: skip
         settings = _identity(setup, calc_text, train_line, init_nft_ids)
         rules = [

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,9 @@ from ase import Atoms
 from amp.nft import runstore
 from amp.nft.activelearner.files import RunFiles
 from amp.nft.chunks import carve_chunks
-from amp.nft.labelling import LabelFailure, Parent, labelled, single_point
+from amp.nft.executors import Executors
+from amp.nft.labelling import Label, LabelFailure, Parent, labelled
+from amp.nft.labelpool import LabelPool
 from amp.nft.reports import MemberReport, Trainer, TrainingTask
 from amp.nft.runstore import RunStore, RunStoreError
 from amp.nft.stopping import Iteration, StopReason, StopRule, best_of, first_reason
@@ -43,6 +47,9 @@ class Setup:
     seed: int
     threshold: float | None
     parent: Parent
+    executor: Executors | None
+    label_timeout: float | None
+    label_retries: int
     start: list[str] | None
     dblabel: str
     threads: int | None
@@ -69,6 +76,7 @@ class Protocol:
         self.history: list[Iteration] = []
         self.added: list[list[int]] = []  # atoms whose chunks were added, per iteration
         self.labels: dict[int, Atoms] = {}
+        self._chunks: dict[int, Atoms] = {}  # those that are being labelled
         self.files = RunFiles(setup.label, store.directory)
 
     def open(self, settings: dict[str, Any], notes: dict[str, Any]) -> None:
@@ -190,59 +198,73 @@ class Protocol:
     def _label(self, iteration: int, chosen: np.ndarray, delta: np.ndarray) -> dict[str, Any]:
         """Label chunks around the chosen atoms; the next most uncertain atom takes the place of one that fails."""
         wanted = [int(atom) for atom in chosen]
-        ranked = [int(atom) for atom in np.argsort(-delta, kind="stable")]
         taken = {*wanted, *self._chunk_atoms()}  # not self.labels: a batch cut short must go the same way again
-        spare = [atom for atom in ranked if atom not in taken][: len(wanted)]
+        ranked = [int(atom) for atom in np.argsort(-delta, kind="stable")]
+        spare = deque([atom for atom in ranked if atom not in taken][: len(wanted)])
         new = [atom for atom in wanted if atom not in self.labels]
         self.log(f"{len(wanted)} atoms chosen, {len(new)} of them to be labelled.")
+        replacements: list[int] = []
         failures: dict[int, LabelFailure] = {}
-        for batch in _batches(new, spare, failures):
-            failures |= self._label_batch(batch)
-        atoms = [atom for atom in wanted if atom in self.labels]
-        atoms += [atom for atom in spare if atom in self.labels]
+        with self._pool() as pool:
+            self._request(pool, new)
+            for atom, outcome in pool.done():
+                if isinstance(outcome, Label):
+                    self._keep(atom, outcome)
+                    pool.tidy(atom)
+                else:
+                    failures[atom] = self._note("label-failed", atom, outcome)
+                    replacements += self._replace(pool, spare)
+        atoms = [atom for atom in wanted + replacements if atom in self.labels]
         if not atoms:
             raise LabellingError(_all_failed(failures))
         return self.store.append(
             "added", iteration=iteration, chosen=wanted, atoms=atoms, failed=sorted(failures)
         )
 
-    def _label_batch(self, atoms: list[int]) -> dict[int, LabelFailure]:
-        """Label these chunks; each is safe in the store before the next begins."""
-        failures = {}
-        atoms = [atom for atom in atoms if atom not in self.labels]
+    def _pool(self) -> LabelPool:
+        setup = self.setup
+        return LabelPool(
+            setup.parent, setup.executor, self.files.labels, timeout=setup.label_timeout, retries=setup.label_retries,
+            on_retry=partial(self._note, "label-retried"),
+        )  # fmt: skip
+
+    def _request(self, pool: LabelPool, atoms: list[int]) -> None:
+        """Ask for labels; their chunks are free clusters, so that each carries all it needs."""
         for atom, chunk in zip(atoms, carve_chunks(self.setup.target, atoms, self.setup.cutoff), strict=True):
-            label = single_point(self.setup.parent, chunk, self.files.label_directory(atom))
-            if isinstance(label, LabelFailure):
-                failures[atom] = label
-                self.store.append("label-failed", atom=atom, kind=label.kind, message=label.message)
-                self.log(f"  the chunk around atom {atom} could not be labelled: {label}")
-                continue
-            self.labels[atom] = labelled(chunk, label)
-            self.store.append(
-                "label", atom=atom, file=self.store.keep_image(self.labels[atom]), seconds=label.seconds
-            )
-        return failures
+            self._chunks[atom] = chunk
+            pool.request(atom, chunk)
+
+    def _replace(self, pool: LabelPool, spare: deque[int]) -> list[int]:
+        """The next most uncertain atom, asked for unless its label is there already; none if there is no more."""
+        if not spare:
+            return []
+        atom = spare.popleft()
+        if atom not in self.labels:
+            self._request(pool, [atom])
+        return [atom]
+
+    def _keep(self, atom: int, label: Label) -> None:
+        """Make a label safe."""
+        self.labels[atom] = labelled(self._chunks.pop(atom), label)
+        self.store.append("label", atom=atom, file=self.store.keep_image(self.labels[atom]), seconds=label.seconds)
+
+    def _note(self, event: str, atom: int, failure: LabelFailure) -> LabelFailure:
+        """Write down a failure."""
+        self.store.append(event, atom=atom, kind=failure.kind, message=failure.message)
+        what = "is tried again" if event == "label-retried" else "could not be labelled"
+        self.log(f"  the chunk around atom {atom} {what}: {failure}")
+        return failure
 
     def _finish(self, reason: StopReason) -> None:
         self.store.append("stopped", reason=reason.name, message=reason.message, converged=reason.converged)
         finish = getattr(self.trainer, "finish", None)
         if finish is not None:
             finish()
-        failed = {event["atom"] for event in self.store.find_all("label-failed")} - set(self.labels)
+        failed = {event["atom"]: event for event in self.store.find_all("label-failed")}
         self.log(f"\n{reason}")
-        if failed:
-            self.log(f"Chunks that could not be labelled: around atoms {', '.join(map(str, sorted(failed)))}.")
+        for atom in sorted(failed.keys() - self.labels.keys()):
+            self.log(f"No label around atom {atom}: {failed[atom]['kind']}: {failed[atom]['message']}")
         self.log(f"Best ensemble: {self.files.best} (iteration {best_of(self.history).iteration}).")
-
-
-def _batches(new: list[int], spare: list[int], failures: dict[int, LabelFailure]) -> Iterable[list[int]]:
-    """The chosen atoms, then as many spare ones as failed, while there are any."""
-    spare = list(spare)
-    batch, failed_before = new, 0
-    while batch:
-        yield batch
-        failed_now, failed_before = len(failures) - failed_before, len(failures)
-        batch, spare = spare[:failed_now], spare[failed_now:]
 
 
 def _all_failed(failures: dict[int, LabelFailure]) -> str:

@@ -1,0 +1,289 @@
+"""Labels through executors that a user may bring, and what happens when workers fail, hang and die."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from functools import partial
+
+import numpy as np
+import pytest
+from ase.build import bulk
+from ase.calculators.emt import EMT
+from parents import parent
+
+from amp.nft import labelpool
+from amp.nft.executors import ExecutorError, check_executor
+from amp.nft.labelling import Label, LabelFailure, LabelTask, carry_out, single_point
+from amp.nft.labelpool import LabelPool
+
+NOTICE = 5.0  # s in which a dead worker is noticed
+
+
+def images(n):
+    cells = []
+    for k in range(n):
+        atoms = bulk("Pt", cubic=True)
+        atoms.rattle(0.1, seed=k)
+        atoms.info["target_atom"] = k
+        cells.append(atoms)
+    return cells
+
+
+@pytest.fixture(params=["here", "threads", "fork", "factory"])
+def executor(request):
+    """Every kind that the standard library has."""
+    if request.param == "here":
+        yield None
+    elif request.param == "factory":
+        yield partial(ProcessPoolExecutor, 2)
+    else:
+        kinds = {
+            "threads": ThreadPoolExecutor,
+            "fork": partial(ProcessPoolExecutor, mp_context=_context("fork")),
+        }
+        with kinds[request.param](2) as executor:
+            yield executor
+
+
+_context = multiprocessing.get_context
+
+
+@pytest.fixture(params=["instance", "factory"])
+def processes(request):
+    """Process pools, which break when a worker dies."""
+    if request.param == "factory":
+        yield partial(ProcessPoolExecutor, 2)
+    else:
+        with ProcessPoolExecutor(2) as pool:
+            yield pool
+
+
+def label_all(path, wanted, a_parent, executor, **settings):
+    """Outcomes by atom, and the retries."""
+    outcomes, retries = {}, []
+    with LabelPool(
+        a_parent, executor, path / "labels", on_retry=lambda *what: retries.append(what), **settings
+    ) as pool:
+        for image in wanted:
+            pool.request(image.info["target_atom"], image)
+        for atom, outcome in pool.done():
+            assert atom not in outcomes
+            outcomes[atom] = outcome
+            if isinstance(outcome, Label):
+                pool.tidy(atom)
+    return outcomes, retries
+
+
+def assert_good(outcomes, wanted):
+    for image in wanted:
+        outcome = outcomes[image.info["target_atom"]]
+        expected = single_point(EMT(), image, ".")
+        assert isinstance(outcome, Label), outcome
+        assert outcome.energy == expected.energy
+        np.testing.assert_array_equal(outcome.forces, expected.forces)
+
+
+def test_labels_are_the_parents_own_and_leave_nothing_behind(executor, tmp_path):
+    wanted = images(5)
+    outcomes, retries = label_all(tmp_path, wanted, EMT(), executor)
+    assert_good(outcomes, wanted)
+    assert not retries and not os.listdir(tmp_path / "labels")
+
+
+def test_workers_that_import_anew(tmp_path):
+    wanted = images(3)
+    with ProcessPoolExecutor(2, _context("spawn")) as pool:
+        assert_good(
+            label_all(tmp_path, wanted, parent(what="exit", atoms=[1], once=tmp_path / "once"), pool)[0],
+            wanted,
+        )
+
+
+def test_each_attempt_has_a_directory_of_its_own(executor, tmp_path):
+    wanted = images(3)
+    outcomes, _ = label_all(
+        tmp_path, wanted, parent(what="raise", atoms=[1], once=str(tmp_path / "once")), executor
+    )
+    assert_good(outcomes, wanted)
+    places = sorted((tmp_path / "labels").iterdir())
+    assert [place.name.split("-")[0] for place in places] == ["0", "1", "1", "2"]
+    assert all((place / "output.txt").read_text() == str(place) for place in places)
+
+
+@pytest.mark.parametrize(
+    ("what", "says"), [("raise", "RuntimeError: SCF failed"), ("exit", "SystemExit: Fatal error")]
+)
+def test_a_parent_that_fails_is_tried_again_and_then_reported(executor, tmp_path, what, says):
+    wanted = images(3)
+    outcomes, retries = label_all(tmp_path, wanted, parent(what=what, atoms=[1]), executor, retries=2)
+    assert_good(outcomes, [wanted[0], wanted[2]])
+    assert says in str(outcomes[1])
+    assert [atom for atom, _ in retries] == [1, 1]
+
+
+def test_labels_come_as_they_are_done(tmp_path):
+    with (
+        ThreadPoolExecutor(2) as threads,
+        LabelPool(parent(what="pause", atoms=[0]), threads, tmp_path) as pool,
+    ):
+        for image in images(4):
+            pool.request(image.info["target_atom"], image)
+        assert [atom for atom, _ in pool.done()][-1] == 0
+
+
+def test_a_worker_that_dies_costs_a_retry_and_nothing_else(processes, tmp_path):
+    wanted = images(5)
+    begin = time.monotonic()
+    outcomes, _ = label_all(
+        tmp_path, wanted, parent(what="kill", atoms=[2], once=str(tmp_path / "once")), processes
+    )
+    assert time.monotonic() - begin < NOTICE
+    assert_good(outcomes, wanted)
+
+
+def test_a_label_that_always_kills_its_worker_is_found_out(processes, tmp_path):
+    wanted = images(6)
+    outcomes, retries = label_all(tmp_path, wanted, parent(what="kill", atoms=[1, 3], seconds=0.1), processes)
+    assert {atom for atom, outcome in outcomes.items() if isinstance(outcome, LabelFailure)} == {1, 3}
+    assert {outcomes[atom].kind for atom in (1, 3)} == {"WorkerDied"}
+    assert_good(outcomes, [wanted[k] for k in (0, 2, 4, 5)])
+    assert {atom for atom, _ in retries} <= {1, 3}
+
+
+def test_a_label_that_hangs_is_ended(executor, tmp_path, monkeypatch):
+    """In the worker where a signal can be had; a thread can only be left behind."""
+    if isinstance(executor, ThreadPoolExecutor):
+        monkeypatch.setattr(labelpool, "GRACE", 0.5)
+        hang = parent(seconds=3.0)
+        wanted = images(1)
+        outcomes, _ = label_all(tmp_path, wanted, hang, executor, timeout=0.5, retries=0)
+        assert outcomes[0].kind == "LabelTimeout"
+        return
+    wanted = images(3)
+    outcomes, _ = label_all(
+        tmp_path, wanted, parent(what="hang", atoms=[1]), executor, timeout=0.5, retries=0
+    )
+    assert "LabelTimeout: the label took longer than label_timeout = 0.5 s" in str(outcomes[1])
+    assert_good(outcomes, [wanted[0], wanted[2]])
+
+
+def test_a_worker_that_does_not_listen_is_ended_by_the_driver(processes, tmp_path, monkeypatch):
+    monkeypatch.setattr(labelpool, "GRACE", 0.5)
+    wanted = images(4)
+    outcomes, _ = label_all(tmp_path, wanted, deaf, processes, timeout=1.0, retries=0)
+    assert {atom: outcome.kind for atom, outcome in outcomes.items() if atom == 1} == {1: "LabelTimeout"}
+    assert_good(outcomes, [wanted[k] for k in (0, 2, 3)])
+
+
+def deaf(directory):
+    """A parent that hangs around atom 1 with signals blocked, as compiled code does."""
+    return parent(what="hang", atoms=[1])(directory) if not _deafen() else None
+
+
+def _deafen():
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM])
+
+
+def test_what_a_worker_left_is_taken_and_not_made_again(tmp_path):
+    image = images(1)[0]
+    left = tmp_path / "labels" / "0-before"
+    carry_out(LabelTask("0-before", EMT(), image, str(left)))
+    outcomes, _ = label_all(tmp_path, [image], parent(what="raise", atoms=[0]), None)
+    assert_good(outcomes, [image])
+
+
+def test_what_is_left_of_another_image_is_not_taken(tmp_path):
+    image, other = images(2)
+    carry_out(LabelTask("0-before", EMT(), other, str(tmp_path / "labels" / "0-before")))
+    outcomes, _ = label_all(tmp_path, [image], EMT(), None)
+    assert_good(outcomes, [image])
+    (tmp_path / "labels" / "0-torn").mkdir(parents=True)
+    (tmp_path / "labels" / "0-torn" / "label.json").write_text('{"energy": 1.0, "for')
+    assert_good(label_all(tmp_path, [image], EMT(), None)[0], [image])
+
+
+class Stale(ThreadPoolExecutor):
+    """An executor that answers with results of the past, as one that caches calls may."""
+
+    def submit(self, function, task):
+        future = Future()
+        future.set_result(
+            carry_out(LabelTask("another", task.parent, task.image, task.directory)) | {"energy": 1.0}
+        )
+        os.unlink(os.path.join(task.directory, "label.json"))
+        return future
+
+
+def test_another_tasks_result_is_not_believed(tmp_path):
+    with Stale() as stale:
+        outcomes, _ = label_all(tmp_path, images(1), EMT(), stale)
+    assert outcomes[0].kind == "WrongResult"
+
+
+def test_an_executor_that_was_shut_down_is_an_error(tmp_path):
+    threads = ThreadPoolExecutor(1)
+    threads.shutdown()
+    with pytest.raises(ExecutorError, match="takes no more work"):
+        label_all(tmp_path, images(1), EMT(), threads)
+
+
+def die():
+    os._exit(1)
+
+
+def test_workers_that_never_begin_are_an_error_and_not_a_loop(tmp_path):
+    with pytest.raises(ExecutorError, match="die before they begin"):
+        label_all(tmp_path, images(2), EMT(), partial(ProcessPoolExecutor, 1, initializer=die))
+
+
+def test_what_cannot_travel_is_refused_at_once(tmp_path):
+    used = EMT()
+    atoms = images(1)[0]
+    atoms.calc = used
+    atoms.get_forces()
+    with ProcessPoolExecutor(1) as pool:
+        for cargo in (used, lambda directory: EMT()):
+            with pytest.raises(TypeError, match=r"cannot be sent to another process .*top level of a module"):
+                check_executor(pool, cargo)
+        check_executor(pool, EMT())
+    check_executor(None, used)
+    with pytest.raises(TypeError, match="executor is 4"):
+        check_executor(4, EMT())
+
+
+def test_idle_workers_of_a_killed_driver_end(tmp_path):
+    """Nobody else would tell them."""
+    code = f"""
+import sys, time
+sys.path.insert(0, {os.path.dirname(__file__)!r})
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from test_executors import images, label_all, parent
+with ProcessPoolExecutor(2) as pool:
+    label_all(Path({str(tmp_path)!r}), images(4), parent(seconds=0.2), pool)
+    print(*pool._processes, flush=True)
+    time.sleep(60)
+"""
+    driver = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    workers = [int(pid) for pid in driver.stdout.readline().split()]
+    assert len(workers) == 2
+    os.kill(driver.pid, signal.SIGKILL)
+    driver.communicate()
+    deadline = time.monotonic() + NOTICE
+    while time.monotonic() < deadline and any(
+        os.path.exists(f"/proc/{pid}/cmdline") and _runs(pid) for pid in workers
+    ):
+        time.sleep(0.05)
+    assert not any(_runs(pid) for pid in workers)
+
+
+def _runs(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] not in "ZX"
+    except FileNotFoundError:
+        return False
