@@ -17,6 +17,7 @@ from amp.nft.amp_files import UnsupportedModel
 from amp.nft.amp_jobs import AmpJobs, check_start_command
 from amp.nft.inprocess import BatchedTrainer
 from amp.nft.reports import Trainer
+from amp.nft.uncertainty import force_uncertainty
 
 TRAINERS = ("auto", "batched", "jobs")
 _PLAIN_COMMAND = re.compile(r"\s*(\S*/)?python[\d.]*\s+run\.py\s*&?\s*")
@@ -155,8 +156,8 @@ def read_start(load: str | None, n: int) -> list[str] | None:
 # -- prediction ------------------------------------------------------------------------------------------------
 
 
-def member_forces(texts: list[str], target: Atoms, dblabel: str, threads: int | None = None) -> np.ndarray:
-    """Forces of every member on the target.
+def target_uncertainty(texts: list[str], target: Atoms, dblabel: str, threads: int | None = None) -> np.ndarray:
+    """Uncertainty of an ensemble about the force on each atom of a structure.
 
     Parameters
     ----------
@@ -164,27 +165,27 @@ def member_forces(texts: list[str], target: Atoms, dblabel: str, threads: int | 
         The members' ``.amp`` texts.
     target : Atoms
     dblabel : str
-        Prefix of Amp's database files, where Amp itself must compute them.
+        Prefix of Amp's database files, where Amp itself must predict.
     threads : int, optional
 
     Returns
     -------
-    ndarray, shape (members, atoms, 3)
-        eV/Å.
+    ndarray, shape (atoms,)
+        eV/Å, as `amp.nft.uncertainty.force_uncertainty` defines it.
     """
     try:
         models = [amp_files.read_amp(text) for text in texts]
     except UnsupportedModel:
-        return _forces_by_amp(texts, target, dblabel)
+        return force_uncertainty(_forces_by_amp(texts, target, dblabel))
     from amp.nft.kernels.evaluate import Evaluator  # numba: only where it is needed
 
-    result = Evaluator(models).evaluate(
-        target.positions, target.numbers, np.asarray(target.cell), target.pbc, forces_ensemble=True, threads=threads
-    )
-    return result.forces_mni
+    evaluator = Evaluator(models)
+    cell = np.asarray(target.cell)
+    return evaluator.evaluate(target.positions, target.numbers, cell, target.pbc, threads=threads).forces_uncertainty
 
 
 def _forces_by_amp(texts: list[str], target: Atoms, dblabel: str) -> np.ndarray:
+    """Forces of every member by Amp itself, shape (members, atoms, 3)."""
     from amp.stats.bootstrap import BootStrap
     from amp.utilities import Logger
 
@@ -193,4 +194,3 @@ def _forces_by_amp(texts: list[str], target: Atoms, dblabel: str) -> np.ndarray:
         amp_files.write_ensemble(path, texts)
         ensemble = BootStrap(load=str(path), log=Logger(None), label=dblabel)
         return np.array(ensemble.get_forces(target, output=[0.5, "e"])[-1])
-

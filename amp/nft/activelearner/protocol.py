@@ -26,8 +26,8 @@ from amp.nft.labelpool import LabelPool
 from amp.nft.reports import MemberReport, Trainer, TrainingTask
 from amp.nft.runstore import RunStore, RunStoreError
 from amp.nft.stopping import Iteration, StopReason, StopRule, best_of, first_reason
-from amp.nft.training import member_forces, sample_weights
-from amp.nft.uncertainty import force_uncertainty, select
+from amp.nft.training import sample_weights, target_uncertainty
+from amp.nft.uncertainty import select
 
 
 class LabellingError(RuntimeError):
@@ -161,8 +161,8 @@ class Protocol:
         """Uncertainty on every atom of the target; adds to the history and keeps the best ensemble."""
         event = self.store.find("evaluated", iteration=iteration)
         if event is None:
-            forces_mni = member_forces(texts, self.setup.target, self.setup.dblabel, self.setup.threads)
-            name = self.store.keep_array(force_uncertainty(forces_mni))
+            delta = target_uncertainty(texts, self.setup.target, self.setup.dblabel, self.setup.threads)
+            name = self.store.keep_array(delta)
             event = self.store.append("evaluated", iteration=iteration, file=name)
         delta = self.store.array(event["file"])
         trained = self.store.find("trained", iteration=iteration)

@@ -1,0 +1,163 @@
+"""The trained ensemble as an ASE calculator that knows what it does not know."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import Calculator, all_changes
+from ase.stress import full_3x3_to_voigt_6_stress
+
+from amp.nft.amp_files import AmpModel, read_amp, read_ensemble
+from amp.nft.kernels.evaluate import Evaluation, Evaluator
+from amp.nft.uncertainty import CONFIDENCE
+
+Ensemble = str | os.PathLike[str] | Sequence[AmpModel]
+
+
+class EnsembleCalculator(Calculator):
+    """Mean energy and forces of an ensemble, with their uncertainties.
+
+    Parameters
+    ----------
+    ensemble : path, or sequence of AmpModel
+        An ``.ensemble`` file of this package or of Amp's BootStrap, a single ``.amp`` file, or models.
+    members : int or sequence of int, optional
+        Use the first so many members, or these.
+    threads : int, optional
+        Threads of one evaluation; the processors that this process may use if not given. Results do not depend on it.
+    keep_members : bool
+        Also keep ``results['forces_ensemble']``, shape (members, atoms, 3), eV/Å.
+    skin : float
+        A neighbour list is kept until an atom has moved half of this, Å.
+    progress : callable, optional
+        ``progress(done, all)`` is called now and then with numbers of atoms.
+
+    Raises
+    ------
+    AmpFileError, UnsupportedModel
+        If the file cannot be read, or holds models other than Gaussian fingerprints with a neural network.
+    ValueError
+        If a member is asked for that is not there, or (on evaluation) an element was never trained.
+
+    Notes
+    -----
+    Beside ASE's usual properties, `results` holds
+
+    - ``forces_uncertainty``, shape (atoms,), eV/Å: 2.58 standard deviations of the members' forces, the factor included;
+    - ``energy_uncertainty``, eV: 2.58 standard deviations of the members' energies;
+    - ``extrapolating``: the number of atoms with a fingerprint outside the range of the training set; the first
+      time that there are any, a warning says so.
+
+    All come from one pass over the structure, in memory that does not grow with it beyond the results.
+    A single member has no uncertainty: both are then NaN.
+    """
+
+    implemented_properties = [  # noqa: RUF012 - ASE's own interface
+        "energy", "free_energy", "energies", "forces", "stress",
+        "forces_uncertainty", "energy_uncertainty", "extrapolating",
+    ]  # fmt: skip
+    ignored_changes = {"initial_charges", "initial_magmoms"}  # noqa: RUF012 - ASE's own interface
+
+    def __init__(
+        self,
+        ensemble: Ensemble,
+        *,
+        members: int | Sequence[int] | None = None,
+        threads: int | None = None,
+        keep_members: bool = False,
+        skin: float = 0.5,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        super().__init__()
+        self.models = _chosen(_models(ensemble), members)
+        self.threads = threads
+        self.keep_members = keep_members
+        self.skin = skin
+        self.progress = progress
+        self._evaluator: Evaluator | None = None
+        self._warned = False
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: Sequence[str] = ("energy",),
+        system_changes: Sequence[str] = tuple(all_changes),
+    ) -> None:
+        """Evaluate all members in one pass; called by ASE."""
+        super().calculate(atoms, properties, system_changes)
+        self._check_elements()
+        if self._evaluator is None:
+            self._evaluator = Evaluator(self.models, skin=self.skin)
+        result = self._evaluator.evaluate(
+            self.atoms.positions, self.atoms.numbers, self.atoms.cell.array, self.atoms.pbc,
+            forces_ensemble=self.keep_members, stress=self.atoms.cell.rank == 3,
+            threads=self.threads, progress=self.progress,
+        )  # fmt: skip
+        self.results = self._properties(result)
+        self._say_if_extrapolating(result.extrapolating)
+
+    def _properties(self, result: Evaluation) -> dict[str, Any]:
+        """ASE's names for what one pass gave."""
+        energy_m = result.energy_m
+        several = len(energy_m) > 1
+        found = {
+            "energy": float(energy_m.mean()),
+            "free_energy": float(energy_m.mean()),
+            "energies": result.energies_mi.mean(axis=0),
+            "forces": result.forces,
+            "forces_uncertainty": result.forces_uncertainty if several else np.full(len(result.forces), np.nan),
+            "energy_uncertainty": CONFIDENCE * float(energy_m.std(ddof=1)) if several else np.nan,
+            "extrapolating": result.extrapolating,
+        }
+        if result.forces_mni is not None:
+            found["forces_ensemble"] = result.forces_mni
+        if result.virial_mab is not None:
+            stress = -result.virial_mab.mean(axis=0) / self.atoms.get_volume()
+            found["stress"] = full_3x3_to_voigt_6_stress(stress)
+        return found
+
+    def _check_elements(self) -> None:
+        unknown = sorted(set(self.atoms.symbols) - set(self.models[0].elements))
+        if unknown:
+            raise ValueError(
+                f"The structure contains {', '.join(unknown)}, but this ensemble was trained on "
+                f"{', '.join(self.models[0].elements)} only: train one on images with every element."
+            )
+
+    def _say_if_extrapolating(self, count: int) -> None:
+        if count and not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"{count} of {len(self.atoms)} atoms have a fingerprint outside the range of the training set: mind "
+                "their forces_uncertainty. Said once; results['extrapolating'] counts them each time.",
+                UserWarning,
+                stacklevel=2,
+            )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but compiled tables and neighbour lists, which are made again."""
+        return self.__dict__ | {"_evaluator": None, "progress": None}
+
+
+def _models(ensemble: Ensemble) -> list[AmpModel]:
+    """Models of a file of either kind, or as given."""
+    if not isinstance(ensemble, str | os.PathLike):
+        return list(ensemble)
+    if Path(ensemble).suffix == ".amp":
+        return [read_amp(Path(ensemble).read_text())]
+    return read_ensemble(ensemble)
+
+
+def _chosen(models: list[AmpModel], members: int | Sequence[int] | None) -> list[AmpModel]:
+    if members is None:
+        return models
+    chosen = list(range(members)) if isinstance(members, int) else list(members)
+    if not chosen or not all(0 <= member < len(models) for member in chosen):
+        raise ValueError(f"members is {members!r}: the ensemble has members 0 to {len(models) - 1}; choose among them.")
+    return [models[member] for member in chosen]
