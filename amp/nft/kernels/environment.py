@@ -40,15 +40,15 @@ class Workspace(NamedTuple):
 
     atom: np.ndarray  # (neighbours,) which atom each neighbour is
     first: np.ndarray  # (kinds + 1,) first neighbour of each kind
-    near: np.ndarray  # (5, neighbours) unit vector, q = r / Rc, s = q²
+    near: np.ndarray  # (4, neighbours) x / Rc, y / Rc, z / Rc, s = r² / Rc²
     record: np.ndarray  # (shapes, neighbours, RECORD)
     radial: np.ndarray  # (neighbours, radial slots) gradient of the G2: times (x, y, z)
     grad: np.ndarray  # (neighbours, 4, other slots) gradient of the G4 and G5 in rows 1 to 3; row 0 is scratch
     value: np.ndarray  # (slots,) the fingerprints
-    dense: np.ndarray  # (2, neighbours) c and s_jk of one j and every k
+    dense: np.ndarray  # (neighbours,) s_jk of one j and every k
     run: np.ndarray  # (neighbours, 3) runs of pairs: j, and where the run begins and ends
     other: np.ndarray  # (pairs,) k of each pair
-    pairs: np.ndarray  # (7, pairs) c, s_jk and what `_weigh` makes of them
+    pairs: np.ndarray  # (7, pairs) c = cos(jik), s_jk = r_jk² / Rc², and what `_weigh` makes of them
     power: np.ndarray  # (pairs, LANES) 2**(1 - zeta) (1 + gamma c)**(zeta - 1) of one vector of functions
 
 
@@ -59,9 +59,9 @@ def make_workspace(tables: Tables, most_neighbors: int) -> Workspace:
     radial, others = (int(tables.kinds[:, column].max()) for column in (4, 5))
     n_pairs = BATCH + n + 2 * _UNROLL
     return Workspace(
-        np.zeros(n, dtype=np.int64), np.zeros(n_kinds + 1, dtype=np.int64), np.full((5, n), 0.5),
+        np.zeros(n, dtype=np.int64), np.zeros(n_kinds + 1, dtype=np.int64), np.full((4, n), 0.5),
         np.zeros((len(tables.shapes), n, RECORD)), np.zeros((n, radial)), np.zeros((n, 4, others)),
-        np.zeros(radial + others), np.full((2, n), 0.5), np.zeros((n, 3), dtype=np.int64),
+        np.zeros(radial + others), np.full(n, 0.5), np.zeros((n, 3), dtype=np.int64),
         np.zeros(n_pairs, dtype=np.int64), np.full((7, n_pairs), 0.5), np.zeros((n_pairs, LANES)),
     )
 
@@ -98,8 +98,8 @@ def compute(begin, end, index, vector, kind, atom, special, tables, ws):
     _clear(n, ws.radial, ws.grad, ws.value)
     for vector in range(tables.kinds[centre, 0], tables.kinds[centre, 1]):
         slot, neighbor = tables.radials[vector, 1], tables.radials[vector, 0]
-        _radial(vector, slot, ws.first[neighbor], ws.first[neighbor + 1], tables.radius, tables.radial_numbers,
-                ws.near, ws.record, ws.radial, ws.value)
+        _radial(vector, slot, ws.first[neighbor], ws.first[neighbor + 1], tables.radial_numbers,
+                ws.record, ws.radial, ws.value)
     
     for block in range(tables.kinds[centre, 2], tables.kinds[centre, 3]):
         _block(block, tables.kinds[centre, 4], special, kind, tables, ws)
@@ -121,13 +121,12 @@ def _gather(begin, end, index, vector, kind, special, radius, atom, first, near,
                     continue
                 x, y, z = vector[line, 0], vector[line, 1], vector[line, 2]
                 r = np.sqrt(x * x + y * y + z * z)
-                inverse, q = 1.0 / r, r / radius
+                inverse, scale = 1.0 / r, 1.0 / radius
                 atom[n] = j
-                put(near, n, x * inverse)
-                put(near, n + stride, y * inverse)
-                put(near, n + 2 * stride, z * inverse)
-                put(near, n + 3 * stride, q)
-                put(near, n + 4 * stride, q * q)
+                put(near, n, x * scale)
+                put(near, n + stride, y * scale)
+                put(near, n + 2 * stride, z * scale)
+                put(near, n + 3 * stride, r * scale * (r * scale))
                 for shape in range(record.shape[0]):
                     at = (shape * stride + n) * RECORD
                     store(record, at, simd.pack(x, y, z, inverse))
@@ -144,10 +143,10 @@ def _neighbor_shape(shape, n, shapes, radius, gamma, near, record, pairs):
     scale = 2.0 / radius**2
     for begin in range(0, n, BATCH):
         count = min(BATCH, n - begin)
-        _shape(shape, count, shapes, gamma, near, 4 * stride + begin, pairs)
+        _shape(shape, count, shapes, gamma, near, 3 * stride + begin, pairs)
         for m in range(count):
             value, slope = get(pairs, 2 * size + m), get(pairs, 3 * size + m)
-            inside = 1.0 - get(near, 4 * stride + begin + m) > _TINY
+            inside = 1.0 - get(near, 3 * stride + begin + m) > _TINY
             at = (shape * stride + begin + m) * RECORD
             put(record, at + 5, value if inside else 0.0)
             put(record, at + 6, scale * slope / value if inside else 0.0)
@@ -217,15 +216,15 @@ def _polynomial_cutoff(n, gamma, source, at, pairs):
 
 
 @inner
-def _radial(vector, slot, begin, end, radius, numbers, near, record, radial, value):
+def _radial(vector, slot, begin, end, numbers, record, radial, value):
     """Four G2 functions and their gradients, over (x, y, z), from all neighbours of one kind."""
-    stride, width = near.shape[1], radial.shape[1]
+    width = radial.shape[1]
     at = 3 * LANES * vector
     used, eta, offset = load(numbers, at), load(numbers, at + LANES), load(numbers, at + 2 * LANES)
     total = splat(0.0)
     for j in range(begin, end):
         at = j * RECORD
-        away = splat(get(near, 3 * stride + j) * radius) - offset
+        away = splat(get(record, at + 4)) - offset
         bend = eta * away
         term = simd.exp(splat(0.0) - bend * away) * used * splat(get(record, at + 5))
         store(radial, j * width + slot, term * (splat(get(record, at + 6)) - bend * splat(2.0 * get(record, at + 3))))
@@ -272,12 +271,14 @@ def _block(block, radial, special, kind, tables, ws):
             _weigh(shape, gradients, runs, tables.radius, ws.near, ws.record, ws.run, ws.other, ws.pairs)
             for vector in range(tables.groups[group, 1], tables.groups[group, 2]):
                 slot, bits = tables.vectors[vector, 0], tables.vectors[vector, 1]
+                if bits < 0:
+                    _any_powers(vector, ws.run[runs - 1, 2], tables.vector_numbers, ws.pairs, ws.power)
                 if gradients:
-                    _powers(vector, bits, ws.run[runs - 1, 2], tables.vector_numbers, ws.pairs, ws.power)
-                    _sum_gradients(vector, radial, slot, shape, runs, tables.vector_numbers,
+                    _sum_gradients(vector, bits, radial, slot, shape, runs, tables.vector_numbers,
                                    ws.near, ws.record, ws.grad, ws.value, ws.run, ws.other, ws.pairs, ws.power)
                 else:
-                    _sum_values(vector, bits, radial + slot, ws.run[runs - 1, 2], tables.vector_numbers, ws.value, ws.pairs)
+                    _sum_values(vector, bits, radial + slot, ws.run[runs - 1, 2], tables.vector_numbers,
+                                ws.value, ws.pairs, ws.power)
 
 
 @inner
@@ -291,23 +292,20 @@ def _list_pairs(j, end_j, begin_k, end_k, same, far, near, dense, run, other, pa
     limit = np.inf if far else 1.0
     m, runs = 0, 0
     while j < end_j and m < BATCH:
-        ux, uy, uz = splat(get(near, j)), splat(get(near, stride + j)), splat(get(near, 2 * stride + j))
-        q, s = splat(2.0 * get(near, 3 * stride + j)), splat(get(near, 4 * stride + j))
+        x, y, z = splat(2.0 * get(near, j)), splat(2.0 * get(near, stride + j)), splat(2.0 * get(near, 2 * stride + j))
+        s = splat(get(near, 3 * stride + j))
         first = j + 1 if same else begin_k
         for k in range(first - first % LANES, end_k, LANES):
-            c = ux * load(near, k) + uy * load(near, stride + k) + uz * load(near, 2 * stride + k)
-            store(dense, k, c)
-            store(dense, stride + k, s + load(near, 4 * stride + k) - q * load(near, 3 * stride + k) * c)
+            product = x * load(near, k) + y * load(near, stride + k) + z * load(near, 2 * stride + k)
+            store(dense, k, s + load(near, 3 * stride + k) - product)
         put(run, 3 * runs, j)
         put(run, 3 * runs + 1, m)
         for k in range(first, end_k):
-            across = get(dense, stride + k)
+            across = get(dense, k)
             put(other, m, k)
-            put(pairs, m, get(dense, k))
             put(pairs, size + m, across)
             m += across < limit
         put(run, 3 * runs + 2, m)
-        store(pairs, m, splat(0.5))
         store(pairs, size + m, splat(1.0))
         while m % LANES:
             put(other, m, j)
@@ -336,39 +334,32 @@ def _constant_shape(n, pairs):
 @inner
 def _weigh(shape, gradients, runs, radius, near, record, run, other, pairs):
     """
-    From Q and dQ/ds to P P Q, P P Q' / r_jk, P P Q / (r_j r_k), 1 - c r_k / r_j and 1 - c r_j / r_k.
+    The cosine c of each pair, and from Q and dQ/ds P P Q, P P Q' / r_jk, P P Q / (r_j r_k), 1 - c r_k / r_j and 1 - c r_j / r_k.
 
     Without gradients only P P Q, where the third of these goes, and 0 for what lies between runs.
     """
     size, records = pairs.shape[1], shape * near.shape[1] * RECORD
-    one, scale = splat(1.0), splat(2.0 / radius**2)
+    one, scale, half, square = splat(1.0), splat(2.0 / radius**2), splat(0.5), splat(radius**2)
     for n in range(runs):
         at = records + get(run, 3 * n) * RECORD
         inverse_j, r_j, factor = splat(get(record, at + 3)), splat(get(record, at + 4)), splat(get(record, at + 5))
         for p in range(get(run, 3 * n + 1), get(run, 3 * n + 2), LANES):
+            inverse, r = _take(record, other, p, records + 3), _take(record, other, p, records + 4)
             both = factor * _take(record, other, p, records + 5)
             value = both * load(pairs, 2 * size + p)
+            inverses = inverse * inverse_j
+            c = half * inverses * (r_j * r_j + r * r - square * load(pairs, size + p))
+            store(pairs, p, c)
             if not gradients:
                 store(pairs, 4 * size + p, value)
                 continue
-            c, inverse = load(pairs, p), _take(record, other, p, records + 3)
             store(pairs, 2 * size + p, value)
             store(pairs, 3 * size + p, both * scale * load(pairs, 3 * size + p))
-            store(pairs, 4 * size + p, value * inverse * inverse_j)
-            store(pairs, 5 * size + p, one - c * inverse_j * _take(record, other, p, records + 4))
+            store(pairs, 4 * size + p, value * inverses)
+            store(pairs, 5 * size + p, one - c * inverse_j * r)
             store(pairs, 6 * size + p, one - c * inverse * r_j)
         if not gradients:
             store(pairs, 4 * size + get(run, 3 * n + 2), splat(0.0))
-
-
-@inner
-def _powers(vector, bits, n, numbers, pairs, power):
-    """2**(1 - zeta) (1 + gamma c)**(zeta - 1) of n pairs."""
-    gamma, one = load(numbers, vector * _NUMBERS), splat(1.0)
-    for p in range(n if bits > 0 else 0):
-        store(power, p * LANES, _whole_power(vector, bits, splat(get(pairs, p)) * gamma + one, numbers))
-    for p in range(n if bits < 0 else 0):
-        store(power, p * LANES, _any_power(vector, splat(get(pairs, p)) * gamma + one, numbers))
 
 
 @inner
@@ -384,28 +375,28 @@ def _whole_power(vector, bits, x, numbers):
 
 
 @inner
-def _any_power(vector, x, numbers):
-    """2**(1 - zeta) x**(zeta - 1) for zetas that are not whole."""
-    at = vector * _NUMBERS + 2 * LANES
-    return simd.power(x, load(numbers, at)) * load(numbers, at + LANES)
+def _any_powers(vector, n, numbers, pairs, power):
+    """2**(1 - zeta) (1 + gamma c)**(zeta - 1) of n pairs, for zetas that are not whole."""
+    at = vector * _NUMBERS
+    gamma, exponent, scale = load(numbers, at), load(numbers, at + 2 * LANES), load(numbers, at + 3 * LANES)
+    for p in range(n):
+        store(power, p * LANES, simd.power(splat(get(pairs, p)) * gamma + splat(1.0), exponent) * scale)
 
 
 @inner
-def _sum_values(vector, bits, slot, n, numbers, value, pairs):
+def _sum_values(vector, bits, slot, n, numbers, value, pairs, power):
     """Add four functions of a batch of pairs to `value`."""
     size, one = pairs.shape[1], splat(1.0)
     gamma, total = load(numbers, vector * _NUMBERS), load(value, slot)
-    for p in range(n if bits > 0 else 0):
+    for p in range(n):
         x = splat(get(pairs, p)) * gamma + one
-        total = total + _whole_power(vector, bits, x, numbers) * x * splat(get(pairs, 4 * size + p))
-    for p in range(n if bits < 0 else 0):
-        x = splat(get(pairs, p)) * gamma + one
-        total = total + _any_power(vector, x, numbers) * x * splat(get(pairs, 4 * size + p))
+        angular = _whole_power(vector, bits, x, numbers) if bits > 0 else load(power, p * LANES)
+        total = total + angular * x * splat(get(pairs, 4 * size + p))
     store(value, slot, total)
 
 
 @inner
-def _sum_gradients(vector, radial, slot, shape, runs, numbers, near, record, grad, value, run, other, pairs, power):
+def _sum_gradients(vector, bits, radial, slot, shape, runs, numbers, near, record, grad, value, run, other, pairs, power):
     """Add four functions of a batch of pairs to `value`, and their sums e and g to `grad`, run by run: one j, several k."""
     size, width, records = pairs.shape[1], grad.shape[2], shape * near.shape[1] * RECORD
     at = vector * _NUMBERS
@@ -420,7 +411,7 @@ def _sum_gradients(vector, radial, slot, shape, runs, numbers, near, record, gra
             k = get(other, p)
             at = records + k * RECORD
             x = splat(get(pairs, p)) * gamma + splat(1.0)
-            angular = load(power, p * LANES)
+            angular = _whole_power(vector, bits, x, numbers) if bits > 0 else load(power, p * LANES)
             x = angular * x
             h = x * splat(get(pairs, 2 * size + p))
             z = x * splat(get(pairs, 3 * size + p))

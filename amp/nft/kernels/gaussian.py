@@ -83,18 +83,18 @@ class Fingerprints:
         for kind, line in enumerate(features):
             self.slot_feature[kind, : len(line)] = line
 
-    def kinds(self, atoms: Atoms) -> np.ndarray:
+    def kinds(self, numbers: np.ndarray) -> np.ndarray:
         """
-        Index of each atom's element.
+        Index of each atom's element, from its atomic number.
 
         Raises
         ------
         ValueError
             For an element without symmetry functions.
         """
-        kind = self._kind_of_number[atoms.numbers]
+        kind = self._kind_of_number[numbers]
         if (kind < 0).any():
-            unknown = ", ".join(sorted({chemical_symbols[number] for number in atoms.numbers[kind < 0]}))
+            unknown = ", ".join(sorted({chemical_symbols[number] for number in np.asarray(numbers)[kind < 0]}))
             raise ValueError(f"No symmetry functions for {unknown}: these fingerprints are of {', '.join(self.elements)}.")
         return kind
 
@@ -117,7 +117,7 @@ class Fingerprints:
         IndexError
             If there is no such atom.
         """
-        kind = self.kinds(atoms)
+        kind = self.kinds(atoms.numbers)
         if centre is not None:
             centre = range(len(atoms))[centre]
         found = find_neighbors(atoms.positions, atoms.cell.array, atoms.pbc, self.radius)
