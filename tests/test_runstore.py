@@ -79,7 +79,99 @@ def test_one_process_at_a_time_and_no_stale_lock(tmp_path):
         RunStore(tmp_path)
     os.kill(holder.pid, signal.SIGKILL)
     holder.communicate()
-    RunStore(tmp_path).__exit__()
+    RunStore(tmp_path).close()
+
+
+def test_a_forked_worker_that_outlives_its_driver_does_not_hold_the_lock(tmp_path):
+    code = f"""
+import os, time
+from amp.nft.runstore import RunStore
+store = RunStore({str(tmp_path)!r})
+worker = os.fork()
+if not worker:
+    time.sleep(60)
+    os._exit(0)
+print(worker, flush=True)
+os.kill(os.getpid(), 9)
+"""
+    driver = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    worker = int(driver.stdout.readline())
+    assert driver.wait(30) == -signal.SIGKILL
+    try:
+        os.kill(worker, 0)
+        RunStore(tmp_path).close()
+    finally:
+        os.kill(worker, signal.SIGKILL)
+        driver.stdout.close()
+
+
+FILL = """
+import resource, sys
+import numpy as np
+from amp.nft.runstore import RunStore, RunStoreError
+with RunStore(sys.argv[1]) as store:
+    store.append("run", format=1)
+    store.append("label", file=store.keep_array(np.zeros(10)))
+    if "limit" in sys.argv:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, resource.RLIM_INFINITY))
+    for what in (lambda: store.keep_array(np.ones(100_000)), lambda: store.append("event", much="x" * 100_000)):
+        try:
+            what()
+        except RunStoreError as error:
+            print(error)
+"""
+
+
+@pytest.mark.parametrize("how", ["limit", "disk"])
+def test_a_full_disk_loses_nothing(tmp_path, how):
+    store = tmp_path / "store"
+    store.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", store]
+    if how == "disk" and subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("a small file system cannot be mounted here (needs root)")
+    try:
+        filled = subprocess.run([sys.executable, "-c", FILL, store, how], capture_output=True, text=True, check=False)
+        says = filled.stdout.splitlines()
+        assert len(says) == 2, filled.stderr
+        assert all("cannot be written (" in line and "run the same script again" in line for line in says)
+        with RunStore(store) as again:
+            assert [event["event"] for event in again.events] == ["run", "label"]
+            np.testing.assert_array_equal(again.array(again.events[1]["file"]), np.zeros(10))
+            assert len(os.listdir(store / "content")) == 1
+    finally:
+        if how == "disk":
+            subprocess.run(["umount", store], check=True)
+
+
+def test_a_directory_that_may_not_be_written(tmp_path):
+    store = tmp_path / "store"
+    store.mkdir(mode=0o555)
+    code = (
+        "import os, sys\nfrom amp.nft.runstore import RunStore\n"
+        "if os.getuid() == 0: os.setgid(65534), os.setuid(65534)\n"
+        "RunStore(sys.argv[1] + '/saved-info')"
+    )
+    for parent in store.parents:
+        if parent.stat().st_uid == os.getuid() and parent.is_relative_to("/tmp"):
+            parent.chmod(0o755)
+    done = subprocess.run([sys.executable, "-c", code, store], capture_output=True, text=True, check=False)
+    assert "cannot be written (Permission denied)" in done.stderr and "give permission" in done.stderr
+
+
+def test_a_file_system_without_locks_is_used_with_a_warning(tmp_path, monkeypatch):
+    def flock(*_):
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with pytest.warns(UserWarning, match="without locks"):
+        RunStore(tmp_path).close()
+
+
+@pytest.mark.parametrize("text", ['{"event": "label"}\n', "[1]\n", '{"event": 3}\n', "\n\n"])
+def test_what_is_no_journal(tmp_path, text):
+    (tmp_path / "journal.jsonl").write_text(text)
+    with pytest.raises(RunStoreError, match="line 1: not a journal event"):
+        RunStore(tmp_path)
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
@@ -90,7 +182,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(RunStoreError, match=r"file cannot be written \(No space left on device\).*run the same script"):
         write_atomically(path, b"new")
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["file"]

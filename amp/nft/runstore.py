@@ -6,12 +6,16 @@ so that a crash at any moment leaves a journal that can be replayed. The files t
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import fcntl
 import hashlib
 import io
 import json
 import os
 import socket
+import warnings
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -30,18 +34,21 @@ class RunStoreError(RuntimeError):
 
 
 def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write a file so that it is there whole or not at all, also after a crash."""
+    """Write a file so that it is there whole or not at all, also after a crash; RunStoreError if it cannot be."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with _explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with open(temporary, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise
     _sync_directory(path.parent)
 
 
@@ -72,25 +79,32 @@ class RunStore:
     Raises
     ------
     RunStoreError
-        If another process holds the directory, or the journal is damaged anywhere but in its last line,
-        or was written by a newer version.
+        If another process holds the directory, it cannot be written, or the journal is damaged anywhere but in its
+        last line, or was written by a newer version.
     """
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:
         self.directory = Path(directory)
-        self.directory.mkdir(parents=True, exist_ok=True)
-        self._file = open(self.directory / JOURNAL, "a+b")  # noqa: SIM115 - open as long as the run holds it
+        with _explained(self.directory / JOURNAL):
+            self.directory.mkdir(parents=True, exist_ok=True)
+            self._file = open(self.directory / JOURNAL, "a+b", buffering=0)  # open as long as the run holds it
         try:
             self._lock()
             self.events = self._replay()
         except BaseException:
             self._file.close()
             raise
+        _open_stores.add(self)
 
     def __enter__(self) -> RunStore:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the directory."""
+        _open_stores.discard(self)
         self._file.close()
 
     # -- events ------------------------------------------------------------------------------------------
@@ -98,9 +112,17 @@ class RunStore:
     def append(self, event: str, **fields: Any) -> dict[str, Any]:
         """Add an event; it is on the disk when this returns."""
         entry = {"event": event, **fields}
-        self._file.write(json.dumps(entry).encode() + b"\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        line = json.dumps(entry).encode() + b"\n"
+        end = os.fstat(self._file.fileno()).st_size
+        with _explained(self.directory / JOURNAL):
+            try:
+                if self._file.write(line) != len(line):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                os.fsync(self._file.fileno())
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    self._file.truncate(end)
+                raise
         self.events.append(entry)
         return entry
 
@@ -166,14 +188,22 @@ class RunStore:
             raise RunStoreError(
                 f"{self.directory} is in use by {who}: wait for it or stop it, or give this run another label."
             ) from None
-        holder.write_text(f"process {os.getpid()} on {socket.gethostname()}\n")
+        except OSError as error:  # some network file systems
+            warnings.warn(
+                f"{self.directory} is on a file system without locks ({error.strerror}): take care that no second run "
+                "uses it at the same time.",
+                stacklevel=4,
+            )
+        with _explained(holder):
+            holder.write_text(f"process {os.getpid()} on {socket.gethostname()}\n")
 
     def _replay(self) -> list[dict[str, Any]]:
         self._file.seek(0)
         data = self._file.read()
         whole, _, torn = data.rpartition(b"\n")
         if torn:  # the write that a crash cut short: nothing was built on it yet
-            self._file.truncate(len(data) - len(torn))
+            with _explained(self.directory / JOURNAL):
+                self._file.truncate(len(data) - len(torn))
         events = [self._event(number, line) for number, line in enumerate(whole.splitlines(), start=1)]
         if events and events[0].get("format", FORMAT) > FORMAT:
             raise RunStoreError(f"{self._file.name} was written by a newer amp.nft (format {events[0]['format']}): upgrade.")
@@ -182,13 +212,38 @@ class RunStore:
     def _event(self, number: int, line: bytes) -> dict[str, Any]:
         try:
             event = json.loads(line)
-            event["event"]
+            if not isinstance(event["event"], str) or (number == 1 and event["event"] != "run"):
+                raise ValueError
         except (ValueError, TypeError, KeyError):
             raise RunStoreError(
                 f"{self._file.name}, line {number}: not a journal event ({line[:60]!r}). Restore the file from a backup, "
                 "or remove this line and those below it, or start a new run with another label."
             ) from None
         return event
+
+
+_open_stores: weakref.WeakSet[RunStore] = weakref.WeakSet()
+
+
+def _leave_to_the_parent() -> None:
+    """Close journals in a forked child: a worker that outlives its driver must not go on holding the lock."""
+    for store in list(_open_stores):
+        store.close()
+
+
+os.register_at_fork(after_in_child=_leave_to_the_parent)
+
+
+@contextlib.contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Turn an error of the operating system into one that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        raise RunStoreError(
+            f"{path} cannot be written ({error.strerror or error}). What is finished is safe: make room, or give "
+            "permission, and run the same script again."
+        ) from error
 
 
 def _sync_directory(directory: Path) -> None:

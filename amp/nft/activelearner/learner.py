@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +16,12 @@ from amp.utilities import Logger, get_hash
 from ase import Atoms
 
 from amp.nft.activelearner import inputs
+from amp.nft.activelearner.interrupt import stops_cleanly
 from amp.nft.activelearner.log import RunLog
 from amp.nft.activelearner.protocol import Protocol, Setup
 from amp.nft.executors import Executors, check_executor
 from amp.nft.labelling import Parent, check_parent, parent_name
-from amp.nft.runstore import RunStore
+from amp.nft.runstore import RunStore, RunStoreError
 from amp.nft.stopping import Iteration, StopReason, certain_enough, enough_iterations, no_improvement
 from amp.nft.training import choose_trainer, read_start
 from amp.nft.uncertainty import check_threshold
@@ -214,13 +217,18 @@ class NFT:
             enough_iterations(self.max_iterations),
         ]
         self.stop_reason = None
-        with RunStore(directory / "saved-info") as store:
+        with RunStore(directory / "saved-info") as store, stops_cleanly(partial(_interrupted, store), self.log):
             protocol = Protocol(setup, store, choice.trainer, self.log)
             self.history = protocol.history
             protocol.open(settings, {"trainer": choice.trainer.name, "parent": parent_name(parent_calc)})
             self.log(f"Trainer: {choice.trainer.name} ({choice.why}).")
             self.stop_reason = protocol.run(rules)
         return self.stop_reason.converged
+
+
+def _interrupted(store: RunStore, name: str) -> None:
+    with contextlib.suppress(RunStoreError):  # the stop goes on without a note
+        store.append("interrupted", signal=name)
 
 
 def _identity(setup: Setup, calc_text: str, train_line: str, init_nft_ids: Any) -> dict[str, Any]:
