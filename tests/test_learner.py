@@ -97,6 +97,12 @@ def test_a_run_leaves_what_it_promises():
         least = deltas[k][chosen].min()
         assert (np.delete(deltas[k], chosen) <= least).all()
         assert set(chosen) <= {chunk.info["target_atom"] for chunk in chunks[k]}
+    for member in range(N):
+        directory = Path("al-training", str(member))
+        assert {"run.py", "amp.amp", "converged", "amp-log.txt"} <= set(os.listdir(directory))
+        assert (directory / "amp.amp").read_text() == json.loads(Path("al.ensemble").read_text())[member]
+        sample = read(f"al-training/training-images/{member}.traj", ":")
+        assert len(sample) == len(images) + sum(len(np.load(info / f"indices_{k}.npy")) for k in range(2))
     for chunk in chunks[1]:
         free = chunk.copy()
         free.calc = EMT()

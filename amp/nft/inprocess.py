@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,12 +27,12 @@ class BatchedTrainer:
         What the user's ``calc_text`` built.
     target : Atoms
         The inputs of the networks are ranged over the training images and this.
-    directory : path
-        Amp's training directory, left as Amp's own jobs would leave it.
     threads : int, optional
         The results do not depend on it.
     log : callable, optional
         Takes a message.
+    leave : callable, optional
+        ``leave(task, outcome)`` is called at the end of a run, with what its last training was and came to.
     """
 
     name = "batched"
@@ -42,15 +41,15 @@ class BatchedTrainer:
         self,
         spec: CalculatorSpec,
         target: Atoms,
-        directory: Path,
         threads: int | None = None,
         log: Callable[[str], None] = print,
+        leave: Callable[[TrainingTask, TrainingOutcome], None] | None = None,
     ) -> None:
         self.spec = spec
         self.target = target
-        self.directory = directory
         self.threads = threads
         self.log = log
+        self.leave = leave
         self._fingerprints: Fingerprints | None = None
         self._rows: dict[int, tuple[Atoms, Rows]] = {}
         self._target_rows: Rows | None = None
@@ -78,8 +77,10 @@ class BatchedTrainer:
         )
         return TrainingOutcome([amp_files.write_amp(model) for model in models], reports)
 
-    def finish(self) -> None:
-        """Leave the training directory as Amp's own jobs leave it."""
+    def finish(self, task: TrainingTask, outcome: TrainingOutcome) -> None:
+        """Leave what Amp's own jobs leave."""
+        if self.leave is not None:
+            self.leave(task, outcome)
 
     def _fingerprint(self, spec: CalculatorSpec, images: list[tuple[Atoms, int | None]]) -> list[Rows]:
         """Rows of every image; each image is fingerprinted once in the life of this trainer."""

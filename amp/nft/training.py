@@ -6,6 +6,7 @@ import re
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from ase import Atoms
 
 from amp.nft import amp_files
 from amp.nft.amp_files import UnsupportedModel
-from amp.nft.amp_jobs import AmpJobs, check_start_command
+from amp.nft.amp_jobs import AmpJobs, check_start_command, leave_training_directory
 from amp.nft.inprocess import BatchedTrainer
 from amp.nft.reports import Trainer
 from amp.nft.uncertainty import force_uncertainty
@@ -117,7 +118,7 @@ def choose_trainer(
         raise ValueError(f"trainer is {wanted!r}: it must be one of {', '.join(map(repr, TRAINERS))}.")
     check_start_command(start_command)
     try:
-        spec = amp_files.read_calc_text(calc_text)
+        spec = amp_files.read_calc_text(calc_text, headerlines)
         obstacle = _obstacle(start_command, train_line)
     except UnsupportedModel as error:
         if wanted == "batched":
@@ -126,10 +127,14 @@ def choose_trainer(
     radius = float(spec.cutoff["kwargs"]["Rc"]) if spec is not None else None
     if spec is not None and (wanted == "batched" or (wanted == "auto" and obstacle is None)):
         why = "asked for" if wanted == "batched" else "Gaussian fingerprints, a neural network and plain local training"
-        return Choice(BatchedTrainer(spec, target, directory, threads=threads, log=log), why, radius)
+        leave = partial(
+            leave_training_directory, directory, calc_text=calc_text, headerlines=headerlines,
+            train_line=train_line, criteria=spec.convergence,
+        )  # fmt: skip
+        return Choice(BatchedTrainer(spec, target, threads=threads, log=log, leave=leave), why, radius)
     jobs = AmpJobs(
         calc_text=calc_text, start_command=start_command, headerlines=headerlines, train_line=train_line,
-        directory=directory, expired=expired, log=log,
+        directory=directory, expired=expired, log=log, target=target,
     )  # fmt: skip
     return Choice(jobs, "asked for" if wanted == "jobs" else str(obstacle), radius)
 

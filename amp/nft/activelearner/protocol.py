@@ -23,7 +23,7 @@ from amp.nft.chunks import carve_chunks
 from amp.nft.executors import Executors
 from amp.nft.labelling import Label, LabelFailure, Parent, labelled
 from amp.nft.labelpool import LabelPool
-from amp.nft.reports import MemberReport, Trainer, TrainingTask
+from amp.nft.reports import MemberReport, Trainer, TrainingOutcome, TrainingTask
 from amp.nft.runstore import RunStore, RunStoreError
 from amp.nft.stopping import Iteration, StopReason, StopRule, best_of, first_reason
 from amp.nft.training import sample_weights, target_uncertainty
@@ -255,11 +255,17 @@ class Protocol:
         self.log(f"  the chunk around atom {atom} {what}: {failure}")
         return failure
 
-    def _finish(self, reason: StopReason) -> None:
-        self.store.append("stopped", reason=reason.name, message=reason.message, converged=reason.converged)
+    def _leave_training_directory(self) -> None:
+        """Let a trainer without jobs leave what they would have left."""
         finish = getattr(self.trainer, "finish", None)
         if finish is not None:
-            finish()
+            last = self.history[-1]
+            texts = json.loads(self.store.content(self.store.find("trained", iteration=last.iteration)["file"]))
+            finish(self._task(last.iteration), TrainingOutcome(texts, list(last.reports)))
+
+    def _finish(self, reason: StopReason) -> None:
+        self.store.append("stopped", reason=reason.name, message=reason.message, converged=reason.converged)
+        self._leave_training_directory()
         failed = {event["atom"]: event for event in self.store.find_all("label-failed")}
         self.log(f"\n{reason}")
         for atom in sorted(failed.keys() - self.labels.keys()):

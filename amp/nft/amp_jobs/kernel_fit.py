@@ -36,7 +36,7 @@ def fit(calc: Any, seed: int) -> None:
     from amp.utilities import TrainingConvergenceError
 
     calc._log("amp.nft: fitting with the kernels of amp.nft; Amp's descriptor and model give the settings.")
-    trainer = BatchedTrainer(spec_of(calc), _target(), Path(".."), threads=1, log=calc._log)
+    trainer = BatchedTrainer(spec_of(calc), _target(), threads=1, log=calc._log)
     outcome = trainer.train(_this_members_task(seed))
     report = outcome.reports[0]
     calc._log(table_of(report, calc.model.lossfunction.parameters["convergence"]))
