@@ -63,10 +63,14 @@ def processes(request):
 
 
 def label_all(path, wanted, a_parent, executor, **settings):
-    """Outcomes by atom, and the retries."""
+    """Outcomes by atom; and of each retry the atom, the failure and the time."""
     outcomes, retries = {}, []
     with LabelPool(
-        a_parent, executor, path / "labels", on_retry=lambda *what: retries.append(what), **settings
+        a_parent,
+        executor,
+        path / "labels",
+        on_retry=lambda *what: retries.append((*what, time.time())),
+        **settings,
     ) as pool:
         for image in wanted:
             pool.request(image.info["target_atom"], image)
@@ -122,7 +126,7 @@ def test_a_parent_that_fails_is_tried_again_and_then_reported(executor, tmp_path
     outcomes, retries = label_all(tmp_path, wanted, parent(what=what, atoms=[1]), executor, retries=2)
     assert_good(outcomes, [wanted[0], wanted[2]])
     assert says in str(outcomes[1])
-    assert [atom for atom, _ in retries] == [1, 1]
+    assert [atom for atom, *_ in retries] == [1, 1]
 
 
 def test_labels_come_as_they_are_done(tmp_path):
@@ -137,10 +141,9 @@ def test_labels_come_as_they_are_done(tmp_path):
 
 def test_a_worker_that_dies_costs_a_retry_and_nothing_else(processes, tmp_path):
     wanted = images(5)
+    spoiled = parent(what="kill", atoms=[2], once=str(tmp_path / "once"), seconds=0.1)
     begin = time.monotonic()
-    outcomes, _ = label_all(
-        tmp_path, wanted, parent(what="kill", atoms=[2], once=str(tmp_path / "once")), processes
-    )
+    outcomes, _ = label_all(tmp_path, wanted, spoiled, processes)
     assert time.monotonic() - begin < NOTICE
     assert_good(outcomes, wanted)
 
@@ -151,7 +154,7 @@ def test_a_label_that_always_kills_its_worker_is_found_out(processes, tmp_path):
     assert {atom for atom, outcome in outcomes.items() if isinstance(outcome, LabelFailure)} == {1, 3}
     assert {outcomes[atom].kind for atom in (1, 3)} == {"WorkerDied"}
     assert_good(outcomes, [wanted[k] for k in (0, 2, 4, 5)])
-    assert {atom for atom, _ in retries} <= {1, 3}
+    assert {atom for atom, *_ in retries} <= {1, 3}
 
 
 def test_a_label_that_hangs_is_ended(executor, tmp_path, monkeypatch):

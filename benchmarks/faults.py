@@ -1,0 +1,274 @@
+"""Break a small run in every way, run the same script again, and see what was lost: ``python benchmarks/faults.py``.
+
+Each fault strikes again and again until the run is through. Then every file that a user may read must equal, byte for
+byte, those of a run that nothing happened to; and no label or training that was finished may have been made twice.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from ase import Atoms
+from ase.calculators.emt import EMT
+from ase.cluster import Octahedron
+from data import bulk_images
+
+RESULTS = Path(__file__).with_name("results") / "faults.json"
+JOURNAL = Path("al-training", "saved-info", "journal.jsonl")
+NUMBER = "FAULTS_RUN"  # environment variable: which of the runs in a directory this is
+CALC_TEXT = """
+from amp import Amp
+from amp.descriptor.gaussian import Gaussian
+from amp.model import LossFunction
+from amp.model.neuralnetwork import NeuralNetwork
+from amp.nft.features import g2x
+
+calc = Amp(descriptor=Gaussian(cutoff=4.5, Gs=g2x(['Pt'])), model=NeuralNetwork(hiddenlayers=(3,)), dblabel='../amp-db')
+calc.model.lossfunction = LossFunction(
+    force_coefficient=0.04, maxiter=40,
+    convergence={'energy_rmse': 0.005, 'force_rmse': 0.02, 'force_maxresid': 0.2})
+"""
+
+
+# -- the run that is broken --------------------------------------------------------------------------------------------
+
+
+class Witness(EMT):
+    """EMT that writes down which labels it begins."""
+
+    def calculate(self, atoms=None, *args, **kwargs):
+        """Write, then do as EMT does."""
+        with open("begun.txt", "a") as file:
+            file.write(f"{os.environ[NUMBER]} {atoms.info['target_atom']}\n")
+        time.sleep(0.02)
+        super().calculate(atoms, *args, **kwargs)
+
+
+def parent(directory: str) -> Witness:
+    """A fresh parent."""
+    return Witness()
+
+
+def drive(workers: int) -> None:
+    """The user's script: a target of 38 atoms, five labels in each of two iterations."""
+    from amp.nft.activelearner import NFT
+
+    octahedron = Octahedron("Pt", 4, cutoff=1, latticeconstant=3.99)
+    target = Atoms(octahedron.symbols, octahedron.positions)
+    target.rattle(0.1, seed=42)
+    learner = NFT(
+        threshold=-0.87, stop_delta=1e-6, max_iterations=2, trainer="batched", threads=1, log="log.txt"
+    )
+    learner.run(
+        bulk_images(6), target, n=3, calc_text=CALC_TEXT, cutoff=5.0, parent_calc=parent,
+        executor=partial(ProcessPoolExecutor, workers) if workers else None,
+    )  # fmt: skip
+
+
+# -- breaking it -------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Tally:
+    """What one kind of fault did."""
+
+    strikes: int = 0
+    runs: int = 0
+    identical: int = 0
+    labels_twice: int = 0
+    trainings_twice: int = 0
+    slowest_stop: float = 0.0
+    complaints: list[str] = field(default_factory=list)
+
+
+class Trial:
+    """One run in a directory of its own, from the first fault until it is through."""
+
+    def __init__(self, directory: Path, workers: int) -> None:
+        self.directory, self.workers, self.starts = directory, workers, 0
+        self.finished: list[set[int]] = []  # labels that were safe before each start
+
+    def start(self) -> subprocess.Popen:
+        """Run the script (again)."""
+        self.finished.append(self.labels())
+        self.starts += 1
+        command = [sys.executable, __file__, "--drive", "--workers", str(self.workers)]
+        environment = os.environ | {NUMBER: str(self.starts - 1), "PYTHONHASHSEED": str(self.starts)}
+        with open(self.directory / "errors.txt", "ab") as errors:
+            return subprocess.Popen(
+                command, cwd=self.directory, env=environment, stdout=errors, stderr=errors
+            )
+
+    def events(self) -> list[dict]:
+        """The journal, but for a torn last line."""
+        path = self.directory / JOURNAL
+        lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+        return [json.loads(line) for line in lines]
+
+    def labels(self) -> set[int]:
+        """Atoms whose labels are finished: in the journal, or left by a worker."""
+        left = (self.directory / "al-training" / "labels").glob("*/label.json")
+        return {e["atom"] for e in self.events() if e["event"] == "label"} | {
+            int(p.parent.name.split("-")[0]) for p in left
+        }
+
+    def results(self) -> dict[str, bytes]:
+        """All that a user may read."""
+        saved = self.directory / "al-training" / "saved-info"
+        paths = [*self.directory.glob("*.ensemble"), *saved.glob("*.npy"), *saved.glob("*.traj")]
+        return {path.name: path.read_bytes() for path in sorted(paths)}
+
+    def labels_twice(self) -> int:
+        """Labels that were begun again though they were finished."""
+        lines = (self.directory / "begun.txt").read_text().splitlines()
+        begun = [tuple(map(int, line.split())) for line in lines]
+        return sum(atom in self.finished[run] for run, atom in begun)
+
+    def trainings_twice(self) -> int:
+        """Trainings that are in the journal more than once."""
+        trained = [event["iteration"] for event in self.events() if event["event"] == "trained"]
+        return len(trained) - len(set(trained))
+
+
+Strike = Callable[[Trial, subprocess.Popen, random.Random, float], None]
+
+
+def kill_at_random(trial: Trial, driver: subprocess.Popen, rng: random.Random, length: float) -> None:
+    """kill -9 of the driver at a random time"""
+    _wait(driver, rng.uniform(0.3, 1.0) * length)
+    driver.kill()
+
+
+def kill_after_event(trial: Trial, driver: subprocess.Popen, rng: random.Random, length: float) -> None:
+    """kill -9 of the driver right after its next event in the journal"""
+    before = len(trial.events())
+    own = before + 1 if before else 1  # the note of its own start does not count
+    while driver.poll() is None and len(trial.events()) <= own:
+        time.sleep(0.001)
+    driver.kill()
+
+
+def terminate_at_random(trial: Trial, driver: subprocess.Popen, rng: random.Random, length: float) -> None:
+    """SIGTERM (walltime) to the driver at a random time"""
+    _wait(driver, rng.uniform(0.3, 1.0) * length)
+    driver.terminate()
+
+
+def kill_worker(trial: Trial, driver: subprocess.Popen, rng: random.Random, length: float) -> None:
+    """kill -9 of a worker process while it makes a label; the driver is left alone"""
+    while driver.poll() is None:
+        notes = list((trial.directory / "al-training" / "labels").glob("*/worker.json"))
+        try:
+            os.kill(json.loads(rng.choice(notes).read_text())["pid"], signal.SIGKILL)
+            break
+        except (IndexError, OSError, ValueError):
+            time.sleep(0.002)
+    driver.wait()
+
+
+def _wait(driver: subprocess.Popen, seconds: float) -> None:
+    try:
+        driver.wait(seconds)
+    except subprocess.TimeoutExpired:
+        pass
+
+
+def strike_until_through(
+    trial: Trial, strike: Strike, rng: random.Random, length: float, tally: Tally
+) -> None:
+    """Start the run and break it until it is through."""
+    while True:
+        driver = trial.start()
+        strike(trial, driver, rng, length)
+        begin = time.monotonic()
+        status = driver.wait()
+        if status in (-signal.SIGKILL, 128 + signal.SIGTERM, -signal.SIGTERM):
+            tally.strikes += 1
+            tally.slowest_stop = max(tally.slowest_stop, time.monotonic() - begin)
+            continue
+        tally.strikes += strike is kill_worker
+        if status:
+            tally.complaints.append((trial.directory / "errors.txt").read_text()[-2000:])
+        return
+
+
+def strike_often(strike: Strike, strikes: int, workers: int, seed: int = 0) -> Tally:
+    """Let a fault strike so many times or more, in as many runs as that takes."""
+    tally, rng = Tally(), random.Random(seed)
+    with tempfile.TemporaryDirectory() as scratch:
+        expected, length = uninterrupted(Path(scratch), workers)
+        while tally.strikes < strikes and not tally.complaints:
+            trial = Trial(Path(scratch, f"trial-{tally.runs}"), workers)
+            trial.directory.mkdir()
+            strike_until_through(trial, strike, rng, length, tally)
+            tally.runs += 1
+            tally.identical += trial.results() == expected
+            tally.labels_twice += trial.labels_twice()
+            tally.trainings_twice += trial.trainings_twice()
+            shutil.rmtree(trial.directory)
+    return tally
+
+
+def uninterrupted(scratch: Path, workers: int) -> tuple[dict[str, bytes], float]:
+    """What the run leaves that nothing happens to, and how long it takes, in s."""
+    whole = Trial(scratch / "whole", workers)
+    whole.directory.mkdir()
+    for _ in range(2):  # the first may compile
+        shutil.rmtree(whole.directory)
+        whole.directory.mkdir()
+        begin = time.monotonic()
+        if whole.start().wait():
+            raise RuntimeError((whole.directory / "errors.txt").read_text())
+        length = time.monotonic() - begin
+    return whole.results(), length
+
+
+FAULTS: list[tuple[Strike, int]] = [
+    (kill_after_event, 0), (kill_at_random, 0), (kill_at_random, 2), (terminate_at_random, 0), (terminate_at_random, 2),
+    (kill_worker, 2),
+]  # fmt: skip
+
+
+def main() -> None:
+    """Print the table, and write it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--strikes", type=int, default=100, help="how often each fault strikes at least")
+    parser.add_argument("--workers", type=int, default=0, help=argparse.SUPPRESS)
+    parser.add_argument("--drive", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--only", type=int, help="the number of one fault, from 0")
+    options = parser.parse_args()
+    if options.drive:
+        drive(options.workers)
+        return
+    rows = []
+    print(f"{'strikes':>7} {'runs':>5} {'identical':>9} {'labels twice':>12} {'trainings twice':>15}  fault")
+    for strike, workers in FAULTS if options.only is None else [FAULTS[options.only]]:
+        tally = strike_often(strike, options.strikes, workers)
+        where = f"{workers} worker processes" if workers else "labels in the driver"
+        row = {"fault": strike.__doc__, "where": where, **vars(tally)}
+        rows.append(row)
+        print(
+            f"{tally.strikes:7} {tally.runs:5} {tally.identical:9} {tally.labels_twice:12} {tally.trainings_twice:15}  "
+            f"{strike.__doc__}; {where}; slowest stop {tally.slowest_stop:.1f} s",
+            *tally.complaints, sep="\n", flush=True,
+        )  # fmt: skip
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

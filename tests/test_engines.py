@@ -1,0 +1,126 @@
+"""Labels on real engines: Dask, and Slurm by way of executorlib and dask-jobqueue."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+from parents import parent
+from test_executors import NOTICE, assert_good, images, label_all
+
+from amp.nft.labelling import LabelFailure
+
+pytestmark = [pytest.mark.slow, pytest.mark.engines]
+HERE = Path(__file__).parent
+
+
+@pytest.fixture
+def dask():
+    """A Dask cluster of two processes on this machine."""
+    distributed = pytest.importorskip("distributed", reason="uv run --group engines")
+    with (
+        distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        yield client
+
+
+def test_dask(dask, tmp_path):
+    wanted = images(6)
+    outcomes, retries = label_all(tmp_path, wanted, parent(), dask.get_executor(pure=False))
+    assert_good(outcomes, wanted)
+    assert not retries
+
+
+def test_dask_with_a_worker_killed_in_the_middle_of_a_label(dask, tmp_path):
+    wanted = images(6)
+    once = tmp_path / "once"
+    spoiled = parent(what="kill", atoms=[2], once=str(once), seconds=0.2)
+    outcomes, retries = label_all(tmp_path, wanted, spoiled, dask.get_executor(pure=False))
+    assert_good(outcomes, wanted)
+    assert all(noticed - once.stat().st_mtime < NOTICE for _, _, noticed in retries)
+
+
+def test_dask_with_a_label_that_always_kills(dask, tmp_path):
+    wanted = images(4)
+    outcomes, _ = label_all(tmp_path, wanted, parent(what="kill", atoms=[1]), dask.get_executor(pure=False))
+    assert isinstance(outcomes[1], LabelFailure)
+    assert_good(outcomes, [wanted[k] for k in (0, 2, 3)])
+
+
+def test_dask_with_a_label_that_hangs(dask, tmp_path, monkeypatch):
+    monkeypatch.setattr("amp.nft.labelpool.GRACE", 0.5)
+    wanted = images(4)
+    hangs = parent(what="hang", atoms=[1])
+    outcomes, _ = label_all(tmp_path, wanted, hangs, dask.get_executor(pure=False), timeout=2.0, retries=0)
+    assert outcomes[1].kind == "LabelTimeout"
+    assert_good(outcomes, [wanted[k] for k in (0, 2, 3)])
+
+
+@pytest.fixture(scope="module")
+def slurm():
+    """A Slurm of one node, started for these tests."""
+    if shutil.which("slurmctld") is None or os.getuid():
+        pytest.skip("Slurm can be started by root where it is installed: tests/slurm/slurm.sh install")
+    directory = tempfile.mkdtemp(
+        prefix="slurm-"
+    )  # pytest's own is closed to others, which munge does not like
+    script = HERE / "slurm" / "slurm.sh"
+    start = subprocess.run(
+        [script, "start", directory], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    if start.returncode:
+        pytest.skip(f"Slurm does not start here: {start.stderr}")
+    before = dict(os.environ)
+    os.environ["SLURM_CONF"] = os.path.join(directory, "slurm.conf")
+    # what Slurm starts finds the parents of these tests
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE), *filter(None, [before.get("PYTHONPATH")])])
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+    subprocess.run([script, "stop", directory], check=True)
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+def executorlib_slurm():
+    executorlib = pytest.importorskip("executorlib", reason="uv run --group engines")
+    return executorlib.SlurmJobExecutor(max_workers=2, block_allocation=True, resource_dict={"cores": 1})
+
+
+def test_slurm_by_executorlib(slurm, tmp_path):
+    wanted = images(6)
+    spoiled = parent(what="raise", atoms=[2], once=str(tmp_path / "once"))
+    with executorlib_slurm() as executor:
+        outcomes, retries = label_all(tmp_path, wanted, spoiled, executor)
+    assert_good(outcomes, wanted)
+    assert [atom for atom, *_ in retries] == [2]
+
+
+def test_slurm_by_executorlib_with_a_worker_killed_in_the_middle_of_a_label(slurm, tmp_path):
+    wanted = images(6)
+    once = tmp_path / "once"
+    outcomes, retries = label_all(
+        tmp_path, wanted, parent(what="kill", atoms=[2], once=str(once), seconds=0.2), executorlib_slurm
+    )
+    assert_good(outcomes, wanted)
+    assert all(noticed - once.stat().st_mtime < NOTICE for _, _, noticed in retries)
+
+
+def test_slurm_by_dask_jobqueue(slurm, tmp_path, monkeypatch):
+    jobqueue = pytest.importorskip("dask_jobqueue", reason="uv run --group engines")
+    distributed = pytest.importorskip("distributed")
+    monkeypatch.chdir(tmp_path)
+    wanted = images(6)
+    with (
+        jobqueue.SLURMCluster(
+            cores=1, processes=1, memory="1GB", interface="lo", python=sys.executable, walltime="00:10:00",
+            job_directives_skip=["--mem="], scheduler_options={"dashboard_address": None}, queue="test",
+        ) as cluster,
+        distributed.Client(cluster) as client,
+    ):  # fmt: skip
+        cluster.scale(2)
+        outcomes, _ = label_all(tmp_path, wanted, parent(), client.get_executor(pure=False))
+    assert_good(outcomes, wanted)
