@@ -101,10 +101,9 @@ def make_scratch(networks: Networks, n_atoms: int, most_touched: int) -> Scratch
 @kernel
 def evaluate_block(first, last, start, index, vector, kind, stress, tables, networks, ws, scratch, energies):
     """Energies of the centres `first:last`, and their forces on all atoms, of every member."""
-    scratch.count[:] = 0
-    scratch.virial[:] = 0.0
+    everyone = first - first - 1  # a literal would make for a second compilation
     for i in range(first, last):
-        n = compute(start[i], start[i + 1], index, vector, kind, i, -1, tables, ws)
+        n = compute(start[i], start[i + 1], index, vector, kind, i, everyone, tables, ws)
         scratch.count[1] += _outside(kind[i], networks.inputs, ws.value)
         _forward(kind[i], networks.lanes, networks.activation, networks.layers, networks.weights, networks.inputs,
                  ws.value, scratch.output, scratch.slope)
@@ -289,15 +288,14 @@ def _pull(member, lanes, line, j, at_radial, n_radial, record, radial, at, width
 
 
 @kernel
-def merge_block(scratch, identity, forces, virial):
+def add_block(count, touched, block_force, line, identity, forces):
     """Add a block's forces to those of all atoms; `identity` says which atom of all each of its atoms is."""
-    for line in range(scratch.count[0]):
-        atom = scratch.touched[line]
-        scratch.line[atom] = -1
-        for axis in range(3):
-            for member in range(forces.shape[2]):
-                forces[identity[atom], axis, member] += scratch.force[line, axis, member]
-    virial += scratch.virial
+    width = forces.shape[1] * forces.shape[2]
+    for n in range(count[0]):
+        line[touched[n]] = -1
+        to = identity[touched[n]] * width
+        for at in range(0, width, LANES):
+            store(forces, to + at, load(forces, to + at) + load(block_force, n * width + at))
 
 
 @kernel

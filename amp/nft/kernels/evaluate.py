@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import vesin
 
-from amp.nft.kernels.ensemble import Scratch, build_networks, evaluate_block, make_scratch, merge_block, summarise
+from amp.nft.kernels.ensemble import Scratch, build_networks, evaluate_block, make_scratch, add_block, summarise
 from amp.nft.kernels.environment import Workspace, make_workspace
 from amp.nft.kernels.gaussian import Fingerprints
 from amp.nft.kernels.jit import available_cpus, run_threads
@@ -195,13 +195,15 @@ class _Sweep:
         with self._lock:
             workspace, scratch = self._free.pop() if self._free else self._make_room()
         first, last = block
+        scratch.count[:], scratch.virial[:] = 0, 0.0
         evaluate_block(first, last, self._found.start, self._found.index, self._found.vector, self._kind, self._stress,
                        self._tables, self._networks, workspace, scratch, self.energies)
         with self._lock:
             self._waiting[first] = last, workspace, scratch
             while self._done in self._waiting:
                 self._done, workspace, scratch = self._waiting.pop(self._done)
-                merge_block(scratch, self._atoms, self._forces, self._virial)
+                add_block(scratch.count, scratch.touched, scratch.force, scratch.line, self._atoms, self._forces)
+                self._virial += scratch.virial
                 self.extrapolating += int(scratch.count[1])
                 self._free.append((workspace, scratch))
             self.report(self._done)

@@ -8,7 +8,7 @@ import numpy as np
 from ase import Atoms
 from ase.data import atomic_numbers, chemical_symbols
 
-from amp.nft.kernels.environment import Workspace, compute, make_workspace
+from amp.nft.kernels.environment import compute, make_workspace
 from amp.nft.kernels.jit import inner, kernel
 from amp.nft.kernels.neighbors import Neighbors, find_neighbors
 from amp.nft.kernels.tables import build_tables
@@ -121,23 +121,17 @@ class Fingerprints:
         if centre is not None:
             centre = range(len(atoms))[centre]
         found = find_neighbors(atoms.positions, atoms.cell.array, atoms.pbc, self.radius)
-        workspace = make_workspace(self.tables, found.most)
-        if centre is not None:
-            return self._central_rows(centre, kind, found, workspace)
-        start, row, mirror = _force_entries(found)
-        x, dx = np.zeros((len(kind), self.width)), np.zeros((len(row), 3, self.width))
-        _all_rows(found.start, found.index, found.vector, kind, start, row, mirror, np.zeros(len(kind), dtype=np.int64),
-                  self.tables, self.slot_feature, workspace, x, dx)
-        return Rows(x, kind, start, row, dx)
-
-    def _central_rows(self, centre: int, kind: np.ndarray, found: Neighbors, workspace: Workspace) -> Rows:
-        """The rows that move with one atom, and its force alone."""
-        near = np.unique(found.index[found.start[centre]:found.start[centre + 1]])
-        atoms = np.concatenate([[centre], near[near != centre]])
-        x, dx = np.zeros((len(atoms), self.width)), np.zeros((len(atoms), 3, self.width))
-        _rows_of_one(atoms, found.start, found.index, found.vector, kind,
-                     self.tables, self.slot_feature, workspace, x, dx)
-        return Rows(x, kind[atoms], np.array([0, len(atoms)]), np.arange(len(atoms)), dx)
+        if centre is None:
+            row_atom, moved = np.arange(len(atoms)), -1
+            start, row, mirror = _force_entries(found)
+        else:
+            near = np.unique(found.index[found.start[centre]:found.start[centre + 1]])
+            row_atom, moved = np.concatenate([[centre], near[near != centre]]), centre
+            start, row, mirror = np.array([0, len(row_atom)]), np.arange(len(row_atom)), np.zeros(0, dtype=np.int64)
+        x, dx = np.zeros((len(row_atom), self.width)), np.zeros((len(row), 3, self.width))
+        _fill_rows(row_atom, moved, found.start, found.index, found.vector, kind, start, row, mirror,
+                   np.full(len(atoms), -1), self.tables, self.slot_feature, make_workspace(self.tables, found.most), x, dx)
+        return Rows(x, kind[row_atom], start, row, dx)
 
 
 def _force_entries(found: Neighbors) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -154,31 +148,28 @@ def _force_entries(found: Neighbors) -> tuple[np.ndarray, np.ndarray, np.ndarray
 
 
 @kernel
-def _all_rows(list_start, index, vector, kind, start, row, mirror, place, tables, slot_feature, ws, x, dx):
-    """Fill x and dx of a whole image; `place` is scratch, one per atom."""
-    for i in range(kind.size):
-        n = compute(list_start[i], list_start[i + 1], index, vector, kind, i, -1, tables, ws)
-        for entry in range(start[i], start[i + 1]):
-            place[row[entry]] = mirror[entry]
-        _copy_values(kind[i], slot_feature, ws.value, x, i)
-        for j in range(n):
-            _add_gradient(kind[i], j, 1.0, tables.kinds, slot_feature, ws.record, ws.radial, ws.grad, dx, place[ws.atom[j]])
-            _add_gradient(kind[i], j, -1.0, tables.kinds, slot_feature, ws.record, ws.radial, ws.grad, dx, place[i])
+def _fill_rows(
+    row_atom, moved, list_start, index, vector, kind, start, row, mirror, entry, tables, slot_feature, ws, x, dx
+):
+    """
+    Fill x and dx: of all rows, or of those whose derivative in the position of the atom `moved` (-1: none) is wanted.
 
-
-@kernel
-def _rows_of_one(atoms, list_start, index, vector, kind, tables, slot_feature, ws, x, dx):
-    """Fill x and dx of the rows `atoms`, differentiated in the position of the first of them."""
-    centre = atoms[0]
-    for m in range(atoms.size):
-        i = atoms[m]
-        special = centre if m > 0 else -1
-        n = compute(list_start[i], list_start[i + 1], index, vector, kind, i, special, tables, ws)
+    `entry` is scratch: which entry takes the current row's derivative in the position of each atom, -1: none.
+    """
+    for m in range(row_atom.size):
+        i = row_atom[m]
+        if moved < 0:
+            for at in range(start[i], start[i + 1]):
+                entry[row[at]] = mirror[at]
+        else:
+            entry[moved] = m
+        n = compute(list_start[i], list_start[i + 1], index, vector, kind, i, moved if m > 0 else -1, tables, ws)
         _copy_values(kind[i], slot_feature, ws.value, x, m)
         for j in range(n):
-            sign = (1.0 if ws.atom[j] == centre else 0.0) - (1.0 if m == 0 else 0.0)
-            if sign != 0.0:
-                _add_gradient(kind[i], j, sign, tables.kinds, slot_feature, ws.record, ws.radial, ws.grad, dx, m)
+            if entry[ws.atom[j]] >= 0:
+                _add_gradient(kind[i], j, 1.0, tables.kinds, slot_feature, ws.record, ws.radial, ws.grad, dx, entry[ws.atom[j]])
+            if entry[i] >= 0:
+                _add_gradient(kind[i], j, -1.0, tables.kinds, slot_feature, ws.record, ws.radial, ws.grad, dx, entry[i])
 
 
 @inner
