@@ -301,7 +301,7 @@ def check_warm_start(outcome, log):
 def test_jobs_fit_with_the_kernels_where_they_can(log):
     """Amp's files from our fit, with numbers that hold for the potential in them; then a warm start."""
     pytest.importorskip("amp.nft.batched")
-    trainer = jobs(log, CALC_TEXT.replace("maxiter=5", "maxiter=60"), target=images()[3])
+    trainer = jobs(log, CALC_TEXT.replace("maxiter=5", "maxiter=60"), targets=[images()[3]])
     first = trainer.train(one_member())
     assert "trains with amp.nft" in log.text
     directory = Path("al-training/0")
@@ -323,7 +323,7 @@ def test_jobs_fit_with_the_kernels_where_they_can(log):
 def test_amp_trains_where_the_kernels_may_not(settings, why, log):
     trainer = jobs(log, **({"target": images()[3]} | settings))
     assert not trainer.kernels and why in trainer.why
-    assert jobs(log, target=images()[3]).kernels
+    assert jobs(log, targets=[images()[3]]).kernels
 
 
 def test_killed_job_is_noticed_and_gives_the_same_result(log):

@@ -55,7 +55,7 @@ def choose(pt260, tmp_path):
     def choose(wanted="auto", **changes):
         settings = dict(
             calc_text=calc_text, start_command="python run.py", train_line=train_line, headerlines="",
-            directory=tmp_path, expired=600.0, target=pt260, threads=1, log=print,
+            directory=tmp_path, expired=600.0, targets=[pt260], threads=1, log=print,
         )  # fmt: skip
         return choose_trainer(wanted, **(settings | changes))
 

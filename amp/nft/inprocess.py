@@ -25,8 +25,8 @@ class BatchedTrainer:
     ----------
     spec : CalculatorSpec
         What the user's ``calc_text`` built.
-    target : Atoms
-        The inputs of the networks are ranged over the training images and this.
+    targets : list of Atoms
+        The inputs of the networks are ranged over the training images and these.
     threads : int, optional
         The results do not depend on it.
     log : callable, optional
@@ -40,26 +40,26 @@ class BatchedTrainer:
     def __init__(
         self,
         spec: CalculatorSpec,
-        target: Atoms,
+        targets: list[Atoms],
         threads: int | None = None,
         log: Callable[[str], None] = print,
         leave: Callable[[TrainingTask, TrainingOutcome], None] | None = None,
     ) -> None:
         self.spec = spec
-        self.target = target
+        self.targets = targets
         self.threads = threads
         self.log = log
         self.leave = leave
         self._fingerprints: Fingerprints | None = None
         self._rows: dict[int, tuple[Atoms, Rows]] = {}
-        self._target_rows: Rows | None = None
+        self._target_rows: list[Rows] = []
 
     def train(self, task: TrainingTask) -> TrainingOutcome:
         """Train every member of `task`."""
         from amp.nft import batched  # numba: only where it is needed
 
         images = list(zip(task.images, task.centres, strict=True))
-        elements = sorted({symbol for image in [*task.images, self.target] for symbol in image.symbols})
+        elements = sorted({symbol for image in [*task.images, *self.targets] for symbol in image.symbols})
         spec = self.spec.resolved(elements)
         rows = self._fingerprint(spec, images)
         models, reports = batched.fit(
@@ -95,10 +95,10 @@ class BatchedTrainer:
 
     def _range(self, rows: list[Rows]) -> dict[str, np.ndarray]:
         """Smallest and largest value of each fingerprint over the training images and the target."""
-        if self._target_rows is None:
-            self._target_rows = self._fingerprints.rows(self.target)
-        x = np.concatenate([some.x for some in [*rows, self._target_rows]])
-        kind = np.concatenate([some.kind for some in [*rows, self._target_rows]])
+        if not self._target_rows:
+            self._target_rows = [self._fingerprints.rows(target) for target in self.targets]
+        x = np.concatenate([some.x for some in [*rows, *self._target_rows]])
+        kind = np.concatenate([some.kind for some in [*rows, *self._target_rows]])
         ranges = {}
         for number, element in enumerate(self._fingerprints.elements):
             values = x[kind == number, : self._fingerprints.n_features[number]]

@@ -24,6 +24,8 @@ class Iteration:
         How each member's training ended.
     trainer : str
         Which trainer trained it.
+    structures : tuple of float
+        Largest uncertainty on each target, eV/Å.
     """
 
     iteration: int
@@ -32,6 +34,7 @@ class Iteration:
     delta_mean: float
     reports: tuple[MemberReport, ...] = field(default=(), repr=False)
     trainer: str = ""
+    structures: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -102,7 +102,7 @@ def choose_trainer(
     headerlines: str,
     directory: Path,
     expired: float,
-    target: Atoms,
+    targets: list[Atoms],
     threads: int | None,
     log: Callable[[str], None],
 ) -> Choice:
@@ -131,10 +131,10 @@ def choose_trainer(
             leave_training_directory, directory, calc_text=calc_text, headerlines=headerlines,
             train_line=train_line, criteria=spec.convergence,
         )  # fmt: skip
-        return Choice(BatchedTrainer(spec, target, threads=threads, log=log, leave=leave), why, radius)
+        return Choice(BatchedTrainer(spec, targets, threads=threads, log=log, leave=leave), why, radius)
     jobs = AmpJobs(
         calc_text=calc_text, start_command=start_command, headerlines=headerlines, train_line=train_line,
-        directory=directory, expired=expired, log=log, target=target,
+        directory=directory, expired=expired, log=log, targets=targets,
     )  # fmt: skip
     return Choice(jobs, "asked for" if wanted == "jobs" else str(obstacle), radius)
 

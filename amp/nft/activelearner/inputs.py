@@ -88,17 +88,19 @@ def _labelled_copy(image: Atoms, name: str) -> Atoms:
     return atoms
 
 
-def read_target(target_image: Images) -> Atoms:
-    """Return a copy of the target, without calculator and constraints; ValueError if it cannot be one."""
+def read_targets(target_image: Images) -> list[Atoms]:
+    """Return copies of the targets, without calculator and constraints; ValueError if one cannot be a target."""
     targets = read_images(target_image, "target_image")
-    if len(targets) > 1:
-        raise ValueError(f"target_image holds {len(targets)} structures: give one; run others in turn with `load=`.")
-    target = targets[0]
+    names = ["target_image"] if len(targets) == 1 else [f"target_image[{i}]" for i in range(len(targets))]
+    return [_plain_copy(target, name) for target, name in zip(targets, names, strict=True)]
+
+
+def _plain_copy(target: Atoms, name: str) -> Atoms:
     if len(target) == 0:
-        raise ValueError("target_image has no atoms.")
+        raise ValueError(f"{name} has no atoms.")
     if not np.isfinite(target.positions).all():
         bad = int(np.flatnonzero(~np.isfinite(target.positions).all(axis=1))[0])
-        raise ValueError(f"target_image: the position of atom {bad} is {target.positions[bad]}; it must be finite.")
+        raise ValueError(f"{name}: the position of atom {bad} is {target.positions[bad]}; it must be finite.")
     plain = Atoms(numbers=target.numbers, positions=target.positions, cell=target.cell, pbc=target.pbc)
     for name, values in target.arrays.items():
         if name not in ("numbers", "positions"):
@@ -106,10 +108,10 @@ def read_target(target_image: Images) -> Atoms:
     return plain
 
 
-def check_elements(target: Atoms, images: list[Atoms]) -> None:
-    """Raise ValueError if the target has an element that no training image has."""
+def check_elements(targets: list[Atoms], images: list[Atoms]) -> None:
+    """Raise ValueError if a target has an element that no training image has."""
     known = {symbol for image in images for symbol in image.symbols}
-    if missing := sorted(set(target.symbols) - known):
+    if missing := sorted({symbol for target in targets for symbol in target.symbols} - known):
         raise ValueError(
             f"target_image contains {', '.join(missing)}, but the training images have only {', '.join(sorted(known))}: "
             "add bulk images that contain every element of the target."

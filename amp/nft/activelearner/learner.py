@@ -138,8 +138,9 @@ class NFT:
         ----------
         images : list of Atoms, Atoms, or a file that ASE reads
             Initial training images, with energies and forces; small bulk cells for example.
-        target_image : Atoms, list of one Atoms, or a file that ASE reads
-            The structure to learn.
+        target_image : Atoms, list of Atoms, or a file that ASE reads
+            The structure to learn. Several are learned together: uncertainties run over the atoms of all, counted on
+            from one to the next, and chunks come from any.
         n : int
             Members of the ensemble.
         calc_text : str
@@ -190,8 +191,8 @@ class NFT:
         check_parent(parent_calc)
         check_executor(executor, parent_calc)
         training_images = inputs.read_training_images(images)
-        target = inputs.read_target(target_image)
-        inputs.check_elements(target, training_images)
+        targets = inputs.read_targets(target_image)
+        inputs.check_elements(targets, training_images)
         centres = inputs.central_atoms(training_images, init_nft_ids)
         if dft_cores is not None or dft_memory is not None:
             self.log(
@@ -201,12 +202,12 @@ class NFT:
         directory = Path(f"{label}-training")
         choice = choose_trainer(
             self.trainer, calc_text=calc_text, headerlines=headerlines, start_command=start_command,
-            train_line=train_line, directory=directory, expired=expired, target=target,
+            train_line=train_line, directory=directory, expired=expired, targets=targets,
             threads=self.threads, log=self.log,
         )  # fmt: skip
         _compare_radii(cutoff, choice.radius, self.log)
         setup = Setup(
-            label=label, images=training_images, centres=centres, target=target, n=n, cutoff=cutoff, seed=self.seed,
+            label=label, images=training_images, centres=centres, targets=targets, n=n, cutoff=cutoff, seed=self.seed,
             threshold=self.threshold, parent=parent_calc, start=read_start(self.load, n), dblabel=self.dblabel,
             threads=self.threads, executor=executor, label_timeout=label_timeout, label_retries=label_retries,
         )  # fmt: skip
@@ -234,8 +235,8 @@ def _interrupted(store: RunStore, name: str) -> None:
 def _identity(setup: Setup, calc_text: str, train_line: str, init_nft_ids: Any) -> dict[str, Any]:
     """Settings that must be the same when a run is taken up again."""
     return {
-        "target": _short_hash([setup.target]),
-        "target_atoms": len(setup.target),
+        "target": _short_hash(setup.targets),
+        "target_atoms": [len(target) for target in setup.targets],
         "images": _short_hash(setup.images),
         "n_images": len(setup.images),
         "n": setup.n,

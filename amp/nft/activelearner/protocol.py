@@ -41,7 +41,7 @@ class Setup:
     label: str
     images: list[Atoms]
     centres: list[int | None]
-    target: Atoms
+    targets: list[Atoms]
     n: int
     cutoff: float
     seed: int
@@ -56,7 +56,7 @@ class Setup:
 
 
 class Protocol:
-    """Nearsighted force training of one target.
+    """Nearsighted force training of one or more targets, whose atoms are counted on from one to the next.
 
     Parameters
     ----------
@@ -77,6 +77,7 @@ class Protocol:
         self.added: list[list[int]] = []  # atoms whose chunks were added, per iteration
         self.labels: dict[int, Atoms] = {}
         self._chunks: dict[int, Atoms] = {}  # those that are being labelled
+        self.first = np.cumsum([0, *map(len, setup.targets)])  # of each target the first atom
         self.files = RunFiles(setup.label, store.directory)
 
     def open(self, settings: dict[str, Any], notes: dict[str, Any]) -> None:
@@ -158,28 +159,39 @@ class Protocol:
     # -- look ----------------------------------------------------------------------------------------------
 
     def _evaluate(self, iteration: int, texts: list[str]) -> np.ndarray:
-        """Uncertainty on every atom of the target; adds to the history and keeps the best ensemble."""
+        """Uncertainty on every atom of the targets; adds to the history and keeps the best ensemble."""
         event = self.store.find("evaluated", iteration=iteration)
         if event is None:
-            delta = target_uncertainty(texts, self.setup.target, self.setup.dblabel, self.setup.threads)
-            name = self.store.keep_array(delta)
+            setup = self.setup
+            deltas = [target_uncertainty(texts, some, setup.dblabel, setup.threads) for some in setup.targets]
+            name = self.store.keep_array(np.concatenate(deltas))
             event = self.store.append("evaluated", iteration=iteration, file=name)
         delta = self.store.array(event["file"])
-        trained = self.store.find("trained", iteration=iteration)
-        reports = tuple(MemberReport(**report) for report in trained["reports"])
-        entry = Iteration(
-            iteration, trained["chunks"], float(delta.max()), float(delta.mean()), reports, trained["trainer"]
-        )
+        entry = self._entry(iteration, delta)
         self.history.append(entry)
         self.log(
             f"Iteration {iteration}: {entry.n_chunks} chunks, uncertainty max {entry.delta_max:.4f}, "
             f"mean {entry.delta_mean:.4f} eV/Å."
         )
+        if len(self.setup.targets) > 1:
+            self.log("Largest on each target: " + ", ".join(f"{value:.4f}" for value in entry.structures) + " eV/Å.")
         if best_of(self.history) is entry:
             self.files.save_best(texts)
             self.log(f"Best so far: saved as {self.files.best.name}.")
         self.files.save_deltas(iteration, delta)
         return delta
+
+    def _entry(self, iteration: int, delta: np.ndarray) -> Iteration:
+        trained = self.store.find("trained", iteration=iteration)
+        return Iteration(
+            iteration,
+            trained["chunks"],
+            float(delta.max()),
+            float(delta.mean()),
+            tuple(MemberReport(**report) for report in trained["reports"]),
+            trained["trainer"],
+            tuple(float(part.max()) for part in np.split(delta, self.first[1:-1])),
+        )
 
     # -- grow ----------------------------------------------------------------------------------------------
 
@@ -229,10 +241,16 @@ class Protocol:
         )  # fmt: skip
 
     def _request(self, pool: LabelPool, atoms: list[int]) -> None:
-        """Ask for labels; their chunks are free clusters, so that each carries all it needs."""
-        for atom, chunk in zip(atoms, carve_chunks(self.setup.target, atoms, self.setup.cutoff), strict=True):
-            self._chunks[atom] = chunk
-            pool.request(atom, chunk)
+        """Ask for labels of the chunks around these atoms."""
+        for number, target in enumerate(self.setup.targets):
+            first, end = self.first[number : number + 2]
+            here = [atom for atom in atoms if first <= atom < end]
+            chunks = carve_chunks(target, [atom - first for atom in here], self.setup.cutoff)
+            for atom, chunk in zip(here, chunks, strict=True):
+                if len(self.setup.targets) > 1:
+                    chunk.info["target_image"] = number
+                self._chunks[atom] = chunk
+                pool.request(atom, chunk)
 
     def _replace(self, pool: LabelPool, spare: deque[int]) -> list[int]:
         """The next most uncertain atom, asked for unless its label is there already; none if there is no more."""

@@ -20,7 +20,7 @@ from amp.nft.reports import TrainingTask
 LOG = "amp-log.txt"
 TRAINED, UNTRAINED, CHECKPOINT = "amp.amp", "amp-untrained-parameters.amp", "amp-checkpoint.amp"
 CONVERGED, REPORT = "converged", "nft-report.json"
-ALL_IMAGES, TARGET, TASK = "all.traj", "target.traj", "task.json"
+ALL_IMAGES, TARGETS, TASK = "all.traj", "targets.traj", "task.json"
 SETTINGS = "calc_text.py"
 
 
@@ -127,11 +127,11 @@ class TrainingDirectory:
         (info / "nft_ids.pkl").write_bytes(pickle.dumps(_nft_ids(task)))
         self._drop_databases_of_other_settings(calc_text)
 
-    def hand_over(self, task: TrainingTask, target: Atoms) -> None:
+    def hand_over(self, task: TrainingTask, targets: list[Atoms]) -> None:
         """Write what a fit with our kernels needs beyond a sample: all fingerprints set the ranges."""
         samples = self.path / "training-images"
         write(samples / ALL_IMAGES, task.images)
-        write(samples / TARGET, target)
+        write(samples / TARGETS, targets)
         told = {"centres": task.centres, "weights_mi": task.weights_mi.tolist()}
         (samples / TASK).write_text(json.dumps(told))
 

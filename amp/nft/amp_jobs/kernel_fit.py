@@ -12,7 +12,7 @@ from ase import Atoms
 from ase.io import read
 
 from amp.nft.amp_files import spec_of
-from amp.nft.amp_jobs.directory import ALL_IMAGES, CHECKPOINT, REPORT, TARGET, TASK, TRAINED, UNTRAINED
+from amp.nft.amp_jobs.directory import ALL_IMAGES, CHECKPOINT, REPORT, TARGETS, TASK, TRAINED, UNTRAINED
 from amp.nft.amp_jobs.loss_table import table_of
 from amp.nft.inprocess import BatchedTrainer
 from amp.nft.reports import TrainingTask
@@ -36,7 +36,7 @@ def fit(calc: Any, seed: int) -> None:
     from amp.utilities import TrainingConvergenceError
 
     calc._log("amp.nft: fitting with the kernels of amp.nft; Amp's descriptor and model give the settings.")
-    trainer = BatchedTrainer(spec_of(calc), _target(), threads=1, log=calc._log)
+    trainer = BatchedTrainer(spec_of(calc), _targets(), threads=1, log=calc._log)
     outcome = trainer.train(_this_members_task(seed))
     report = outcome.reports[0]
     calc._log(table_of(report, calc.model.lossfunction.parameters["convergence"]))
@@ -62,5 +62,5 @@ def _this_members_task(seed: int) -> TrainingTask:
     )
 
 
-def _target() -> Atoms:
-    return read(Path("../training-images", TARGET))
+def _targets() -> list[Atoms]:
+    return read(Path("../training-images", TARGETS), index=":")

@@ -86,8 +86,8 @@ class AmpJobs:
         Time between two looks, in s.
     queueing : float
         How long a job may wait in a queue, in s.
-    target : Atoms, optional
-        The structure to learn. Where it is given, `train_line` is Amp's own and our kernels know the
+    targets : list of Atoms, optional
+        The structures to learn. Where they are given, `train_line` is Amp's own and our kernels know the
         calculator, jobs fit with the kernels; otherwise Amp trains.
     """
 
@@ -107,7 +107,7 @@ class AmpJobs:
         restarts: int = 2,
         poll: float = 0.25,
         queueing: float = QUEUEING,
-        target: Atoms | None = None,
+        targets: list[Atoms] | None = None,
     ) -> None:
         self.calc_text, self.headerlines, self.train_line = calc_text, headerlines, train_line
         self.start_command = start_command
@@ -115,8 +115,8 @@ class AmpJobs:
         self.limits = Limits(expired=expired, queueing=queueing)
         self.log = log
         self.retries, self.restarts, self.poll = retries, restarts, poll
-        self.target = target
-        self.kernels, self.why = _choice(calc_text, headerlines, train_line, target)
+        self.targets = targets
+        self.kernels, self.why = _choice(calc_text, headerlines, train_line, targets)
         self._script("", self.files.member(0), seed=0, fresh=False)  # raises now if the texts make no script
 
     def train(self, task: TrainingTask) -> TrainingOutcome:
@@ -140,7 +140,7 @@ class AmpJobs:
         self.files.end_strays(self.log)
         self.files.lay_out(task, self.calc_text)
         if self.kernels:
-            self.files.hand_over(task, self.target)
+            self.files.hand_over(task, self.targets)
         self.log(f"Each member's job trains with {'amp.nft' if self.kernels else 'Amp'}: {self.why}.")
         members = [Member(m, _energy_factor(task, m)) for m in range(task.n_members)]
         try:
@@ -253,11 +253,11 @@ class AmpJobs:
                 self.log(note)
 
 
-def _choice(calc_text: str, headerlines: str, train_line: str, target: Atoms | None) -> tuple[bool, str]:
+def _choice(calc_text: str, headerlines: str, train_line: str, targets: list[Atoms] | None) -> tuple[bool, str]:
     """Whether jobs fit with our kernels, and why."""
     from amp.stats.bootstrap import train_line as amps_own
 
-    if target is None:
+    if not targets:
         return False, "no target was given"
     if train_line.strip() != amps_own:
         return False, f"the train line {train_line!r} is the user's own"
