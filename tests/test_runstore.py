@@ -67,7 +67,7 @@ def test_a_torn_earlier_line_is_an_error_that_names_it(tmp_path):
 
 def test_a_newer_format_is_refused(tmp_path):
     (tmp_path / "journal.jsonl").write_text(json.dumps({"event": "run", "format": 99}) + "\n")
-    with pytest.raises(RunStoreError, match="newer amp.nft"):
+    with pytest.raises(RunStoreError, match=r"newer amp\.nft"):
         RunStore(tmp_path)
 
 

@@ -10,12 +10,12 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from amp.stats.bootstrap import train_line as default_train_line
 from ase import Atoms
 
 from amp.nft import amp_files
 from amp.nft.amp_files import UnsupportedModel
 from amp.nft.amp_jobs import AmpJobs, check_start_command, leave_training_directory
+from amp.nft.amp_texts import train_line as default_train_line
 from amp.nft.inprocess import BatchedTrainer
 from amp.nft.reports import Trainer
 from amp.nft.uncertainty import force_uncertainty

@@ -9,9 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from amp.stats.bootstrap import calc_text as default_calc_text
-from amp.stats.bootstrap import headerlines as default_headerlines
-from amp.stats.bootstrap import train_line as default_train_line
 from amp.utilities import Logger, get_hash
 from ase import Atoms
 
@@ -19,6 +16,9 @@ from amp.nft.activelearner import inputs
 from amp.nft.activelearner.interrupt import stops_cleanly
 from amp.nft.activelearner.log import RunLog
 from amp.nft.activelearner.protocol import Protocol, Setup
+from amp.nft.amp_texts import calc_text as default_calc_text
+from amp.nft.amp_texts import headerlines as default_headerlines
+from amp.nft.amp_texts import train_line as default_train_line
 from amp.nft.executors import Executors, check_executor
 from amp.nft.labelling import Parent, check_parent, parent_name
 from amp.nft.runstore import RunStore, RunStoreError

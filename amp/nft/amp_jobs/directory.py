@@ -62,7 +62,7 @@ def script_text(
     ValueError
         The three texts do not make a valid script.
     """
-    from amp.stats.bootstrap import script
+    from amp.nft.amp_texts import script
 
     text = Template(script).substitute(
         headerlines=f"{headerlines}\n\nfrom amp.nft.amp_jobs import script as nft_job\n"

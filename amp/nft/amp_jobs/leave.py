@@ -33,7 +33,7 @@ def leave_training_directory(
     criteria : dict
         Amp's convergence dictionary, for the log.
     """
-    from amp.stats.bootstrap import script
+    from amp.nft.amp_texts import script
 
     directory = TrainingDirectory(path)
     directory.lay_out(task, calc_text)

@@ -255,7 +255,7 @@ class AmpJobs:
 
 def _choice(calc_text: str, headerlines: str, train_line: str, targets: list[Atoms] | None) -> tuple[bool, str]:
     """Whether jobs fit with our kernels, and why."""
-    from amp.stats.bootstrap import train_line as amps_own
+    from amp.nft.amp_texts import train_line as amps_own
 
     if not targets:
         return False, "no target was given"
