@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 from ase import Atoms
-from ase.build import bulk
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.cluster import Octahedron
 
 from amp.nft.chunks import carve_chunks
 
-# lattice, lattice constant in Å, repetitions
+# edges a and c in Å of body-centred tetragonal cells, from face-centred (c = sqrt(2) a) to body-centred cubic (c = a), repetitions:
+# what space groups 225 and 79 give, 2 to 32 atoms, with the displacements below
 CELLS = [
-    ("fcc", 3.92, (2, 1, 1)), ("fcc", 4.04, (2, 2, 1)), ("bcc", 3.10, (2, 1, 1)), ("sc", 2.65, (2, 2, 1)),
-    ("fcc", 3.88, (2, 2, 2)), ("fcc", 4.10, (2, 2, 4)), ("bcc", 3.20, (2, 2, 2)), ("fcc", 3.96, (4, 4, 2)),
-    ("fcc", 4.06, (4, 2, 2)), ("sc", 2.75, (3, 3, 2)), ("bcc", 3.14, (4, 2, 2)), ("fcc", 4.16, (4, 4, 2)),
+    (2.80, 3.96, (1, 1, 1)), (2.95, 3.55, (1, 1, 1)), (3.12, 3.12, (1, 1, 1)), (2.79, 3.95, (2, 1, 1)),
+    (2.74, 3.88, (2, 2, 2)), (2.95, 3.50, (2, 2, 2)), (3.10, 3.20, (2, 2, 2)), (2.84, 4.02, (2, 2, 2)),
+    (2.77, 3.92, (4, 2, 2)), (2.80, 3.96, (4, 2, 2)), (2.86, 4.05, (4, 2, 2)), (2.90, 3.70, (4, 2, 2)),
 ]  # fmt: skip
 
 
@@ -29,13 +29,13 @@ def label(atoms: Atoms) -> Atoms:
 
 
 def bulk_images(n: int = len(CELLS), seed: int = 0) -> list[Atoms]:
-    """Rattled cells of 2 to 32 atoms."""
+    """Rattled cells of 2 to 32 atoms; beyond twelve, the same with other displacements."""
     rng = np.random.default_rng(seed)
     images = []
     for k in range(n):
-        lattice, constant, repetitions = CELLS[k % len(CELLS)]
-        atoms = bulk("Pt", lattice, constant * (1.0 + 0.02 * (k // len(CELLS)))) * repetitions
-        atoms.positions += rng.normal(0.0, 0.05 + 0.01 * (k % 6), atoms.positions.shape)
+        a, c, repetitions = CELLS[k % len(CELLS)]
+        atoms = Atoms("Pt2", scaled_positions=[[0.0, 0.0, 0.0], [0.5, 0.5, 0.5]], cell=[a, a, c], pbc=True) * repetitions
+        atoms.positions += rng.normal(0.0, 0.04 + 0.01 * (k % 6), atoms.positions.shape)
         images.append(label(atoms))
     return images
 

@@ -8,9 +8,7 @@ from ase.build import bulk
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 
-from amp.nft.kernels.lanes import pack_lanes
-from amp.nft.kernels.loss import Problem
-from amp.nft.kernels.network import Layout, losses
+from amp.nft.kernels.network import Layout, losses, make_problem
 
 AMP = 1e-10  # relative agreement with Amp
 DIFFERENCE = 1e-7  # of a derivative with a central finite difference, relative to the largest component
@@ -42,7 +40,7 @@ def images_of(two_elements):
     return [*map(label, cells), *chunks]
 
 
-def problem_of(reference, images, centres, energy_coefficient=1.0, force_coefficient=0.04, overfit=0.0):
+def problem_of(reference, images, centres, **coefficients):
     """Our problem for the same images, each once."""
     fprange = reference.model.parameters.fprange
     elements = tuple(sorted(fprange))
@@ -50,16 +48,10 @@ def problem_of(reference, images, centres, energy_coefficient=1.0, force_coeffic
     layout = Layout(elements, tuple((len(fprange[e]), *hidden[e], 1) for e in elements), reference.model.parameters.activation)
     rows = [reference.rows(*pair) for pair in zip(images, centres, strict=True)]
     energies = [i.get_potential_energy() if c is None else np.nan for i, c in zip(images, centres, strict=True)]
+    forces = [i.get_forces()[slice(None) if c is None else [c]] for i, c in zip(images, centres, strict=True)]
     n_atoms = np.array([len(image) for image in images])
-    fpranges = [np.array(fprange[e]) for e in elements]
-    problem = Problem(
-        net=layout.net(),
-        data=pack_lanes(rows, np.array(energies), n_atoms, fpranges, force_coefficient is not None),
-        forces=np.concatenate([i.get_forces()[slice(None) if c is None else [c]] for i, c in zip(images, centres, strict=True)]),
-        energy_coefficient=energy_coefficient,
-        force_coefficient=force_coefficient or 0.0,
-        penalty=overfit * layout.penalized(),
-    )
+    ranges = {e: np.array(fprange[e]) for e in elements}
+    problem = make_problem(layout, rows, np.array(energies), forces, n_atoms, ranges, **coefficients)
     return layout, problem
 
 

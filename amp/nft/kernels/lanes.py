@@ -1,7 +1,7 @@
 """Fingerprints of many images as one block of memory, in the order in which the network kernels walk through it.
 
 Within an image the rows of one element form a *segment*: a matrix (features, lanes) of scaled fingerprints, padded with lanes that
-count for nothing. Each trained force has one *piece* per segment: three matrices (features, lanes) of derivatives, whose lanes are
+count for nothing. Each trained force has one *piece* per segment: a matrix (features, xyz, lanes) of derivatives, whose lanes are
 those of the segment or, where only few rows are near, a list of them.
 """
 
@@ -15,7 +15,6 @@ import numpy as np
 from amp.nft.kernels.linalg import padded
 
 ALIGN_FROM = 0.7  # a piece that touches this fraction of a segment's rows takes all of its lanes
-NO_SCALING_BELOW = 1e-8  # Amp leaves an input alone whose range is not wider than this
 
 IMAGE = np.dtype([
     ("segment", "i8"), ("end", "i8"),  # its segments: segment <= s < end
@@ -35,23 +34,15 @@ class Lanes(NamedTuple):
     images: np.ndarray  # of IMAGE
     segments: np.ndarray  # of SEGMENT
     pieces: np.ndarray  # of PIECE
-    x: np.ndarray  # scaled fingerprints, from segment.x on
+    x: np.ndarray  # inputs, from segment.x on
     d: np.ndarray  # their derivatives, from piece.d on
     row: np.ndarray  # lanes of the segment that a piece's lanes refer to, from piece.row on
 
 
-def scaling_of(fprange: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Factor and shift of Amp's scaling of inputs, from ranges of shape (features, 2)."""
-    low, width = fprange[:, 0], fprange[:, 1] - fprange[:, 0]
-    scaled = width > NO_SCALING_BELOW
-    safe = np.where(scaled, width, 1.0)
-    return np.where(scaled, 2.0 / safe, 1.0), np.where(scaled, -1.0 - 2.0 * low / safe, 0.0)
-
-
 def pack_lanes(
-    rows: Sequence[Any], energies: np.ndarray, n_atoms: np.ndarray, fpranges: Sequence[np.ndarray], with_forces: bool = True
+    rows: Sequence[Any], energies: np.ndarray, n_atoms: np.ndarray, inputs: Sequence[tuple[np.ndarray, np.ndarray]], with_forces: bool = True
 ) -> Lanes:
-    """Arrange what is known of all images, fingerprints scaled to the networks' inputs.
+    """Arrange what is known of all images, fingerprints turned into the networks' inputs.
 
     Parameters
     ----------
@@ -61,8 +52,8 @@ def pack_lanes(
         In eV; nan where there is none to learn.
     n_atoms : ndarray, shape (images,)
         Atoms of each whole image.
-    fpranges : sequence of ndarray, shape (features, 2)
-        Per element, in the order of `Rows.kind`, the values that are mapped to -1 and 1.
+    inputs : sequence of (ndarray, ndarray), shapes (features, features) and (features,)
+        Per element, in the order of `Rows.kind`, the matrix and the shift that make a network's inputs of the fingerprints.
     with_forces : bool
         False leaves the derivatives out.
 
@@ -70,8 +61,7 @@ def pack_lanes(
     -------
     Lanes
     """
-    scaled = [scaling_of(np.asarray(fprange, dtype=float)) for fprange in fpranges]
-    features = np.array([len(factor) for factor, _ in scaled])
+    features = np.array([len(shift) for _, shift in inputs])
     n_forces = np.array([len(r.force_start) - 1 if with_forces else 0 for r in rows])
     kind = np.concatenate([r.kind for r in rows])
     group = np.repeat(np.arange(len(rows)), [len(r.x) for r in rows]) * len(features) + kind  # a number for each segment
@@ -79,16 +69,16 @@ def pack_lanes(
     images["has_energy"], images["energy"], images["n_atoms"] = ~np.isnan(energies), np.nan_to_num(energies), n_atoms
     segment, lane = np.unique(group, return_inverse=True)[1], _rank(group)
     x, values = np.zeros((features[segments["kind"]] * segments["lanes"]).sum()), np.concatenate([r.x for r in rows])
-    for k, (factor, shift) in enumerate(scaled):
+    for k, (matrix, shift) in enumerate(inputs):
         chosen = np.flatnonzero(kind == k)
         at = segments[segment[chosen]]
-        _scatter(x, at["x"] + lane[chosen], at["lanes"], values[chosen, : features[k]] * factor + shift)
+        _scatter(x, at["x"] + lane[chosen], at["lanes"], values[chosen, : features[k]] @ matrix.T + shift)
     if not n_forces.any():
         return Lanes(images, segments, np.zeros(0, PIECE), x, np.zeros(0), np.zeros(0, np.int64))
-    return Lanes(images, segments, *_pack_pieces(rows, images, segments, segment, lane, [factor for factor, _ in scaled], x))
+    return Lanes(images, segments, *_pack_pieces(rows, images, segments, segment, lane, [matrix for matrix, _ in inputs], x))
 
 
-def _pack_pieces(rows, images, segments, segment, lane, factors, x):
+def _pack_pieces(rows, images, segments, segment, lane, matrices, x):
     """Pieces, x, derivatives and listed lanes, from each row's segment and lane."""
     n_forces, per_image = images["last"] - images["force"], images["end"] - images["segment"]
     force = np.repeat(np.arange(n_forces.sum()), np.concatenate([np.diff(r.force_start) for r in rows]))  # of each entry
@@ -96,16 +86,16 @@ def _pack_pieces(rows, images, segments, segment, lane, factors, x):
     row = _offsets([len(r.x) for r in rows])[image] + np.concatenate([r.force_row for r in rows])
     of_image = images[image]
     piece = of_image["piece"] + (force - of_image["force"]) * per_image[image] + segment[row] - of_image["segment"]
-    features = np.array([len(factor) for factor in factors])
+    features = np.array([len(matrix) for matrix in matrices])
     pieces, d = _plan_pieces(np.bincount(piece, minlength=(per_image * n_forces).sum()), images, segments, features)
     listed, place = pieces["row"][piece] >= 0, _rank(piece)
     lanes_listed = np.zeros(pieces["lanes"][pieces["row"] >= 0].sum(), dtype=np.int64)
     lanes_listed[(pieces["row"][piece] + place)[listed]] = lane[row][listed]
     place, dx = np.where(listed, place, lane[row]), np.concatenate([r.dx for r in rows])
-    for k, factor in enumerate(factors):
+    for k, matrix in enumerate(matrices):
         chosen = np.flatnonzero(segments["kind"][segment[row]] == k)
         at = pieces[piece[chosen]]
-        values = (dx[chosen, :, : features[k]] * factor).reshape(len(chosen), -1)
+        values = (matrix @ dx[chosen, :, : features[k]].swapaxes(1, 2)).reshape(len(chosen), -1)
         _scatter(d, at["d"] + place[chosen], at["lanes"], values)
     return pieces, x, d, lanes_listed
 

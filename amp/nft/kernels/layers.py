@@ -17,8 +17,8 @@ from typing import NamedTuple
 import numpy as np
 
 from amp.nft.kernels.jit import inner
-from amp.nft.kernels.linalg import add_products, add_sums, dot, mix
-from amp.nft.kernels.simd import LANES, get, load, splat, store, tanh
+from amp.nft.kernels.linalg import add_products, dot, mix
+from amp.nft.kernels.simd import LANES, get, load, splat, store, tanh, total
 
 ACTIVATIONS = ("linear", "tanh", "sigmoid")
 _LINEAR, _TANH, _SIGMOID = range(3)
@@ -130,59 +130,81 @@ def input_slopes(net, kind, theta, n, nodes, at, g, g0):
 
 
 @inner
-def add_gradient(net, kind, theta, x, x0, t, t0, n, real, nodes, at, tangent, plain, scale, out, out0):
-    """Add scale * d(E_t + plain * E)/d(parameters) to `out`, E_t the derivative along t of the lanes' energy E.
+def add_gradient(net, kind, theta, x, x0, t, t0, parts, n, real, nodes, at, tangent, plain, scale, value, v0, out, out0, width):
+    """Gradients of the lanes' energy E and of its derivatives E_t along some directions t of the fingerprints.
 
-    Returns E_t.
+    The directions form a matrix (features, parts * n) of n lanes for each part. For part c, add scale * E_t to ``value[v0 + c]``,
+    and scale * d(E_t + plain * E)/d(parameters) to the stretch of `out` that begins at ``out0 + c * width``.
     """
-    size = net.kinds[kind].nodes * n
-    b, b_dot = at + 3 * size, 2 * size
-    e_t = _forward_tangent(net, kind, theta, t, t0, n, nodes, at, tangent)
-    _backward_tangent(net, kind, theta, n, nodes, at, tangent, plain)
-    slope = theta[net.kinds[kind].scaling + 1]
-    h, h0, h_dot, h_dot0 = x, x0, t, t0
-    for l in range(net.kinds[kind].layers):
-        layer = net.layers[kind, l]
-        here = layer.node * n
-        add_products(h_dot, h_dot0, nodes, b + here, h, h0, tangent, b_dot + here, layer.n_in, layer.n_out, n,
-                     scale * slope, out, out0 + layer.weight)
-        add_sums(tangent, b_dot + here, layer.n_out, n, scale * slope, out, out0 + layer.bias)
-        h, h0, h_dot, h_dot0 = nodes, at + here, tangent, size + here
-    intercept = out0 + net.kinds[kind].scaling
-    out[intercept] += scale * plain * real
-    out[intercept + 1] += scale * (e_t + plain * sum_outputs(net, kind, n, real, nodes, at))
-    return slope * e_t
+    wide, size = parts * n, net.kinds[kind].nodes * n
+    total_size = parts * size
+    b, b_dot, slope = at + 3 * size, 2 * total_size, theta[net.kinds[kind].scaling + 1]
+    _forward_tangent(net, kind, theta, t, t0, parts, n, nodes, at, tangent)
+    _backward_tangent(net, kind, theta, parts, n, nodes, at, tangent, plain)
+    last = net.layers[kind, net.kinds[kind].layers - 1].node
+    outputs = plain * sum_outputs(net, kind, n, real, nodes, at)
+    for c in range(parts):
+        begin, lane = out0 + c * width, c * n
+        h, h0, h_dot, h_dot0 = x, x0, t, t0
+        for l in range(net.kinds[kind].layers):
+            layer = net.layers[kind, l]
+            above, here = at + layer.node * n, layer.node * wide
+            add_products(h_dot, h_dot0 + lane, tangent, b_dot + here + lane, wide, nodes, b + layer.node * n, h, h0, n,
+                         layer.n_in, layer.n_out, n, scale * slope, out, begin + layer.weight)
+            for j in range(layer.n_out):
+                out[begin + layer.bias + j] += scale * slope * _sum(tangent, b_dot + here + j * wide + lane, n)
+            h, h0, h_dot, h_dot0 = nodes, above, tangent, total_size + here
+        e_t = dot(nodes, b + last * n, tangent, last * wide + lane, n)
+        value[v0 + c] += scale * slope * e_t
+        out[begin + net.kinds[kind].scaling] += scale * plain * real
+        out[begin + net.kinds[kind].scaling + 1] += scale * (e_t + outputs)
 
 
 @inner
-def _forward_tangent(net, kind, theta, t, t0, n, nodes, at, tangent):
-    """Fill ż and ḣ; the sum of ė over the lanes."""
-    size, here = net.kinds[kind].nodes * n, np.int64(0)
+def _sum(a, a0, n):
+    """Sum of a stretch of lanes."""
+    s = splat(0.0)
+    for r in range(a0, a0 + n, LANES):
+        s = s + load(a, r)
+    return total(s)
+
+
+@inner
+def _forward_tangent(net, kind, theta, t, t0, parts, n, nodes, at, tangent):
+    """Fill ż and ḣ."""
+    wide, size = parts * n, net.kinds[kind].nodes * n
     source, s0 = t, t0
     for l in range(net.kinds[kind].layers):
         layer = net.layers[kind, l]
-        here = layer.node * n
-        mix(theta, layer.weight, layer.n_out, np.int64(1), layer.n_in, source, s0, n, tangent, here, n, layer.n_out, n, 0.0)
-        for r in range(here, here + layer.n_out * n, LANES):
-            store(tangent, size + r, load(nodes, at + size + r) * load(tangent, r))
-        source, s0 = tangent, size + here
-    return dot(nodes, at + 3 * size + here, tangent, here, n)
+        here = layer.node * wide
+        mix(theta, layer.weight, layer.n_out, np.int64(1), layer.n_in, source, s0, wide, tangent, here, wide, layer.n_out, wide, 0.0)
+        for j in range(layer.n_out):
+            s, z = at + size + (layer.node + j) * n, here + j * wide
+            for c in range(parts):
+                for r in range(0, n, LANES):
+                    store(tangent, parts * size + z + c * n + r, load(nodes, s + r) * load(tangent, z + c * n + r))
+        source, s0 = tangent, parts * size + here
 
 
 @inner
-def _backward_tangent(net, kind, theta, n, nodes, at, tangent, plain):
+def _backward_tangent(net, kind, theta, parts, n, nodes, at, tangent, plain):
     """Fill ḃ, with `plain` times b added to it."""
-    size, last = net.kinds[kind].nodes * n, net.kinds[kind].layers - 1
-    p, b, b_dot, more = at + 2 * size, at + 3 * size, 2 * size, splat(plain)
-    top = net.layers[kind, last].node * n
-    for r in range(top, top + n, LANES):
-        store(tangent, b_dot + r, load(nodes, p + r) * load(tangent, r) + more * load(nodes, b + r))
-    for l in range(last, 0, -1):
+    wide, size, last = parts * n, net.kinds[kind].nodes * n, net.kinds[kind].layers - 1
+    b_dot, more = 2 * parts * size, splat(plain)
+    for l in range(last, -1, -1):
         layer = net.layers[kind, l]
-        here = layer.node * n
-        below = here - layer.n_in * n
-        mix(theta, layer.weight, np.int64(1), layer.n_out, layer.n_out, tangent, b_dot + here, n, tangent, b_dot + below, n,
-            layer.n_in, n, 0.0)
-        for r in range(below, here, LANES):
-            s_b = load(nodes, at + size + r) * load(tangent, b_dot + r)
-            store(tangent, b_dot + r, s_b + load(nodes, p + r) * load(tangent, r))
+        here = layer.node * wide
+        if l < last:
+            upper = net.layers[kind, l + 1]
+            mix(theta, upper.weight, np.int64(1), upper.n_out, upper.n_out, tangent, b_dot + upper.node * wide, wide,
+                tangent, b_dot + here, wide, layer.n_out, wide, 0.0)
+        for j in range(layer.n_out):
+            s, z = at + size + (layer.node + j) * n, here + j * wide
+            for c in range(parts):
+                for r in range(0, n, LANES):
+                    k, m = s + r, z + c * n + r
+                    if l < last:
+                        value = load(nodes, k) * load(tangent, b_dot + m)
+                    else:
+                        value = more * load(nodes, k + 2 * size)
+                    store(tangent, b_dot + m, value + load(nodes, k + size) * load(tangent, m))

@@ -4,6 +4,8 @@ The residuals of a member are those of the images whose weight is not zero, in t
 energy (Ê - E)/N, then the three components of F̂ - F for each trained force, with predictions Ê and F̂. The loss is
 
     sum_k coefficient_k residual_k² + overfit * sum (weights of the first layers, biases left out)².
+
+Where `overfit` is not zero, those weights follow as further residuals.
 """
 
 from __future__ import annotations
@@ -15,7 +17,8 @@ import numpy as np
 from amp.nft.kernels.jit import inner, kernel
 from amp.nft.kernels.lanes import Lanes
 from amp.nft.kernels.layers import Net, add_gradient, backward, forward, input_slopes, sum_outputs
-from amp.nft.kernels.linalg import PAD, add_scaled, dot
+from amp.nft.kernels.linalg import PAD, add_scaled
+from amp.nft.kernels.simd import LANES, load, splat, total
 
 
 class Problem(NamedTuple):
@@ -26,7 +29,8 @@ class Problem(NamedTuple):
     forces: np.ndarray  # (forces, 3) eV/Å
     energy_coefficient: float
     force_coefficient: float
-    penalty: np.ndarray  # (parameters,) `overfit` for each penalised parameter, else 0
+    overfit: float
+    restore: np.ndarray  # (kinds, features, features): times the first weights, these are Amp's
 
 
 class Scratch(NamedTuple):
@@ -36,7 +40,7 @@ class Scratch(NamedTuple):
     inputs: np.ndarray  # as many numbers as there are fingerprints in an image
     near_nodes: np.ndarray  # of the listed lanes of a piece
     near_inputs: np.ndarray
-    tangent: np.ndarray  # of a segment or piece
+    tangent: np.ndarray  # ż, ḣ and ḃ of a segment or piece, in three directions
 
 
 def make_scratch(problem: Problem) -> Scratch:
@@ -48,18 +52,7 @@ def make_scratch(problem: Problem) -> Scratch:
         for field in ("nodes", "features")
     )
     near_nodes, near_inputs = (kinds[field].max() * most for field in ("nodes", "features"))
-    return Scratch(*(np.zeros(size) for size in (4 * nodes, inputs, 4 * near_nodes, near_inputs, 3 * near_nodes)))
-
-
-@kernel
-def count_residuals(problem, weights):
-    """Number of residuals of a member."""
-    count = 0
-    for i in range(len(weights)):
-        if weights[i] > 0:
-            image = problem.data.images[i]
-            count += image.has_energy + 3 * (image.last - image.force)
-    return count
+    return Scratch(*(np.zeros(size) for size in (4 * nodes, inputs, 4 * near_nodes, near_inputs, 9 * near_nodes)))
 
 
 @inner
@@ -98,6 +91,17 @@ def _fill_slopes(problem, theta, image, scratch):
 
 
 @inner
+def _dot3(g, g0, d, d0, features, n):
+    """Sum of g[k, r] d[k, c, r] for each of the three c."""
+    x = y = z = splat(0.0)
+    for k in range(features):
+        for r in range(0, n, LANES):
+            u, at = load(g, g0 + k * n + r), d0 + 3 * k * n + r
+            x, y, z = x + u * load(d, at), y + u * load(d, at + n), z + u * load(d, at + 2 * n)
+    return total(x), total(y), total(z)
+
+
+@inner
 def _fill_force_residuals(problem, theta, image, scratch, residual, k):
     """Fill the residuals of an image's forces from k on."""
     data, q = problem.data, image.piece
@@ -107,14 +111,14 @@ def _fill_force_residuals(problem, theta, image, scratch, residual, k):
         for s in range(image.segment, image.end):
             segment, piece = data.segments[s], data.pieces[q]
             kind = problem.net.kinds[segment.kind]
-            size, slope = kind.features * piece.lanes, theta[kind.scaling + 1]
-            g, at = scratch.inputs, g0
+            slope, g, at = theta[kind.scaling + 1], scratch.inputs, g0
             if piece.row >= 0:
                 _gather(data.row, piece.row, piece.lanes, g, g0, segment.lanes, kind.features, scratch.near_inputs)
                 g, at = scratch.near_inputs, np.int64(0)
-            fx -= slope * dot(g, at, data.d, piece.d, size)
-            fy -= slope * dot(g, at, data.d, piece.d + size, size)
-            fz -= slope * dot(g, at, data.d, piece.d + 2 * size, size)
+            x, y, z = _dot3(g, at, data.d, piece.d, kind.features, piece.lanes)
+            fx -= slope * x
+            fy -= slope * y
+            fz -= slope * z
             g0 += kind.features * segment.lanes
             q += 1
         residual[k] = fx - problem.forces[f, 0]
@@ -137,34 +141,48 @@ def _fill_image_residuals(problem, theta, image, scratch, residual, k):
 
 
 @inner
+def _fill_penalties(problem, theta, residual, k):
+    """Fill the residuals of the penalty, one for each weight of the first layers as Amp has it."""
+    for kind in range(len(problem.net.kinds)):
+        layer = problem.net.layers[kind, 0]
+        for g in range(layer.n_in):
+            for h in range(layer.n_out):
+                weight = 0.0
+                for i in range(layer.n_in):
+                    weight += problem.restore[kind, g, i] * theta[layer.weight + i * layer.n_out + h]
+                residual[k] = weight
+                k += 1
+
+
+@inner
 def fill_residuals(problem, theta, weights, scratch, residual):
     """Fill the residuals of a member."""
     k = np.int64(0)
     for i in range(len(weights)):
         if weights[i] > 0:
             k = _fill_image_residuals(problem, theta, problem.data.images[i], scratch, residual, k)
+    if problem.overfit > 0.0:
+        _fill_penalties(problem, theta, residual, k)
 
 
 @inner
-def _add_image_gradient(problem, theta, image, scratch, plain, out, out0):
-    """Add d(E_t + plain * E)/d(parameters) of an image, t being what scratch.inputs holds."""
+def _add_image_gradient(problem, theta, image, scratch, plain, value, v0, out, out0):
+    """Add d(E_t + plain * E)/d(parameters) of an image to `out` and E_t to value[v0], t being what scratch.inputs holds."""
     net, at, t0 = problem.net, np.int64(0), np.int64(0)
     for s in range(image.segment, image.end):
         segment = problem.data.segments[s]
         kind, n = net.kinds[segment.kind], segment.lanes
-        add_gradient(net, segment.kind, theta, problem.data.x, segment.x, scratch.inputs, t0, n, segment.real, scratch.nodes, at,
-                     scratch.tangent, plain, 1.0, out, out0)
+        add_gradient(net, segment.kind, theta, problem.data.x, segment.x, scratch.inputs, t0, np.int64(1), n, segment.real,
+                     scratch.nodes, at, scratch.tangent, plain, 1.0, value, v0, out, out0, np.int64(0))
         at += 4 * kind.nodes * n
         t0 += kind.features * n
 
 
 @inner
-def _fill_force_jacobian(problem, theta, image, f, scratch, residual, jacobian, k, width):
-    """Fill three residuals and add to three rows of the Jacobian, those of one force."""
+def _fill_force_jacobian(problem, theta, image, f, scratch, residual, k, jacobian, width):
+    """Add to three residuals and to three rows of the Jacobian, those of one force."""
     net, data, at = problem.net, problem.data, np.int64(0)
     q = image.piece + (f - image.force) * (image.end - image.segment)
-    for c in range(3):
-        residual[k + c] = -problem.forces[f, c]
     for s in range(image.segment, image.end):
         segment, piece = data.segments[s], data.pieces[q]
         kind, n, n_near = net.kinds[segment.kind], segment.lanes, piece.lanes
@@ -173,12 +191,28 @@ def _fill_force_jacobian(problem, theta, image, f, scratch, residual, jacobian, 
             _gather(data.row, piece.row, n_near, x, x0, n, kind.features, scratch.near_inputs)
             _gather(data.row, piece.row, n_near, nodes, at, n, 4 * kind.nodes, scratch.near_nodes)
             nodes, nodes0, x, x0 = scratch.near_nodes, np.int64(0), scratch.near_inputs, np.int64(0)
-        for c in range(3):
-            residual[k + c] -= add_gradient(
-                net, segment.kind, theta, x, x0, data.d, piece.d + c * kind.features * n_near, n_near, np.int64(0),
-                nodes, nodes0, scratch.tangent, 0.0, -1.0, jacobian, (k + c) * width)
+        add_gradient(net, segment.kind, theta, x, x0, data.d, piece.d, np.int64(3), n_near, np.int64(0), nodes, nodes0,
+                     scratch.tangent, 0.0, -1.0, residual, k, jacobian, k * width, width)
         at += 4 * kind.nodes * n
         q += 1
+
+
+@inner
+def _fill_image_jacobian(problem, theta, image, scratch, residual, k, jacobian, width):
+    """Fill an image's residuals from k on, and their rows of the Jacobian; where the next image's begin."""
+    _clear(jacobian, k * width, (image.has_energy + 3 * (image.last - image.force)) * width)
+    energy = _run_image(problem, theta, image, scratch)
+    if image.has_energy:
+        _clear(scratch.inputs, np.int64(0), len(scratch.inputs))
+        _add_image_gradient(problem, theta, image, scratch, 1.0 / image.n_atoms, residual, k, jacobian, k * width)
+        residual[k] = (energy - image.energy) / image.n_atoms
+        k += 1
+    for f in range(image.force, image.last):
+        for c in range(3):
+            residual[k + c] = -problem.forces[f, c]
+        _fill_force_jacobian(problem, theta, image, f, scratch, residual, k, jacobian, width)
+        k += 3
+    return k
 
 
 @inner
@@ -187,18 +221,17 @@ def fill_jacobian(problem, theta, weights, scratch, residual, jacobian, width):
     k = np.int64(0)
     for i in range(len(weights)):
         if weights[i] > 0:
-            image = problem.data.images[i]
-            energy = _run_image(problem, theta, image, scratch)
-            if image.has_energy:
-                residual[k] = (energy - image.energy) / image.n_atoms
-                _clear(jacobian, k * width, width)
-                _clear(scratch.inputs, np.int64(0), len(scratch.inputs))
-                _add_image_gradient(problem, theta, image, scratch, 1.0 / image.n_atoms, jacobian, k * width)
-                k += 1
-            for f in range(image.force, image.last):
-                _clear(jacobian, k * width, 3 * width)
-                _fill_force_jacobian(problem, theta, image, f, scratch, residual, jacobian, k, width)
-                k += 3
+            k = _fill_image_jacobian(problem, theta, problem.data.images[i], scratch, residual, k, jacobian, width)
+    if problem.overfit > 0.0:
+        _fill_penalties(problem, theta, residual, k)
+        for kind in range(len(problem.net.kinds)):
+            layer = problem.net.layers[kind, 0]
+            for g in range(layer.n_in):
+                for h in range(layer.n_out):
+                    _clear(jacobian, k * width, width)
+                    for i in range(layer.n_in):
+                        jacobian[k * width + layer.weight + i * layer.n_out + h] = problem.restore[kind, g, i]
+                    k += 1
 
 
 @inner
@@ -215,25 +248,18 @@ def _fill_direction(problem, image, scratch, factor, k0):
     _clear(scratch.inputs, np.int64(0), len(scratch.inputs))
     for s in range(image.segment, image.end):
         segment = data.segments[s]
-        features = problem.net.kinds[segment.kind].features
+        features, n = problem.net.kinds[segment.kind].features, segment.lanes
         for f in range(image.last - image.force):
             piece = data.pieces[image.piece + f * per_force + s - image.segment]
-            size = features * piece.lanes
-            for c in range(3):
-                weight, d = -factor[k0 + 3 * f + c], piece.d + c * size
-                if piece.row < 0:
-                    add_scaled(weight, data.d, d, scratch.inputs, t0, size)
-                else:
-                    _scatter(weight, data.d, d, data.row, piece.row, piece.lanes, features, scratch.inputs, t0, segment.lanes)
-        t0 += features * segment.lanes
-
-
-@inner
-def _scatter(factor, source, at, rows, row0, n_near, count, out, out0, n):
-    """Add `count` scaled stretches to the listed lanes of others."""
-    for g in range(count):
-        for r in range(n_near):
-            out[out0 + g * n + rows[row0 + r]] += factor * source[at + g * n_near + r]
+            for g in range(features):
+                for c in range(3):
+                    weight, d = -factor[k0 + 3 * f + c], piece.d + (3 * g + c) * piece.lanes
+                    if piece.row < 0:
+                        add_scaled(weight, data.d, d, scratch.inputs, t0 + g * n, n)
+                    else:
+                        for r in range(piece.lanes):
+                            scratch.inputs[t0 + g * n + data.row[piece.row + r]] += weight * data.d[d + r]
+        t0 += features * n
 
 
 @kernel
@@ -260,4 +286,4 @@ def add_losses(problem, theta_mp, weights_mi, scratch, work, loss_m, gradient_mp
                     work[c] *= 2.0 * factor
                 if with_gradient:
                     _fill_direction(problem, image, scratch, work, image.has_energy)
-                    _add_image_gradient(problem, theta, image, scratch, plain, gradient, m * theta_mp.shape[1])
+                    _add_image_gradient(problem, theta, image, scratch, plain, work, np.int64(0), gradient, m * theta_mp.shape[1])

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from amp.nft.kernels.jit import available_cpus, run_threads
-from amp.nft.kernels.lanes import scaling_of
+from amp.nft.kernels.lanes import pack_lanes
 from amp.nft.kernels.layers import ACTIVATIONS, KIND, LAYER, Net
 from amp.nft.kernels.loss import Problem, add_losses, make_scratch
+
+NO_SCALING_BELOW = 1e-8  # Amp leaves an input alone whose range is not wider than this
+WHITEN_FROM = 1e-6  # inputs are whitened down to this part of their mean variance; what is smaller stays small
 
 
 @dataclass(frozen=True)
@@ -59,13 +63,6 @@ class Layout:
         """View of intercept and slope of each element, shape (..., elements, 2)."""
         return theta[..., self._n_weights :].reshape(*theta.shape[:-1], len(self.elements), 2)
 
-    def penalized(self) -> np.ndarray:
-        """Which parameters Amp's `overfit` penalises: the weights of the first layers, biases left out."""
-        mask = np.zeros(self.n_parameters, dtype=bool)
-        for layers in self.layers(mask):
-            layers[0][:-1] = True
-        return mask
-
     def net(self) -> Net:
         """The same as the kernels want it."""
         kinds = np.zeros(len(self.sizes), KIND)
@@ -89,6 +86,62 @@ def draw_weights(layout: Layout, rng: np.random.Generator) -> np.ndarray:
     return theta
 
 
+Inputs = list[tuple[np.ndarray, np.ndarray]]  # per element the matrix and the shift that make inputs of fingerprints
+
+
+def scaled_inputs(fpranges: Iterable[np.ndarray]) -> Inputs:
+    """Amp's inputs: each fingerprint scaled from its range, shape (features, 2), to [-1, 1]; left alone where that is a point."""
+    inputs = []
+    for low, high in (np.asarray(fprange, dtype=float).T for fprange in fpranges):
+        scaled = high - low > NO_SCALING_BELOW
+        width = np.where(scaled, high - low, 1.0)
+        inputs.append((np.diag(np.where(scaled, 2.0 / width, 1.0)), np.where(scaled, -1.0 - 2.0 * low / width, 0.0)))
+    return inputs
+
+
+def whitened_inputs(rows: Sequence[Any], inputs: Inputs) -> Inputs:
+    """Inputs of zero mean and nearly no correlation over the rows of all images.
+
+    Fingerprints are nearly linearly dependent. Steps that are bounded in the weights of whitened inputs are bounded
+    in what they do to the hidden nodes, and a fit takes a fifth of the steps.
+    """
+    x, kind = np.concatenate([r.x for r in rows]), np.concatenate([r.kind for r in rows])
+    result = []
+    for k, (matrix, shift) in enumerate(inputs):
+        values = x[kind == k, : len(shift)] @ matrix.T + shift
+        if len(values) == 0:
+            result.append((matrix, shift))
+            continue
+        mean = values.mean(axis=0)
+        variances, axes = np.linalg.eigh((values - mean).T @ (values - mean) / len(values))
+        root = np.sqrt(np.maximum(variances, 0.0) + WHITEN_FROM * max(variances.mean(), NO_SCALING_BELOW))
+        whiten = (axes / root) @ axes.T
+        result.append((whiten @ matrix, whiten @ (shift - mean)))
+    return result
+
+
+def change_inputs(theta: np.ndarray, layout: Layout, old: Inputs, new: Inputs) -> np.ndarray:
+    """Parameters of the same functions of the fingerprints for other inputs.
+
+    Parameters
+    ----------
+    theta : ndarray, shape (..., parameters)
+    layout : Layout
+    old, new : list of (ndarray, ndarray)
+        Per element the matrix and the shift that make inputs of fingerprints.
+
+    Returns
+    -------
+    ndarray, shape (..., parameters)
+    """
+    theta = np.array(theta, dtype=float)
+    for (first, *_), (matrix, shift), (new_matrix, new_shift) in zip(layout.layers(theta), old, new, strict=True):
+        weights = np.linalg.solve(new_matrix.T, matrix.T @ first[..., :-1, :])
+        first[..., -1, :] += shift @ first[..., :-1, :] - new_shift @ weights
+        first[..., :-1, :] = weights
+    return theta
+
+
 def refresh_range(
     theta: np.ndarray, layout: Layout, old: dict[str, np.ndarray], new: dict[str, np.ndarray]
 ) -> np.ndarray:
@@ -105,13 +158,56 @@ def refresh_range(
     -------
     ndarray, shape (..., parameters)
     """
-    theta = np.array(theta, dtype=float)
-    for element, (first, *_) in zip(layout.elements, layout.layers(theta), strict=True):
-        (factor, shift), (new_factor, new_shift) = (scaling_of(np.asarray(r[element], dtype=float)) for r in (old, new))
-        weights = first[..., :-1, :]
-        first[..., -1, :] += np.einsum("g,...gh->...h", shift - factor / new_factor * new_shift, weights)
-        weights *= (factor / new_factor)[:, None]
-    return theta
+    return change_inputs(theta, layout, *(scaled_inputs(ranges[e] for e in layout.elements) for ranges in (old, new)))
+
+
+def make_problem(
+    layout: Layout,
+    rows: Sequence[Any],
+    energies: np.ndarray,
+    forces: Sequence[np.ndarray],
+    n_atoms: np.ndarray,
+    fprange: dict[str, np.ndarray],
+    inputs: Inputs | None = None,
+    energy_coefficient: float = 1.0,
+    force_coefficient: float | None = 0.04,
+    overfit: float = 0.0,
+) -> Problem:
+    """What is to be learned, as the kernels want it.
+
+    Parameters
+    ----------
+    layout : Layout
+    rows : sequence of Rows
+        One per image.
+    energies : ndarray, shape (images,)
+        In eV; nan where there is none to learn.
+    forces : sequence of ndarray, shape (forces, 3)
+        Of each image, in eV/Å.
+    n_atoms : ndarray, shape (images,)
+        Atoms of each whole image, by which its energy is divided.
+    fprange : dict of str to ndarray, shape (features, 2)
+        Ranges of the fingerprints for Amp's scaling of its networks' inputs.
+    inputs : list of (ndarray, ndarray), optional
+        Inputs to use in place of Amp's; see :func:`change_inputs`.
+    energy_coefficient, force_coefficient, overfit : float
+        As in Amp's loss; no forces are trained if the second is None.
+    """
+    scaled = scaled_inputs(fprange[element] for element in layout.elements)
+    inputs = scaled if inputs is None else inputs
+    width = max(len(shift) for _, shift in inputs)
+    restore = np.zeros((len(inputs), width, width))
+    for k, ((matrix, shift), (amps, _)) in enumerate(zip(inputs, scaled, strict=True)):
+        restore[k, : len(shift), : len(shift)] = np.linalg.solve(amps.T, matrix.T)
+    return Problem(
+        net=layout.net(),
+        data=pack_lanes(rows, np.asarray(energies, dtype=float), n_atoms, inputs, force_coefficient is not None),
+        forces=np.concatenate([np.asarray(f, dtype=float).reshape(-1, 3) for f in forces]),
+        energy_coefficient=float(energy_coefficient),
+        force_coefficient=float(force_coefficient or 0.0),
+        overfit=float(overfit),
+        restore=restore,
+    )
 
 
 def losses(
@@ -138,7 +234,7 @@ def losses(
     """
     theta_mp = np.ascontiguousarray(theta_mp, dtype=float)
     weights_mi = np.ascontiguousarray(weights_mi, dtype=np.int64)
-    loss_m, gradient_mp = theta_mp**2 @ problem.penalty, 2.0 * problem.penalty * theta_mp
+    loss_m, gradient_mp = _penalties(problem, theta_mp)
     room = 1 + 3 * int((problem.data.images["last"] - problem.data.images["force"]).max())
 
     def work(members: np.ndarray) -> None:
@@ -149,4 +245,16 @@ def losses(
 
     threads = min(available_cpus() if threads is None else threads, len(theta_mp))
     run_threads(work, np.array_split(np.arange(len(theta_mp)), threads), threads)
+    return loss_m, gradient_mp
+
+
+def _penalties(problem: Problem, theta_mp: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The part of `overfit` in the losses and gradients."""
+    loss_m, gradient_mp = np.zeros(len(theta_mp)), np.zeros_like(theta_mp)
+    for layer, restore in zip(problem.net.layers[:, 0], problem.restore, strict=True):
+        n_in, n_out = layer["n_in"], layer["n_out"]
+        stretch, matrix = slice(layer["weight"], layer["bias"]), restore[:n_in, :n_in]
+        weights = matrix @ theta_mp[:, stretch].reshape(-1, n_in, n_out)
+        loss_m += problem.overfit * (weights**2).sum(axis=(1, 2))
+        gradient_mp[:, stretch] = 2.0 * problem.overfit * (matrix.T @ weights).reshape(len(theta_mp), -1)
     return loss_m, gradient_mp

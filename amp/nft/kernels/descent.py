@@ -1,0 +1,156 @@
+"""One member's way down to its convergence criteria."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from amp.nft.kernels.lm import evaluate, linearize, make_work, propose
+from amp.nft.kernels.loss import Problem, make_scratch
+
+FIRST_LAMBDA, LARGEST_LAMBDA = 1e-4, 1e10
+EMPHASIS = 3.0  # how much more a residual counts that is at the limit, while only limits on the largest are exceeded
+
+
+@dataclass(frozen=True)
+class Rules:
+    """When a fit ends.
+
+    Attributes
+    ----------
+    criteria : ndarray, shape (4,)
+        Bounds on the rms and the largest residual of the energies (eV/atom), then of the forces (eV/Å); inf where not asked.
+    max_steps : int
+    window, patience : int
+        A fit has stalled if, at the pace of its last `window` steps, the criteria are more than `patience` steps away.
+    """
+
+    criteria: np.ndarray
+    max_steps: int = 100_000
+    window: int = 40
+    patience: int = 400
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Where a fit ended.
+
+    Attributes
+    ----------
+    theta : ndarray, shape (parameters,)
+    outcome : str
+        'converged', 'exhausted' (`max_steps` done) or 'stalled'.
+    steps : int
+        Steps tried.
+    loss : float
+        Amp's.
+    measures : ndarray, shape (4,)
+        As the criteria.
+    distance : float
+        How far the measures are from the criteria: the sum of the logarithms of their ratios where these exceed 1.
+    """
+
+    theta: np.ndarray
+    outcome: str
+    steps: int
+    loss: float
+    measures: np.ndarray
+    distance: float
+
+
+class _Residuals:
+    """What each residual of a member is and how much it counts."""
+
+    def __init__(self, problem: Problem, weights: np.ndarray) -> None:
+        images = problem.data.images[weights > 0]
+        n_forces, has_energy = 3 * (images["last"] - images["force"]), images["has_energy"]
+        weight = np.repeat(weights[weights > 0], has_energy + n_forces)
+        first = np.concatenate([[0], np.cumsum(has_energy + n_forces)[:-1]])
+        self.is_energy = np.zeros(len(weight), dtype=bool)
+        self.is_energy[first[has_energy > 0]] = True
+        self.share = weight / np.where(self.is_energy, 1, np.repeat(n_forces, has_energy + n_forces))
+        self.count = np.array([max(has_energy.sum(), 1), max((n_forces > 0).sum(), 1)])
+        coefficient = np.where(self.is_energy, problem.energy_coefficient, problem.force_coefficient)
+        kinds, layers = problem.net.kinds, problem.net.layers
+        n_penalties = (kinds["features"] * layers["n_out"][:, 0]).sum() if problem.overfit > 0.0 else 0
+        self.root = np.sqrt(np.concatenate([self.share * coefficient, np.full(n_penalties, problem.overfit)]))
+
+    def measures(self, residual: np.ndarray) -> np.ndarray:
+        """Root mean square, as Amp has it but that energies are averaged over the images that carry one, and largest."""
+        size = np.abs(residual[: len(self.share)])
+        result = []
+        for chosen, count in zip((self.is_energy, ~self.is_energy), self.count, strict=True):
+            result += [np.sqrt(self.share[chosen] @ size[chosen] ** 2 / count), size[chosen].max(initial=0.0)]
+        return np.array(result)
+
+    def emphasized(self, residual: np.ndarray, measures: np.ndarray, criteria: np.ndarray) -> np.ndarray:
+        """The roots; with large residuals counting more if nothing but a largest residual exceeds its criterion."""
+        exceeded = measures > criteria
+        if exceeded[[0, 2]].any() or not exceeded.any():
+            return self.root
+        limit = np.where(self.is_energy, criteria[1], criteria[3])
+        root = self.root.copy()
+        root[: len(limit)] *= np.sqrt(1.0 + EMPHASIS * (residual[: len(limit)] / limit) ** 2)
+        return root
+
+
+def distance(measures: np.ndarray, criteria: np.ndarray, objective: float = 1.0) -> float:
+    """See :class:`Fit`; with no criteria the logarithm of what is minimised."""
+    if not np.isfinite(criteria).any():
+        return float(np.log(objective + 1e-300))
+    return float(np.log(np.maximum(measures / criteria, 1.0)).sum())
+
+
+def descend(problem: Problem, theta: np.ndarray, weights: np.ndarray, rules: Rules) -> Fit:
+    """Fit one member.
+
+    Parameters
+    ----------
+    problem : Problem
+    theta : ndarray, shape (parameters,)
+        The start.
+    weights : ndarray of int, shape (images,)
+        How often each image counts.
+    rules : Rules
+
+    Returns
+    -------
+    Fit
+    """
+    theta, weights = np.array(theta, dtype=float), np.ascontiguousarray(weights, dtype=np.int64)
+    residuals, scratch = _Residuals(problem, weights), make_scratch(problem)
+    n, work = len(residuals.root), make_work(len(residuals.root), len(theta))
+    evaluate(problem, theta, weights, scratch, work.trial)
+    damping, growth, accepted, best = FIRST_LAMBDA, 2.0, True, []  # best: the smallest distance so far, after each step
+    while True:
+        if accepted:
+            current = work.trial[:n].copy()
+            measures = residuals.measures(current)
+            work.root[:] = residuals.emphasized(current, measures, rules.criteria)
+            objective = float(((work.root * current) ** 2).sum())
+        best.append(min([distance(measures, rules.criteria, objective), *best[-1:]]))
+        if outcome := _outcome(measures, best, damping, rules):
+            loss = float(((residuals.root * current) ** 2).sum())
+            return Fit(theta, outcome, len(best) - 1, loss, measures, best[-1])
+        if accepted:
+            largest = linearize(problem, theta, weights, scratch, work)
+        promised = propose(problem, theta, weights, scratch, work, damping * largest)
+        gain = objective - float(((work.root * work.trial[:n]) ** 2).sum())
+        accepted = promised >= 0.0 and gain > 0.0
+        if accepted:
+            theta[:] = work.point[: len(theta)]
+            damping, growth = damping * max(0.2, 1.0 - (2.0 * gain / promised - 1.0) ** 3), 2.0
+        else:
+            damping, growth = damping * growth, 2.0 * growth
+
+
+def _outcome(measures: np.ndarray, best: list[float], damping: float, rules: Rules) -> str:
+    """How the fit ends here, or an empty string."""
+    if np.isfinite(rules.criteria).any() and np.all(measures <= rules.criteria):
+        return "converged"
+    if len(best) > rules.max_steps:
+        return "exhausted"
+    fallen = best[-1 - rules.window] - best[-1] if len(best) > rules.window else np.inf
+    slow = fallen * rules.patience < rules.window * abs(best[-1])
+    return "stalled" if slow or damping > LARGEST_LAMBDA else ""
