@@ -9,7 +9,7 @@ import numpy as np
 from amp.nft.kernels import simd
 from amp.nft.kernels.environment import RECORD, compute
 from amp.nft.kernels.jit import inner, kernel
-from amp.nft.kernels.simd import LANES, get, load, put, splat, store
+from amp.nft.kernels.simd import LANES, get, load, splat, store
 
 _ACTIVATIONS = ("linear", "tanh", "sigmoid")
 MEMBERS = 3 * LANES  # members that forces are worked out for at a time
@@ -76,8 +76,8 @@ class Scratch(NamedTuple):
     output: np.ndarray  # (layers + 1, nodes, members) of each layer; the first is the input
     slope: np.ndarray  # (layers + 1, nodes, members) derivative of the activation; later of the energy in the excitation
     gradient: np.ndarray  # (slots, members) dE/dG
-    total: np.ndarray  # (xyz, slots) dG/dx of the centre itself
-    strain: np.ndarray  # (xyz, xyz, slots) dG/d(strain)
+    total: np.ndarray  # (vectors, 4, LANES) dG/dx of the centre itself, laid out as `Workspace.grad`
+    strain: np.ndarray  # (xyz, vectors, 4, LANES) dG/d(strain), likewise
     line: np.ndarray  # (atoms,) where in `force` an atom is, or -1
     touched: np.ndarray  # (atoms touched,)
     force: np.ndarray  # (atoms touched, xyz, members)
@@ -92,7 +92,7 @@ def make_scratch(networks: Networks, n_atoms: int, most_touched: int) -> Scratch
     most_touched = min(most_touched, n_atoms)
     return Scratch(
         np.zeros((depth + 1, nodes, lanes)), np.zeros((depth + 1, nodes, lanes)), np.zeros((n_slots, lanes)),
-        np.zeros((3, n_slots)), np.zeros((3, 3, n_slots)), np.full(n_atoms, -1, dtype=np.int64),
+        np.zeros((n_slots // LANES, 4, LANES)), np.zeros((3, n_slots // LANES, 4, LANES)), np.full(n_atoms, -1, dtype=np.int64),
         np.zeros(most_touched, dtype=np.int64), np.zeros((most_touched, 3, lanes)),
         np.zeros((3, 3, lanes)), np.zeros(2, dtype=np.int64),
     )
@@ -111,20 +111,19 @@ def evaluate_block(first, last, start, index, vector, kind, stress, tables, netw
                   scratch.output, scratch.slope, scratch.gradient, energies, i)
         n_radial, others = tables.kinds[kind[i], 4], tables.kinds[kind[i], 5]
         _add_up(n, n_radial, others, stress, ws.record, ws.radial, ws.grad, scratch.total, scratch.strain)
-        width = ws.grad.shape[2]
+        size = ws.grad.shape[1] * 4 * LANES
         for j in range(n):
             line = _line_of(ws.atom[j], scratch.line, scratch.touched, scratch.force, scratch.count)
             for member in range(0, networks.lanes, MEMBERS):
                 _pull(member, networks.lanes, line, j, j * ws.radial.shape[1], n_radial, ws.record, ws.radial,
-                      (4 * j + 1) * width, width, others, ws.grad, scratch.gradient, scratch.force)
+                      j * size, others, ws.grad, scratch.gradient, scratch.force)
         line = _line_of(i, scratch.line, scratch.touched, scratch.force, scratch.count)
-        width = scratch.total.shape[1]
         for member in range(0, networks.lanes, MEMBERS):
             _pull(member, networks.lanes, line, 0, 0, 0, ws.record, ws.radial,
-                  0, width, n_radial + others, scratch.total, scratch.gradient, scratch.force)
+                  0, n_radial + others, scratch.total, scratch.gradient, scratch.force)
             for axis in range(3 if stress else 0):
                 _pull(member, networks.lanes, axis, 0, 0, 0, ws.record, ws.radial,
-                      3 * axis * width, width, n_radial + others, scratch.strain, scratch.gradient, scratch.virial)
+                      axis * scratch.total.size, n_radial + others, scratch.strain, scratch.gradient, scratch.virial)
 
 
 @inner
@@ -215,11 +214,12 @@ def _backward(kind, lanes, layers, weights, scale, output, slope, gradient, ener
 @inner
 def _add_up(n, n_radial, others, stress, record, radial, grad, total, strain):
     """Gradients of the fingerprints in the centre's own position and, if wanted, in the strain."""
-    width, columns = grad.shape[2], total.shape[1]
+    size, block = grad.shape[1] * 4 * LANES, total.size
     for slot in range(0, n_radial + others, LANES):
         x, y, z = splat(0.0), splat(0.0), splat(0.0)
-        for at in range(slot, slot + 9 * columns, columns):
-            store(strain, at, x)
+        for at in range(4 * slot, 4 * slot + 3 * block, block):
+            for row in range(LANES, 4 * LANES, LANES):
+                store(strain, at + row, x)
         for j in range(n):
             way_x, way_y, way_z = (splat(get(record, j * RECORD)), splat(get(record, j * RECORD + 1)),
                                    splat(get(record, j * RECORD + 2)))
@@ -227,32 +227,32 @@ def _add_up(n, n_radial, others, stress, record, radial, grad, total, strain):
                 bend = load(radial, j * radial.shape[1] + slot)
                 gx, gy, gz = bend * way_x, bend * way_y, bend * way_z
             else:
-                at = (4 * j + 1) * width + slot - n_radial
-                gx, gy, gz = load(grad, at), load(grad, at + width), load(grad, at + 2 * width)
+                at = j * size + 4 * (slot - n_radial)
+                gx, gy, gz = load(grad, at + LANES), load(grad, at + 2 * LANES), load(grad, at + 3 * LANES)
             x, y, z = x - gx, y - gy, z - gz
             if stress:
-                _add_outer(slot, columns, way_x, gx, gy, gz, strain)
-                _add_outer(slot + 3 * columns, columns, way_y, gx, gy, gz, strain)
-                _add_outer(slot + 6 * columns, columns, way_z, gx, gy, gz, strain)
-        store(total, slot, x)
-        store(total, slot + columns, y)
-        store(total, slot + 2 * columns, z)
+                _add_row(4 * slot, way_x, gx, gy, gz, strain)
+                _add_row(4 * slot + block, way_y, gx, gy, gz, strain)
+                _add_row(4 * slot + 2 * block, way_z, gx, gy, gz, strain)
+        store(total, 4 * slot + LANES, x)
+        store(total, 4 * slot + 2 * LANES, y)
+        store(total, 4 * slot + 3 * LANES, z)
 
 
 @inner
-def _add_outer(at, columns, way, gx, gy, gz, strain):
+def _add_row(at, way, gx, gy, gz, strain):
     """Add one row of position times gradient."""
-    store(strain, at, load(strain, at) + way * gx)
-    store(strain, at + columns, load(strain, at + columns) + way * gy)
-    store(strain, at + 2 * columns, load(strain, at + 2 * columns) + way * gz)
+    store(strain, at + LANES, load(strain, at + LANES) + way * gx)
+    store(strain, at + 2 * LANES, load(strain, at + 2 * LANES) + way * gy)
+    store(strain, at + 3 * LANES, load(strain, at + 3 * LANES) + way * gz)
 
 
 @inner
-def _pull(member, lanes, line, j, at_radial, n_radial, record, radial, at, width, others, grad, gradient, force):
+def _pull(member, lanes, line, j, at_radial, n_radial, record, radial, at, others, grad, gradient, force):
     """
     Add -dE/dx of three vectors of members to a line of forces.
 
-    The gradients of the first `n_radial` fingerprints point to the j-th neighbour; those of the `others` are three rows at `at`.
+    The gradients of the first `n_radial` fingerprints point to the j-th neighbour; those of the `others` begin at `at`.
     """
     to, axis = 3 * line * lanes + member, lanes
     ax, bx, cx = load(force, to), load(force, to + LANES), load(force, to + 2 * LANES)
@@ -270,8 +270,9 @@ def _pull(member, lanes, line, j, at_radial, n_radial, record, radial, at, width
         cx, cy, cz = cx - c * x, cy - c * y, cz - c * z
     for slot in range(others):
         of = (n_radial + slot) * lanes + member
-        x, y, z = (splat(get(grad, at + slot)), splat(get(grad, at + width + slot)),
-                   splat(get(grad, at + 2 * width + slot)))
+        row = at + 4 * slot - 3 * (slot % LANES)
+        x, y, z = (splat(get(grad, row + LANES)), splat(get(grad, row + 2 * LANES)),
+                   splat(get(grad, row + 3 * LANES)))
         a, b, c = load(gradient, of), load(gradient, of + LANES), load(gradient, of + 2 * LANES)
         ax, ay, az = ax - a * x, ay - a * y, az - a * z
         bx, by, bz = bx - b * x, by - b * y, bz - b * z

@@ -11,6 +11,7 @@ from ase.data import atomic_numbers, chemical_symbols
 from amp.nft.kernels.environment import compute, make_workspace
 from amp.nft.kernels.jit import inner, kernel
 from amp.nft.kernels.neighbors import Neighbors, find_neighbors
+from amp.nft.kernels.simd import LANES
 from amp.nft.kernels.tables import build_tables
 
 
@@ -193,4 +194,4 @@ def _add_gradient(kind, j, sign, kinds, slot_feature, record, radial, grad, dx, 
         for slot in range(n_radial, n_radial + kinds[kind, 5]):
             feature = slot_feature[kind, slot]
             if feature >= 0:
-                dx[entry, axis, feature] += sign * grad[j, axis + 1, slot - n_radial]
+                dx[entry, axis, feature] += sign * grad[j, (slot - n_radial) // LANES, axis + 1, slot % LANES]

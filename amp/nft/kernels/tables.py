@@ -167,7 +167,7 @@ class _Plan:
         for bit in range(BITS):
             taken = np.array([digits >> bit & 1, 1 - (digits >> bit & 1)], dtype=float)
             numbers += list(taken * 2.0 ** (1.0 - zeta) if bit == 0 else taken)
-        self.vectors.append([slot, max(1, int(digits.max()).bit_length()) if whole else -1])
+        self.vectors.append([slot, max(2, int(digits.max()).bit_length()) if whole else -1])
         self.vector_numbers.append([_padded(v) for v in numbers])
 
     def arrays(self) -> tuple[np.ndarray, ...]:
