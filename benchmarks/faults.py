@@ -2,6 +2,8 @@
 
 Each fault strikes again and again until the run is through. Then every file that a user may read must equal, byte for
 byte, those of a run that nothing happened to; and no label or training that was finished may have been made twice.
+
+Every run is a process of its own, forked from this one: all has been imported then, so that faults strike the run itself.
 """
 
 from __future__ import annotations
@@ -12,13 +14,13 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from multiprocessing import get_context
+from multiprocessing.process import BaseProcess
 from functools import partial
 from pathlib import Path
 
@@ -26,6 +28,8 @@ from ase import Atoms
 from ase.calculators.emt import EMT
 from ase.cluster import Octahedron
 from data import bulk_images
+
+from amp.nft.activelearner import NFT
 
 RESULTS = Path(__file__).with_name("results") / "faults.json"
 JOURNAL = Path("al-training", "saved-info", "journal.jsonl")
@@ -65,8 +69,6 @@ def parent(directory: str) -> Witness:
 
 def drive(workers: int) -> None:
     """The user's script: a target of 38 atoms, five labels in each of two iterations."""
-    from amp.nft.activelearner import NFT
-
     octahedron = Octahedron("Pt", 4, cutoff=1, latticeconstant=3.99)
     target = Atoms(octahedron.symbols, octahedron.positions)
     target.rattle(0.1, seed=42)
@@ -102,16 +104,21 @@ class Trial:
         self.directory, self.workers, self.starts = directory, workers, 0
         self.finished: list[set[int]] = []  # labels that were safe before each start
 
-    def start(self) -> subprocess.Popen:
+    def start(self) -> BaseProcess:
         """Run the script (again)."""
         self.finished.append(self.labels())
+        driver = get_context("fork").Process(target=self._script, args=(self.starts,))
         self.starts += 1
-        command = [sys.executable, __file__, "--drive", "--workers", str(self.workers)]
-        environment = os.environ | {NUMBER: str(self.starts - 1), "PYTHONHASHSEED": str(self.starts)}
-        with open(self.directory / "errors.txt", "ab") as errors:
-            return subprocess.Popen(
-                command, cwd=self.directory, env=environment, stdout=errors, stderr=errors
-            )
+        driver.start()
+        return driver
+
+    def _script(self, number: int) -> None:
+        os.chdir(self.directory)
+        os.environ[NUMBER] = str(number)
+        errors = os.open("errors.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(errors, 1)
+        os.dup2(errors, 2)
+        drive(self.workers)
 
     def events(self) -> list[dict]:
         """The journal, but for a torn last line."""
@@ -144,47 +151,41 @@ class Trial:
         return len(trained) - len(set(trained))
 
 
-Strike = Callable[[Trial, subprocess.Popen, random.Random, float], None]
+Strike = Callable[[Trial, BaseProcess, random.Random, float], None]
 
 
-def kill_at_random(trial: Trial, driver: subprocess.Popen, rng: random.Random, length: float) -> None:
+def kill_at_random(trial: Trial, driver: BaseProcess, rng: random.Random, length: float) -> None:
     """kill -9 of the driver at a random time"""
-    _wait(driver, rng.uniform(0.3, 1.0) * length)
+    driver.join(rng.uniform(0.0, 1.0) * length)
     driver.kill()
 
 
-def kill_after_event(trial: Trial, driver: subprocess.Popen, rng: random.Random, length: float) -> None:
+def kill_after_event(trial: Trial, driver: BaseProcess, rng: random.Random, length: float) -> None:
     """kill -9 of the driver right after its next event in the journal"""
-    before = len(trial.events())
-    own = before + 1 if before else 1  # the note of its own start does not count
-    while driver.poll() is None and len(trial.events()) <= own:
+    before = trial.events()
+    through = any(event["event"] == "stopped" for event in before)
+    own = len(before) + 1 if before else 1  # the note of its own start does not count
+    while driver.is_alive() and (through or len(trial.events()) <= own):
         time.sleep(0.001)
     driver.kill()
 
 
-def terminate_at_random(trial: Trial, driver: subprocess.Popen, rng: random.Random, length: float) -> None:
+def terminate_at_random(trial: Trial, driver: BaseProcess, rng: random.Random, length: float) -> None:
     """SIGTERM (walltime) to the driver at a random time"""
-    _wait(driver, rng.uniform(0.3, 1.0) * length)
+    driver.join(rng.uniform(0.0, 1.0) * length)
     driver.terminate()
 
 
-def kill_worker(trial: Trial, driver: subprocess.Popen, rng: random.Random, length: float) -> None:
+def kill_worker(trial: Trial, driver: BaseProcess, rng: random.Random, length: float) -> None:
     """kill -9 of a worker process while it makes a label; the driver is left alone"""
-    while driver.poll() is None:
+    while driver.is_alive():
         notes = list((trial.directory / "al-training" / "labels").glob("*/worker.json"))
         try:
             os.kill(json.loads(rng.choice(notes).read_text())["pid"], signal.SIGKILL)
             break
         except (IndexError, OSError, ValueError):
             time.sleep(0.002)
-    driver.wait()
-
-
-def _wait(driver: subprocess.Popen, seconds: float) -> None:
-    try:
-        driver.wait(seconds)
-    except subprocess.TimeoutExpired:
-        pass
+    driver.join()
 
 
 def strike_until_through(
@@ -195,7 +196,8 @@ def strike_until_through(
         driver = trial.start()
         strike(trial, driver, rng, length)
         begin = time.monotonic()
-        status = driver.wait()
+        driver.join()
+        status = driver.exitcode
         if status in (-signal.SIGKILL, 128 + signal.SIGTERM, -signal.SIGTERM):
             tally.strikes += 1
             tally.slowest_stop = max(tally.slowest_stop, time.monotonic() - begin)
@@ -204,6 +206,16 @@ def strike_until_through(
         if status:
             tally.complaints.append((trial.directory / "errors.txt").read_text()[-2000:])
         return
+
+
+def warm_up() -> None:
+    """Have every kernel compiled, or read, in this process."""
+    here = Path.cwd()
+    with tempfile.TemporaryDirectory() as scratch:
+        os.chdir(scratch)
+        os.environ[NUMBER] = "0"
+        drive(0)
+        os.chdir(here)
 
 
 def strike_often(strike: Strike, strikes: int, workers: int, seed: int = 0) -> Tally:
@@ -227,13 +239,12 @@ def uninterrupted(scratch: Path, workers: int) -> tuple[dict[str, bytes], float]
     """What the run leaves that nothing happens to, and how long it takes, in s."""
     whole = Trial(scratch / "whole", workers)
     whole.directory.mkdir()
-    for _ in range(2):  # the first may compile
-        shutil.rmtree(whole.directory)
-        whole.directory.mkdir()
-        begin = time.monotonic()
-        if whole.start().wait():
-            raise RuntimeError((whole.directory / "errors.txt").read_text())
-        length = time.monotonic() - begin
+    begin = time.monotonic()
+    driver = whole.start()
+    driver.join()
+    length = time.monotonic() - begin
+    if driver.exitcode:
+        raise RuntimeError((whole.directory / "errors.txt").read_text())
     return whole.results(), length
 
 
@@ -247,13 +258,9 @@ def main() -> None:
     """Print the table, and write it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--strikes", type=int, default=100, help="how often each fault strikes at least")
-    parser.add_argument("--workers", type=int, default=0, help=argparse.SUPPRESS)
-    parser.add_argument("--drive", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--only", type=int, help="the number of one fault, from 0")
     options = parser.parse_args()
-    if options.drive:
-        drive(options.workers)
-        return
+    warm_up()
     rows = []
     print(f"{'strikes':>7} {'runs':>5} {'identical':>9} {'labels twice':>12} {'trainings twice':>15}  fault")
     for strike, workers in FAULTS if options.only is None else [FAULTS[options.only]]:

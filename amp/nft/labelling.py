@@ -70,6 +70,8 @@ class LabelTask:
         This task's own.
     timeout : float or None
         Seconds that the label may take.
+    driver : int
+        Process number of the driver.
     """
 
     name: str
@@ -77,6 +79,7 @@ class LabelTask:
     image: Atoms
     directory: str
     timeout: float | None = None
+    driver: int = 0
 
 
 class LabelTimeout(BaseException):
@@ -118,7 +121,7 @@ def carry_out(task: LabelTask) -> dict[str, Any]:
     try:
         directory.mkdir(parents=True, exist_ok=True)
         write_process(directory / WORKER)
-        _end_with_the_driver()
+        _end_with(task.driver)
         outcome = single_point(task.parent, task.image, directory, task.timeout)
         data = {"name": task.name, **_as_data(outcome)}
         if isinstance(outcome, Label):
@@ -222,10 +225,10 @@ def _deadline(seconds: float | None) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def _end_with_the_driver() -> None:
+def _end_with(pid: int) -> None:
     """Let a worker of a process pool end when its driver is killed: nobody else would tell it."""
     driver = multiprocessing.parent_process()
-    if driver is None or any(thread.name == WORKER for thread in threading.enumerate()):
+    if driver is None or driver.pid != pid or any(thread.name == WORKER for thread in threading.enumerate()):
         return
 
     def watch() -> None:

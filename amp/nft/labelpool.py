@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 import uuid
 from collections import deque
@@ -171,7 +172,9 @@ class LabelPool:
     def _start(self, request: Request) -> bool:
         """Send a label off; False if the executor turned out to be broken."""
         name = f"{request.atom}-{uuid.uuid4().hex[:12]}"
-        task = LabelTask(name, self._parent, request.image, str(self._directory / name), self._timeout)
+        task = LabelTask(
+            name, self._parent, request.image, str(self._directory / name), self._timeout, driver=os.getpid()
+        )
         flight = Flight(request, task)
         self._places.setdefault(request.atom, []).append(flight.directory)
         try:
