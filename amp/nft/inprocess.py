@@ -73,7 +73,6 @@ class BatchedTrainer:
             fprange=self._range(rows),
             seeds=[[task.seed, task.iteration, member] for member in range(task.n_members)],
             threads=self.threads,
-            log=self.log,
         )
         return TrainingOutcome([amp_files.write_amp(model) for model in models], reports)
 
