@@ -1,10 +1,21 @@
-"""Fixtures that several tests share."""
+"""Fixtures and markers that several tests share."""
 
 import numpy as np
 import pytest
 from ase import Atoms
 from ase.calculators.emt import EMT
 from ase.cluster import Octahedron
+
+
+def pytest_collection_modifyitems(items):
+    """Skip comparisons with Amp that would take minutes where Amp has no Fortran modules."""
+    try:
+        from amp import fmodules  # noqa: F401
+    except ImportError:
+        skip = pytest.mark.skip(reason="Amp has no Fortran modules here")
+        for item in items:
+            if item.get_closest_marker("fortran"):
+                item.add_marker(skip)
 
 
 @pytest.fixture
