@@ -9,6 +9,7 @@ from amp.utilities import Logger
 from ase import Atoms, units
 from ase.build import bulk
 from ase.calculators.fd import calculate_numerical_forces, calculate_numerical_stress
+from ase.filters import FrechetCellFilter
 from ase.io import read, write
 from ase.md.langevin import Langevin
 from ase.optimize import BFGS
@@ -200,3 +201,21 @@ def test_monitor_refuses(watched):
         UncertaintyMonitor(dyn, 0)
     with pytest.raises(ValueError, match="action is 'halt'"):
         UncertaintyMonitor(dyn, 1.0, action="halt")
+
+
+def test_monitor_looks_through_a_cell_filter(models, crystal, tmp_path):
+    crystal.calc = EnsembleCalculator(models)
+    dyn = BFGS(FrechetCellFilter(crystal), logfile=None)
+    monitor = UncertaintyMonitor(dyn, limit_within(crystal) / 2, trajectory=tmp_path / "far.traj")
+    dyn.attach(monitor)
+    dyn.run(fmax=1e-9, steps=3)
+    assert monitor.steps == [0] and monitor.exceeded
+    np.testing.assert_allclose(read(tmp_path / "far.traj").positions, crystal.positions)
+
+
+def test_monitor_does_not_take_a_single_member_for_certain(models, cluster):
+    cluster.calc = EnsembleCalculator(models[:1])
+    dyn = BFGS(cluster, logfile=None)
+    dyn.attach(UncertaintyMonitor(dyn, 0.1))
+    with pytest.raises(ValueError, match="a calculator of one member has none"):
+        dyn.run(fmax=1e-9, steps=2)

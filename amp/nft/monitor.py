@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
+from ase.filters import Filter
 from ase.io import Trajectory
 
 Action = Literal["stop", "warn"] | Callable[[Atoms, float], None]
@@ -21,8 +22,8 @@ class UncertaintyMonitor:
     Parameters
     ----------
     dyn : ase.optimize.optimize.Dynamics
-        What is watched; its atoms must have a calculator with ``forces_uncertainty`` in its results, such as
-        `amp.nft.calculator.EnsembleCalculator`.
+        What is watched; its atoms, also behind a cell filter, must have a calculator with ``forces_uncertainty``
+        in its results, such as `amp.nft.calculator.EnsembleCalculator`.
     threshold : float
         Largest per-atom force uncertainty that is accepted, eV/Å.
     action : 'stop', 'warn', or callable
@@ -43,7 +44,8 @@ class UncertaintyMonitor:
     Raises
     ------
     ValueError
-        If `threshold` is not positive, or `action` is none of these.
+        If `threshold` is not positive, `action` is none of these, or (at a step) the uncertainty is not a number,
+        as with a single member.
 
     Examples
     --------
@@ -78,8 +80,10 @@ class UncertaintyMonitor:
 
     def __call__(self) -> None:
         """Record the uncertainty of this step and act on it."""
-        atoms = self.dyn.atoms
+        atoms = _atoms_of(self.dyn)
         delta = float(np.max(atoms.calc.get_property("forces_uncertainty", atoms)))
+        if np.isnan(delta):  # no comparison with a threshold would ever be true
+            raise ValueError("The force uncertainty is not a number: a calculator of one member has none; use two or more.")
         self.deltas.append(delta)
         self.steps.append(self.dyn.nsteps)
         if delta > self.threshold:
@@ -100,6 +104,14 @@ class UncertaintyMonitor:
                 UserWarning,
                 stacklevel=2,
             )
+
+
+def _atoms_of(dyn: Any) -> Atoms:
+    """The atoms themselves, where the dynamics sees them through a filter."""
+    atoms = dyn.atoms
+    while isinstance(atoms, Filter):
+        atoms = atoms.atoms
+    return atoms
 
 
 def _frame(atoms: Atoms) -> Atoms:
