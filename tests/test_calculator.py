@@ -15,7 +15,7 @@ from ase.md.langevin import Langevin
 from ase.optimize import BFGS
 from ase.vibrations import Vibrations
 
-from amp.nft.amp_files import AmpModel, write_amp, write_ensemble
+from amp.nft.amp_files import AmpFileError, AmpModel, write_amp, write_ensemble
 from amp.nft.calculator import EnsembleCalculator
 from amp.nft.features import g2x
 from amp.nft.monitor import UncertaintyMonitor
@@ -100,7 +100,7 @@ def test_members_files_and_a_single_one(models, cluster, tmp_path):
         assert np.isnan(calc.results["forces_uncertainty"]).all() and np.isnan(calc.results["energy_uncertainty"])
     assert len(set(found.values())) == 1
     assert len(EnsembleCalculator(tmp_path / "a.ensemble", members=2).models) == 2
-    for members in (4, [3], 0, [-1]):
+    for members in (4, [3], 0, [-1], [0.5]):
         with pytest.raises(ValueError, match="has members 0 to 2"):
             EnsembleCalculator(tmp_path / "a.ensemble", members=members)
 
@@ -116,6 +116,23 @@ def test_nothing_is_ignored_silently(models, cluster):
     assert 0 < calc.results["extrapolating"] <= len(crowded)
     with pytest.raises(Exception, match="dipole"):
         calc.get_property("dipole", cluster)
+    cluster.set_cell([10, 10, 0])
+    cluster.pbc = True
+    with pytest.raises(ValueError, match="spans no space there"):
+        calc.get_property("energy", cluster)
+
+
+def test_what_it_refuses_it_names(models, tmp_path):
+    (tmp_path / "a.amp").write_text(write_amp(models[0])[:200])
+    with pytest.raises(AmpFileError, match=r"a\.amp: not a complete Amp text"):
+        EnsembleCalculator(tmp_path / "a.amp")
+    with pytest.raises(ValueError, match="The ensemble is empty"):
+        EnsembleCalculator([])
+    for threads in (0, -1, "2"):
+        with pytest.raises(ValueError, match="threads is"):
+            EnsembleCalculator(models, threads=threads)
+    with pytest.raises(ValueError, match=r"skin is -1"):
+        EnsembleCalculator(models, skin=-1)
 
 
 def test_pickles_before_and_after_use(models, cluster):
@@ -136,6 +153,8 @@ def test_ase_reads_and_writes_its_results(models, cluster, tmp_path):
         back = read(tmp_path / name)
         assert back.get_potential_energy() == pytest.approx(energy, abs=1e-7)
         np.testing.assert_allclose(back.get_forces(), forces, atol=1e-7)
+    properties = cluster.get_properties(["energy", "forces"])
+    assert properties["energy"] == energy and (properties["forces"] == forces).all()
 
 
 def test_a_skin_changes_nothing(models, crystal, cluster):

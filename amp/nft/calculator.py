@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
+from ase.outputs import Properties, all_outputs
 from ase.stress import full_3x3_to_voigt_6_stress
 
-from amp.nft.amp_files import AmpModel, read_amp, read_ensemble
+from amp.nft.amp_files import AmpFileError, AmpModel, UnsupportedModel, read_amp, read_ensemble
+from amp.nft.chunks import check_cell
 from amp.nft.kernels.evaluate import Evaluation, Evaluator
 from amp.nft.uncertainty import CONFIDENCE
 
@@ -43,7 +45,8 @@ class EnsembleCalculator(Calculator):
     AmpFileError, UnsupportedModel
         If the file cannot be read, or holds models other than Gaussian fingerprints with a neural network.
     ValueError
-        If a member is asked for that is not there, or (on evaluation) an element was never trained.
+        If there is no member, or one is asked for that is not there, or `threads` or `skin` is out of range; on
+        evaluation, if an element was never trained, or the cell is flat where the structure is periodic.
 
     Notes
     -----
@@ -75,6 +78,7 @@ class EnsembleCalculator(Calculator):
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
         super().__init__()
+        _check_settings(threads, skin)
         self.models = _chosen(_models(ensemble), members)
         self.threads = threads
         self.keep_members = keep_members
@@ -92,6 +96,7 @@ class EnsembleCalculator(Calculator):
         """Evaluate all members in one pass; called by ASE."""
         super().calculate(atoms, properties, system_changes)
         self._check_elements()
+        check_cell(self.atoms)
         if self._evaluator is None:
             self._evaluator = Evaluator(self.models, skin=self.skin)
         result = self._evaluator.evaluate(
@@ -140,6 +145,10 @@ class EnsembleCalculator(Calculator):
                 stacklevel=2,
             )
 
+    def export_properties(self) -> Properties:
+        """The results that ASE knows, for ``atoms.get_properties``."""
+        return Properties({name: value for name, value in self.results.items() if name in all_outputs})
+
     def __getstate__(self) -> dict[str, Any]:
         """Everything but compiled tables and neighbour lists, which are made again."""
         return self.__dict__ | {"_evaluator": None, "progress": None}
@@ -149,15 +158,27 @@ def _models(ensemble: Ensemble) -> list[AmpModel]:
     """Models of a file of either kind, or as given."""
     if not isinstance(ensemble, str | os.PathLike):
         return list(ensemble)
-    if Path(ensemble).suffix == ".amp":
+    if Path(ensemble).suffix != ".amp":
+        return read_ensemble(ensemble)
+    try:
         return [read_amp(Path(ensemble).read_text())]
-    return read_ensemble(ensemble)
+    except (AmpFileError, UnsupportedModel) as error:
+        raise type(error)(f"{ensemble}: {error}") from None
 
 
 def _chosen(models: list[AmpModel], members: int | Sequence[int] | None) -> list[AmpModel]:
+    if not models:
+        raise ValueError("The ensemble is empty: give a file, or at least one model.")
     if members is None:
         return models
-    chosen = list(range(members)) if isinstance(members, int) else list(members)
-    if not chosen or not all(0 <= member < len(models) for member in chosen):
+    chosen = list(range(members)) if isinstance(members, int | np.integer) else list(members)
+    if not chosen or not all(isinstance(m, int | np.integer) and 0 <= m < len(models) for m in chosen):
         raise ValueError(f"members is {members!r}: the ensemble has members 0 to {len(models) - 1}; choose among them.")
     return [models[member] for member in chosen]
+
+
+def _check_settings(threads: int | None, skin: float) -> None:
+    if threads is not None and not (isinstance(threads, int | np.integer) and threads >= 1):
+        raise ValueError(f"threads is {threads!r}: it must be an integer, at least 1, or None.")
+    if not skin >= 0:
+        raise ValueError(f"skin is {skin} Å: it must not be negative.")

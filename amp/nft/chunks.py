@@ -39,7 +39,7 @@ def carve_chunks(
     Raises
     ------
     ValueError
-        If `cutoff` is not positive.
+        If `cutoff` is not positive, or the target is periodic without a cell.
     IndexError
         If an index is not one of the target's.
 
@@ -66,9 +66,20 @@ def carve_chunk(target: Atoms, index: int, cutoff: float = 6.5, vacuum: float = 
     return carve_chunks(target, [index], cutoff, vacuum)[0]
 
 
+def check_cell(atoms: Atoms, name: str = "The structure") -> None:
+    """Raise ValueError if the cell of a periodic structure does not span its periodic directions."""
+    periodic = atoms.cell.array[atoms.pbc]
+    if len(periodic) and np.linalg.matrix_rank(periodic) < len(periodic):
+        raise ValueError(
+            f"{name} is periodic (pbc {atoms.pbc.tolist()}), but its cell {atoms.cell.array.tolist()} spans no space "
+            "there: set the cell, or pbc=False."
+        )
+
+
 def _checked(target: Atoms, indices: Iterable[int], cutoff: float) -> np.ndarray:
     if not cutoff > 0:
         raise ValueError(f"cutoff is {cutoff} Å: the radius of a chunk must be positive, 6.5 for example.")
+    check_cell(target, "The target")
     centres = np.asarray(list(indices), dtype=int)
     outside = centres[(centres < 0) | (centres >= len(target))]
     if len(outside):
