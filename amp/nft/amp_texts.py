@@ -10,7 +10,7 @@ from pathlib import Path
 def _strings(module: str) -> dict[str, str]:
     """Strings that a module assigns to names, without running it."""
     tree = ast.parse(Path(find_spec(module).origin).read_text(encoding="utf-8"))
-    found = {}
+    found: dict[str, str] = {}
     for node in tree.body:
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
             found |= {target.id: node.value.value for target in node.targets if isinstance(target, ast.Name)}

@@ -54,10 +54,10 @@ class CalculatorSpec:
         The trained parameters where ``calc_text`` starts from such.
     """
 
-    gs: dict[str, list[dict[str, Any]]] | list[dict[str, Any]] | None
+    gs: dict[str, list[dict[str, Any]]] | Any
     elements: tuple[str, ...] | None
     cutoff: dict[str, Any]
-    hiddenlayers: dict[str, Any] | tuple[int, ...] | int
+    hiddenlayers: dict[str, tuple[int, ...]] | Any
     activation: str
     energy_coefficient: float
     force_coefficient: float | None

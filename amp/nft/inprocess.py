@@ -69,7 +69,7 @@ class BatchedTrainer:
             forces=[_forces(image, centre) for image, centre in images],
             n_atoms=np.array([len(image) for image in task.images]),
             weights_mi=task.weights_mi,
-            start=task.start and [amp_files.read_amp(text) for text in task.start],
+            start=[amp_files.read_amp(text) for text in task.start] if task.start else None,
             fprange=self._range(rows),
             seeds=[[task.seed, task.iteration, member] for member in range(task.n_members)],
             threads=self.threads,

@@ -258,7 +258,7 @@ def _is_calculator(thing: object) -> bool:
     return not isinstance(thing, type) and all(hasattr(thing, method) for method in _CALCULATOR_METHODS)
 
 
-def _calculator(parent: Parent, directory: str | os.PathLike[str]) -> BaseCalculator:
+def _calculator(parent: Any, directory: str | os.PathLike[str]) -> BaseCalculator:
     if not _is_calculator(parent):
         Path(directory).mkdir(parents=True, exist_ok=True)
         return parent(str(directory))

@@ -174,7 +174,7 @@ class RunStore:
 
     def image(self, name: str) -> Atoms:
         """Read a stored image."""
-        return read(io.BytesIO(self.content(name)), format="traj")
+        return read(io.BytesIO(self.content(name)), format="traj")  # type: ignore[return-value]
 
     # -- opening -----------------------------------------------------------------------------------------
 

@@ -54,7 +54,7 @@ def _read_file(path: str | os.PathLike[str], name: str) -> list[Atoms]:
     if not Path(path).exists():
         raise FileNotFoundError(f"{name}: there is no file {os.fspath(path)!r} in {os.getcwd()}.")
     try:
-        found = read(path, index=":")
+        found = read(os.fspath(path), index=":")
     except Exception as error:  # ASE's readers raise many kinds
         raise ValueError(f"{name}: {os.fspath(path)!r} cannot be read ({type(error).__name__}: {error}).") from error
     return found if isinstance(found, list) else [found]

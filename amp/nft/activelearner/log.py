@@ -21,11 +21,7 @@ class RunLog:
     """
 
     def __init__(self, log: str | Logger | None = None) -> None:
-        if log is None:
-            log = Logger(sys.stdout)
-        elif isinstance(log, str):
-            log = Logger(log)
-        self._amp = log
+        self._amp: Logger = Logger(log or sys.stdout) if log is None or isinstance(log, str) else log
 
     def __call__(self, message: str) -> None:
         self._amp(message)

@@ -53,7 +53,7 @@ def _this_members_task(seed: int) -> TrainingTask:
     member = int(os.path.basename(os.getcwd()))
     start = Path(CHECKPOINT)
     return TrainingTask(
-        images=read(samples / ALL_IMAGES, index=":"),
+        images=read(samples / ALL_IMAGES, index=":"),  # type: ignore[arg-type]
         centres=told["centres"],
         weights_mi=np.array(told["weights_mi"][member : member + 1]),
         start=[start.read_text()] if start.exists() else None,
@@ -63,4 +63,4 @@ def _this_members_task(seed: int) -> TrainingTask:
 
 
 def _targets() -> list[Atoms]:
-    return read(Path("../training-images", TARGETS), index=":")
+    return read(Path("../training-images", TARGETS), index=":")  # type: ignore[return-value]

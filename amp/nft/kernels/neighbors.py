@@ -89,8 +89,8 @@ def _count(pairs, way, limit, start):
                 start[i + 1] += 1
             if j < centres:
                 start[j + 1] += 1
-    for i in range(centres):
-        start[i + 1] += start[i]
+    for centre in range(centres):
+        start[centre + 1] += start[centre]
     return clash
 
 

@@ -95,7 +95,7 @@ def _radial_series(eta: float) -> np.ndarray:
     check = np.linspace(-1.0, 1.0, 401)
     for inside in (eta, 0.0):
         for degree in range(6, _MAX_DEGREE + 1):
-            series = chebyshev.cheb2poly(chebyshev.chebinterpolate(target, degree, (inside,)))
+            series = chebyshev.cheb2poly(chebyshev.chebinterpolate(target, degree, (inside,)))  # type: ignore
             if np.abs(np.polynomial.polynomial.polyval(check, series) - target(check, inside)).max() < _TOLERANCE:
                 leading = np.zeros(_MAX_DEGREE - degree)
                 return np.concatenate([[eta - inside, 2.0 + len(leading)], leading, series[::-1]])
@@ -142,7 +142,7 @@ class _Plan:
             self.radials.append([neighbor, len(slots)])
             etas = [functions[i]["eta"] / self.radius**2 for i in chunk]
             offsets = [functions[i]["offset"] for i in chunk]
-            self.radial_numbers.append([_padded(v) for v in (np.ones(len(chunk)), etas, offsets)])
+            self.radial_numbers.append([_padded(v) for v in ([1.0] * len(chunk), etas, offsets)])
             slots += chunk + [-1] * (LANES - len(chunk))
 
     def _add_block(self, pair: tuple, order: int, mine: list[int], functions: list[dict], slots: list[int]) -> None:
