@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from amp.nft.kernels.lm import evaluate, linearize, make_work, propose
-from amp.nft.kernels.loss import Problem, make_scratch
+from amp.nft.kernels.lm import PROBE, Work, accelerate, make_work, prepare, propose
+from amp.nft.kernels.loss import Problem, Scratch, fill_jacobian, fill_residuals, make_scratch
 
 FIRST_LAMBDA, LARGEST_LAMBDA = 1e-4, 1e10
-EMPHASIS = 3.0  # how much more a residual counts that is at the limit, while only limits on the largest are exceeded
+TILT = 2.0  # factor on the residuals of the kind whose rms alone exceeds its criterion
+EMPHASIS = 3.0  # how much more a residual counts that is at its limit, while only limits on the largest are exceeded
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Rules:
     criteria: np.ndarray
     max_steps: int = 100_000
     window: int = 40
-    patience: int = 400
+    patience: int = 1000
 
 
 @dataclass(frozen=True)
@@ -85,13 +86,17 @@ class _Residuals:
         return np.array(result)
 
     def emphasized(self, residual: np.ndarray, measures: np.ndarray, criteria: np.ndarray) -> np.ndarray:
-        """The roots; with large residuals counting more if nothing but a largest residual exceeds its criterion."""
+        """The roots, turned towards the criteria that are still missed.
+
+        With the rms of one kind alone exceeded, that kind counts more; with neither, large residuals do.
+        """
+        root, n = self.root.copy(), len(self.share)
         exceeded = measures > criteria
-        if exceeded[[0, 2]].any() or not exceeded.any():
-            return self.root
-        limit = np.where(self.is_energy, criteria[1], criteria[3])
-        root = self.root.copy()
-        root[: len(limit)] *= np.sqrt(1.0 + EMPHASIS * (residual[: len(limit)] / limit) ** 2)
+        if exceeded[0] != exceeded[2]:
+            root[:n][self.is_energy == exceeded[0]] *= TILT
+        elif not exceeded[0] and exceeded.any():
+            limit = np.where(self.is_energy, criteria[1], criteria[3])
+            root[:n] *= np.sqrt(1.0 + EMPHASIS * (residual[:n] / limit) ** 2)
         return root
 
 
@@ -121,7 +126,7 @@ def descend(problem: Problem, theta: np.ndarray, weights: np.ndarray, rules: Rul
     theta, weights = np.array(theta, dtype=float), np.ascontiguousarray(weights, dtype=np.int64)
     residuals, scratch = _Residuals(problem, weights), make_scratch(problem)
     n, work = len(residuals.root), make_work(len(residuals.root), len(theta))
-    evaluate(problem, theta, weights, scratch, work.trial)
+    fill_residuals(problem, theta, weights, scratch, work.trial)
     damping, growth, accepted, best = FIRST_LAMBDA, 2.0, True, []  # best: the smallest distance so far, after each step
     while True:
         if accepted:
@@ -134,15 +139,29 @@ def descend(problem: Problem, theta: np.ndarray, weights: np.ndarray, rules: Rul
             loss = float(((residuals.root * current) ** 2).sum())
             return Fit(theta, outcome, len(best) - 1, loss, measures, best[-1])
         if accepted:
-            largest = linearize(problem, theta, weights, scratch, work)
-        promised = propose(problem, theta, weights, scratch, work, damping * largest)
+            fill_jacobian(problem, theta, weights, scratch, work.residual, work.jacobian, len(work.step))
+            largest = prepare(work)
+        promised = _try_step(problem, theta, weights, scratch, work, damping * largest)
         gain = objective - float(((work.root * work.trial[:n]) ** 2).sum())
         accepted = promised >= 0.0 and gain > 0.0
         if accepted:
-            theta[:] = work.point[: len(theta)]
+            theta += work.step[: len(theta)]
             damping, growth = damping * max(0.2, 1.0 - (2.0 * gain / promised - 1.0) ** 3), 2.0
         else:
             damping, growth = damping * growth, 2.0 * growth
+
+
+def _try_step(
+    problem: Problem, theta: np.ndarray, weights: np.ndarray, scratch: Scratch, work: Work, mu: float
+) -> float:
+    """Fill the step and the residuals after it; the gain that the linear model promises, -1 if there is no step."""
+    n = len(theta)
+    promised = propose(work, mu, n)
+    if promised >= 0.0:
+        fill_residuals(problem, theta + PROBE * work.step[:n], weights, scratch, work.trial)
+        accelerate(work, mu, n)
+        fill_residuals(problem, theta + work.step[:n], weights, scratch, work.trial)
+    return promised
 
 
 def _outcome(measures: np.ndarray, best: list[float], damping: float, rules: Rules) -> str:

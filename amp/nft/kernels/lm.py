@@ -14,7 +14,6 @@ import numpy as np
 
 from amp.nft.kernels.jit import inner, kernel
 from amp.nft.kernels.linalg import add_scaled, cholesky, dot, gram, padded, solve
-from amp.nft.kernels.loss import Problem, Scratch, fill_jacobian, fill_residuals
 
 PROBE = 0.1  # part of the step over which the second derivative is taken
 BEND = 0.75  # largest 2 |a| / |v| at which the acceleration is trusted
@@ -34,27 +33,19 @@ class Work(NamedTuple):
     step: np.ndarray  # (p,)
     bend: np.ndarray  # (p,)
     dual: np.ndarray  # (s,)
-    point: np.ndarray  # (p,) the trial point
 
 
 def make_work(count: int, n_parameters: int) -> Work:
     """Memory for the fit of `count` residuals by `n_parameters` parameters."""
     k, p, few = padded(count), padded(n_parameters), count < n_parameters
     s = k if few else p
-    return Work(*map(np.zeros, (count, k, k, k * p, p * s if few else 0, s * s, s * s, p, p, p, s, p)))
+    return Work(*map(np.zeros, (count, k, k, k * p, p * s if few else 0, s * s, s * s, p, p, p, s)))
 
 
 @kernel
-def evaluate(problem, theta, weights, scratch, residual):
-    """Fill the residuals of a member; see :mod:`amp.nft.kernels.loss`."""
-    fill_residuals(problem, theta, weights, scratch, residual)
-
-
-@kernel
-def linearize(problem, theta, weights, scratch, work):
-    """Fill residual, jacobian, gradient and normal; the largest element of the diagonal of JᵀJ."""
+def prepare(work):
+    """Multiply residual and jacobian by root, and fill gradient and normal; the largest element of the diagonal of JᵀJ."""
     width, zero = len(work.step), np.int64(0)
-    fill_jacobian(problem, theta, weights, scratch, work.residual, work.jacobian, width)
     for p in range(width):
         work.gradient[p] = work.bend[p] = 0.0  # bend: the diagonal, for now
     for k in range(len(work.root)):
@@ -110,38 +101,29 @@ def _apply_inverse(work, x, mu, n_parameters):
         x[p] /= mu
 
 
-@inner
-def _accelerate(problem, theta, weights, scratch, work, mu):
-    """Add half the geodesic acceleration to the step, if it can be trusted."""
+@kernel
+def propose(work, mu, n_parameters):
+    """Fill the step v; the gain that the linear model promises for it, -1 if there is no step."""
+    if not _factorize(work, mu, n_parameters):
+        return -1.0
     width, zero = len(work.step), np.int64(0)
-    for p in range(len(theta)):
-        work.point[p] = theta[p] + PROBE * work.step[p]
-    fill_residuals(problem, work.point, weights, scratch, work.trial)
+    for p in range(width):
+        work.step[p] = -work.gradient[p]
+    _apply_inverse(work, work.step, mu, n_parameters)
+    promised = mu * dot(work.step, zero, work.step, zero, width) - dot(work.gradient, zero, work.step, zero, width)
+    return promised if promised < np.inf else -1.0  # nan too
+
+
+@kernel
+def accelerate(work, mu, n_parameters):
+    """Add half the geodesic acceleration to the step, if it can be trusted; work.trial has the residuals at PROBE of the step."""
+    width, zero = len(work.step), np.int64(0)
     for p in range(width):
         work.bend[p] = 0.0
     for k in range(len(work.root)):
         slope = dot(work.jacobian, k * width, work.step, zero, width)
         second = 2.0 / PROBE * ((work.root[k] * work.trial[k] - work.residual[k]) / PROBE - slope)
         add_scaled(-second, work.jacobian, k * width, work.bend, zero, width)
-    _apply_inverse(work, work.bend, mu, len(theta))
+    _apply_inverse(work, work.bend, mu, n_parameters)
     if 4.0 * dot(work.bend, zero, work.bend, zero, width) < BEND**2 * dot(work.step, zero, work.step, zero, width):
         add_scaled(0.5, work.bend, zero, work.step, zero, width)
-
-
-@kernel
-def propose(problem, theta, weights, scratch, work, mu):
-    """Fill the trial point and the residuals there, without root; the gain that the linear model promises, -1 without a step."""
-    if not _factorize(work, mu, len(theta)):
-        return -1.0
-    width, zero = len(work.step), np.int64(0)
-    for p in range(width):
-        work.step[p] = -work.gradient[p]
-    _apply_inverse(work, work.step, mu, len(theta))
-    promised = mu * dot(work.step, zero, work.step, zero, width) - dot(work.gradient, zero, work.step, zero, width)
-    if not promised < np.inf:  # nan too
-        return -1.0
-    _accelerate(problem, theta, weights, scratch, work, mu)
-    for p in range(len(theta)):
-        work.point[p] = theta[p] + work.step[p]
-    fill_residuals(problem, work.point, weights, scratch, work.trial)
-    return promised

@@ -154,7 +154,7 @@ def _fill_penalties(problem, theta, residual, k):
                 k += 1
 
 
-@inner
+@kernel
 def fill_residuals(problem, theta, weights, scratch, residual):
     """Fill the residuals of a member."""
     k = np.int64(0)
@@ -166,78 +166,72 @@ def fill_residuals(problem, theta, weights, scratch, residual):
 
 
 @inner
-def _add_image_gradient(problem, theta, image, scratch, plain, value, v0, out, out0):
-    """Add d(E_t + plain * E)/d(parameters) of an image to `out` and E_t to value[v0], t being what scratch.inputs holds."""
-    net, at, t0 = problem.net, np.int64(0), np.int64(0)
-    for s in range(image.segment, image.end):
-        segment = problem.data.segments[s]
-        kind, n = net.kinds[segment.kind], segment.lanes
-        add_gradient(net, segment.kind, theta, problem.data.x, segment.x, scratch.inputs, t0, np.int64(1), n, segment.real,
-                     scratch.nodes, at, scratch.tangent, plain, 1.0, value, v0, out, out0, np.int64(0))
-        at += 4 * kind.nodes * n
-        t0 += kind.features * n
+def _add_gradients(problem, theta, image, force, scratch, plain, scale, value, v0, out, out0, width):
+    """Add scale * E_t to `value` and scale * d(E_t + plain * E)/d(parameters) to `out`, E the energy of an image.
 
-
-@inner
-def _fill_force_jacobian(problem, theta, image, f, scratch, residual, k, jacobian, width):
-    """Add to three residuals and to three rows of the Jacobian, those of one force."""
-    net, data, at = problem.net, problem.data, np.int64(0)
-    q = image.piece + (f - image.force) * (image.end - image.segment)
+    t are the three directions in which the atom of a force moves or, for force -1, what scratch.inputs holds.
+    """
+    net, data, at, t0 = problem.net, problem.data, np.int64(0), np.int64(0)
+    q = image.piece + (force - image.force) * (image.end - image.segment)
     for s in range(image.segment, image.end):
-        segment, piece = data.segments[s], data.pieces[q]
-        kind, n, n_near = net.kinds[segment.kind], segment.lanes, piece.lanes
-        nodes, nodes0, x, x0 = scratch.nodes, at, data.x, segment.x
-        if piece.row >= 0:
-            _gather(data.row, piece.row, n_near, x, x0, n, kind.features, scratch.near_inputs)
-            _gather(data.row, piece.row, n_near, nodes, at, n, 4 * kind.nodes, scratch.near_nodes)
-            nodes, nodes0, x, x0 = scratch.near_nodes, np.int64(0), scratch.near_inputs, np.int64(0)
-        add_gradient(net, segment.kind, theta, x, x0, data.d, piece.d, np.int64(3), n_near, np.int64(0), nodes, nodes0,
-                     scratch.tangent, 0.0, -1.0, residual, k, jacobian, k * width, width)
-        at += 4 * kind.nodes * n
+        segment = data.segments[s]
+        kind, n, real, parts, t = net.kinds[segment.kind], segment.lanes, segment.real, np.int64(1), scratch.inputs
+        nodes, nodes0, x, x0, begin = scratch.nodes, at, data.x, segment.x, t0
+        if force >= 0:
+            piece, parts, t = data.pieces[q], np.int64(3), data.d
+            n, begin = piece.lanes, piece.d
+            if piece.row >= 0:
+                _gather(data.row, piece.row, n, x, x0, segment.lanes, kind.features, scratch.near_inputs)
+                _gather(data.row, piece.row, n, nodes, at, segment.lanes, 4 * kind.nodes, scratch.near_nodes)
+                nodes, nodes0, x, x0 = scratch.near_nodes, np.int64(0), scratch.near_inputs, np.int64(0)
+        add_gradient(net, segment.kind, theta, x, x0, t, begin, parts, n, real, nodes, nodes0, scratch.tangent, plain, scale,
+                     value, v0, out, out0, width)
+        at += 4 * kind.nodes * segment.lanes
+        t0 += kind.features * segment.lanes
         q += 1
 
 
-@inner
-def _fill_image_jacobian(problem, theta, image, scratch, residual, k, jacobian, width):
-    """Fill an image's residuals from k on, and their rows of the Jacobian; where the next image's begin."""
-    _clear(jacobian, k * width, (image.has_energy + 3 * (image.last - image.force)) * width)
-    energy = _run_image(problem, theta, image, scratch)
-    if image.has_energy:
-        _clear(scratch.inputs, np.int64(0), len(scratch.inputs))
-        _add_image_gradient(problem, theta, image, scratch, 1.0 / image.n_atoms, residual, k, jacobian, k * width)
-        residual[k] = (energy - image.energy) / image.n_atoms
-        k += 1
-    for f in range(image.force, image.last):
-        for c in range(3):
-            residual[k + c] = -problem.forces[f, c]
-        _fill_force_jacobian(problem, theta, image, f, scratch, residual, k, jacobian, width)
-        k += 3
-    return k
-
-
-@inner
+@kernel
 def fill_jacobian(problem, theta, weights, scratch, residual, jacobian, width):
     """Fill the residuals of a member and their derivatives: rows of `width` numbers, of which the first are the parameters'."""
-    k = np.int64(0)
+    k, none = np.int64(0), np.int64(-1)
+    _clear(jacobian)
     for i in range(len(weights)):
         if weights[i] > 0:
-            k = _fill_image_jacobian(problem, theta, problem.data.images[i], scratch, residual, k, jacobian, width)
+            image = problem.data.images[i]
+            energy = _run_image(problem, theta, image, scratch)
+            if image.has_energy:
+                _clear(scratch.inputs)
+                plain = 1.0 / image.n_atoms
+                _add_gradients(problem, theta, image, none, scratch, plain, 1.0, residual, k, jacobian, k * width, width)
+                residual[k] = (energy - image.energy) * plain
+                k += 1
+            for f in range(image.force, image.last):
+                for c in range(3):
+                    residual[k + c] = -problem.forces[f, c]
+                _add_gradients(problem, theta, image, f, scratch, 0.0, -1.0, residual, k, jacobian, k * width, width)
+                k += 3
     if problem.overfit > 0.0:
         _fill_penalties(problem, theta, residual, k)
-        for kind in range(len(problem.net.kinds)):
-            layer = problem.net.layers[kind, 0]
-            for g in range(layer.n_in):
-                for h in range(layer.n_out):
-                    _clear(jacobian, k * width, width)
-                    for i in range(layer.n_in):
-                        jacobian[k * width + layer.weight + i * layer.n_out + h] = problem.restore[kind, g, i]
-                    k += 1
+        _fill_penalty_jacobian(problem, k, jacobian, width)
 
 
 @inner
-def _clear(array, start, count):
-    """Set a stretch to zero."""
-    for r in range(start, start + count):
+def _fill_penalty_jacobian(problem, k, jacobian, width):
+    """Fill the rows of the penalty, from k on."""
+    for kind in range(len(problem.net.kinds)):
+        layer = problem.net.layers[kind, 0]
+        for g in range(layer.n_in):
+            for h in range(layer.n_out):
+                for i in range(layer.n_in):
+                    jacobian[k * width + layer.weight + i * layer.n_out + h] = problem.restore[kind, g, i]
+                k += 1
+
+
+@inner
+def _clear(array):
+    """Set everything to zero."""
+    for r in range(len(array)):
         array[r] = 0.0
 
 
@@ -245,7 +239,7 @@ def _clear(array, start, count):
 def _fill_direction(problem, image, scratch, factor, k0):
     """Fill scratch.inputs with minus the derivatives of the fingerprints times the factors of the image's forces from k0 on."""
     data, t0, per_force = problem.data, np.int64(0), image.end - image.segment
-    _clear(scratch.inputs, np.int64(0), len(scratch.inputs))
+    _clear(scratch.inputs)
     for s in range(image.segment, image.end):
         segment = data.segments[s]
         features, n = problem.net.kinds[segment.kind].features, segment.lanes
@@ -268,7 +262,7 @@ def add_losses(problem, theta_mp, weights_mi, scratch, work, loss_m, gradient_mp
 
     Image by image, so that what all members read of an image stays in the cache. `work` has room for the residuals of an image.
     """
-    gradient = gradient_mp.ravel()
+    gradient, none, width = gradient_mp.ravel(), np.int64(-1), theta_mp.shape[1]
     for i in range(weights_mi.shape[1]):
         image = problem.data.images[i]
         n_forces = image.last - image.force
@@ -286,4 +280,4 @@ def add_losses(problem, theta_mp, weights_mi, scratch, work, loss_m, gradient_mp
                     work[c] *= 2.0 * factor
                 if with_gradient:
                     _fill_direction(problem, image, scratch, work, image.has_energy)
-                    _add_image_gradient(problem, theta, image, scratch, plain, work, np.int64(0), gradient, m * theta_mp.shape[1])
+                    _add_gradients(problem, theta, image, none, scratch, plain, 1.0, work, none + 1, gradient, m * width, width)
