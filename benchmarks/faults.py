@@ -21,7 +21,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 from ase import Atoms
@@ -208,6 +208,7 @@ def strike_until_through(
         return
 
 
+@cache
 def warm_up() -> None:
     """Have every kernel compiled, or read, in this process."""
     here = Path.cwd()
@@ -220,6 +221,7 @@ def warm_up() -> None:
 
 def strike_often(strike: Strike, strikes: int, workers: int, seed: int = 0) -> Tally:
     """Let a fault strike so many times or more, in as many runs as that takes."""
+    warm_up()
     tally, rng = Tally(), random.Random(seed)
     with tempfile.TemporaryDirectory() as scratch:
         expected, length = uninterrupted(Path(scratch), workers)
@@ -260,7 +262,6 @@ def main() -> None:
     parser.add_argument("--strikes", type=int, default=100, help="how often each fault strikes at least")
     parser.add_argument("--only", type=int, help="the number of one fault, from 0")
     options = parser.parse_args()
-    warm_up()
     rows = []
     print(f"{'strikes':>7} {'runs':>5} {'identical':>9} {'labels twice':>12} {'trainings twice':>15}  fault")
     for strike, workers in FAULTS if options.only is None else [FAULTS[options.only]]:
