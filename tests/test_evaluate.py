@@ -155,6 +155,7 @@ def test_members_do_not_see_each_other(n):
         assert (alone.forces_uncertainty == 0.0).all()
 
 
+@pytest.mark.fortran
 @pytest.mark.parametrize("name", ["free, two elements", "periodic"])
 @pytest.mark.parametrize(("hidden", "activation"), [((5, 5), "tanh"), ((3,), "sigmoid"), ((2, 3, 2), "linear")])
 def test_amp_says_the_same(tmp_path, monkeypatch, name, hidden, activation):
