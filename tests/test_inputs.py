@@ -81,6 +81,16 @@ BAD = [
     ({"target_image": cell(symbol="Cu")}, ValueError, "contains Cu, but the training images have only Pt"),
     ({"cutoff": 0}, ValueError, "cutoff is 0: it must be above 0"),
     ({"expired": -1}, ValueError, "expired is -1"),
+    ({"cutoff": "6.5"}, ValueError, "cutoff is '6.5'"),
+    ({"expired": None}, ValueError, "expired is None"),
+    ({"images": 3}, TypeError, "images is 3"),
+    ({"target_image": Atoms("Pt", pbc=True)}, ValueError, "target_image is periodic .* spans no space there"),
+    ({"headerlines": None}, TypeError, "headerlines is None: it must be a str"),
+    ({"start_command": ["python", "run.py"]}, TypeError, "start_command is"),
+    ({"train_line": None}, TypeError, "train_line is None"),
+    ({"label": None}, ValueError, "label is None"),
+    ({"label": ""}, ValueError, "label is ''"),
+    ({"init_nft_ids": [3]}, ValueError, r"init_nft_ids is \[3\]: it must be a list of pairs"),
     ({"n": 1}, ValueError, "n is 1: it must be an integer, at least 2"),
     ({"n": 2.5}, ValueError, r"n is 2\.5"),
     ({"parent_calc": None}, TypeError, "parent_calc is None"),
@@ -103,7 +113,9 @@ def test_run_refuses(images, changes, error, says):
     ("settings", "says"),
     [
         ({"threshold": -1}, "threshold is -1"),
+        ({"threshold": "0.1"}, "threshold is '0.1'"),
         ({"stop_delta": 0}, "stop_delta is 0"),
+        ({"stop_delta": None}, "stop_delta is None"),
         ({"max_iterations": -1}, "max_iterations is -1"),
         ({"steps_not_improved": 0}, "steps_not_improved is 0"),
         ({"seed": -4}, "seed is -4"),
@@ -139,3 +151,13 @@ def test_a_training_directory_of_another_program(images):
     os.makedirs("al-training/training-images")
     with pytest.raises(RuntimeError, match="left by another program"):
         NFT(log=os.devnull).run(images, cell(5), n=2, parent_calc=EMT())
+
+
+def test_a_log_is_a_name_a_path_or_a_callable(tmp_path):
+    NFT(log=tmp_path / "al.log").log("said")
+    assert (tmp_path / "al.log").read_text() == "said\n"
+    lines = []
+    NFT(log=lines.append).log("said")
+    assert lines == ["said"]
+    with pytest.raises(TypeError, match="log is 3"):
+        NFT(log=3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Real
 
 import numpy as np
 from scipy.special import gammainc
@@ -46,9 +47,9 @@ def force_uncertainty(forces_mni: np.ndarray) -> np.ndarray:
 
 def check_threshold(threshold: float | None) -> None:
     """Raise ValueError unless `threshold` is None, above 0, or between -1 and 0."""
-    if threshold is not None and not (threshold > 0 or -1 < threshold < 0):
+    if threshold is not None and not (isinstance(threshold, Real) and (threshold > 0 or -1 < threshold < 0)):
         raise ValueError(
-            f"threshold is {threshold}: give a positive number (every atom more uncertain than that, in eV/Å), "
+            f"threshold is {threshold!r}: give a positive number (every atom more uncertain than that, in eV/Å), "
             "a number between -1 and 0 (-0.9 takes the most uncertain 10 %), or None (the most uncertain atom)."
         )
 

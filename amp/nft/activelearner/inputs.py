@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from numbers import Real
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,8 @@ from ase import Atoms
 from ase.calculators.calculator import PropertyNotImplementedError
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read
+
+from amp.nft.chunks import check_cell
 
 Images = str | os.PathLike[str] | Atoms | Iterable[Atoms] | Mapping[str, Atoms]
 
@@ -41,6 +44,8 @@ def read_images(images: Images, name: str = "images") -> list[Atoms]:
         images = images.values()
     elif isinstance(images, str | os.PathLike):
         images = _read_file(images, name)
+    elif not isinstance(images, Iterable):
+        raise TypeError(f"{name} is {images!r}: give Atoms, a list of them, or the name of a file that ASE reads.")
     found = list(images)
     wrong = next((image for image in found if not isinstance(image, Atoms)), None)
     if wrong is not None:
@@ -101,6 +106,7 @@ def _plain_copy(target: Atoms, name: str) -> Atoms:
     if not np.isfinite(target.positions).all():
         bad = int(np.flatnonzero(~np.isfinite(target.positions).all(axis=1))[0])
         raise ValueError(f"{name}: the position of atom {bad} is {target.positions[bad]}; it must be finite.")
+    check_cell(target, name)
     plain = Atoms(numbers=target.numbers, positions=target.positions, cell=target.cell, pbc=target.pbc)
     for name, values in target.arrays.items():
         if name not in ("numbers", "positions"):
@@ -119,10 +125,23 @@ def check_elements(targets: list[Atoms], images: list[Atoms]) -> None:
 
 
 def check_positive(**numbers: float) -> None:
-    """Raise ValueError for a value that is not above 0."""
+    """Raise ValueError for a value that is no number above 0."""
     for name, value in numbers.items():
-        if not value > 0:
-            raise ValueError(f"{name} is {value}: it must be above 0.")
+        if not (isinstance(value, Real) and value > 0):
+            raise ValueError(f"{name} is {value!r}: it must be above 0.")
+
+
+def check_texts(**texts: str) -> None:
+    """Raise TypeError for what is no text."""
+    for name, text in texts.items():
+        if not isinstance(text, str):
+            raise TypeError(f"{name} is {text!r}: it must be a str.")
+
+
+def check_label(label: str | os.PathLike[str]) -> None:
+    """Raise ValueError for a label that names no files."""
+    if not (isinstance(label, str | os.PathLike) and Path(label).name):
+        raise ValueError(f"label is {label!r}: it must be a name, such as 'al'; the results are named after it.")
 
 
 def check_count(name: str, value: int, least: int) -> None:
@@ -133,7 +152,10 @@ def check_count(name: str, value: int, least: int) -> None:
 
 def central_atoms(images: list[Atoms], init_nft_ids: list[tuple[str, int]] | None) -> list[int | None]:
     """For each image the atom whose force alone is trained, or None; ValueError for an id that fits no image."""
-    wanted = dict(init_nft_ids or [])
+    try:
+        wanted = dict(init_nft_ids or [])
+    except (TypeError, ValueError):
+        raise ValueError(f"init_nft_ids is {init_nft_ids!r}: it must be a list of pairs (hash, index).") from None
     hashes = [get_hash(image) for image in images]
     if unknown := set(wanted) - set(hashes):
         raise ValueError(f"init_nft_ids names {sorted(unknown)[0]}, which is the hash of no image in images.")

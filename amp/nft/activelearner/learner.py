@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import warnings
 from functools import partial
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ class NFT:
     ----------
     load : str, optional
         An ``.ensemble`` file to start the first training from.
-    log : str or amp.utilities.Logger, optional
+    log : str, path or amp.utilities.Logger, optional
         Where to log; standard output if not given. Everything also goes to the `logging` module, under ``amp.nft``.
     threshold : float, optional
         Which atoms are labelled next: above 0, those whose uncertainty exceeds that many eV/Å; between -1 and 0, the
@@ -78,7 +79,7 @@ class NFT:
     def __init__(
         self,
         load: str | None = None,
-        log: str | Logger | None = None,
+        log: str | PathLike[str] | Logger | None = None,
         threshold: float | None = None,
         stop_delta: float = 0.1,
         max_iterations: int = 5,
@@ -185,6 +186,10 @@ class NFT:
         """
         inputs.check_count("n", n, least=2)
         inputs.check_positive(cutoff=cutoff, expired=expired)
+        inputs.check_texts(
+            calc_text=calc_text, headerlines=headerlines, start_command=start_command, train_line=train_line
+        )
+        inputs.check_label(label)
         inputs.check_count("label_retries", label_retries, least=0)
         if label_timeout is not None:
             inputs.check_positive(label_timeout=label_timeout)

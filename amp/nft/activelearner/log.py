@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 
 from amp.utilities import Logger
@@ -16,11 +17,15 @@ class RunLog:
 
     Parameters
     ----------
-    log : str, Logger or None
-        A file name, an Amp Logger, or None for standard output.
+    log : str, path, Logger or None
+        A file name, an Amp Logger or another callable, or None for standard output.
     """
 
-    def __init__(self, log: str | Logger | None = None) -> None:
+    def __init__(self, log: str | os.PathLike[str] | Logger | None = None) -> None:
+        if isinstance(log, os.PathLike):
+            log = os.fspath(log)
+        if not (log is None or isinstance(log, str) or callable(log)):
+            raise TypeError(f"log is {log!r}: it must be a file name, a callable such as amp.utilities.Logger, or None.")
         self._amp: Logger = Logger(log or sys.stdout) if log is None or isinstance(log, str) else log
 
     def __call__(self, message: str) -> None:
