@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable
-from numbers import Real
 from typing import Any, Literal
 
 import numpy as np
@@ -63,7 +62,7 @@ class UncertaintyMonitor:
         action: Action = "stop",
         trajectory: str | os.PathLike[str] | None = None,
     ) -> None:
-        if not (isinstance(threshold, Real) and threshold > 0):
+        if not (isinstance(threshold, float | int | np.number) and threshold > 0):
             raise ValueError(f"threshold is {threshold!r} eV/Å: it must be above 0.")
         if action not in ("stop", "warn") and not callable(action):
             raise ValueError(f"action is {action!r}: it must be 'stop', 'warn' or a callable.")
