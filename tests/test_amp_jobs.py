@@ -360,6 +360,12 @@ def test_job_in_the_background_that_never_begins(command, log):
     assert "not found" in str(error.value) or "No module named" in str(error.value)
 
 
+def test_job_that_a_queue_starts_with_the_wrong_python(log):
+    handed_over = f"nohup {sys.executable} -I -S run.py > queue.out 2>&1 & true"  # returns at once, as sbatch does
+    with pytest.raises(JobError, match="No module named"):  # not "has not begun within"
+        jobs(log, command=handed_over, retries=0, queueing=PATIENCE).train(one_member())
+
+
 def test_start_command_that_fails(log):
     with pytest.raises(JobError, match="ended with status 3"):
         jobs(log, command="echo queue is closed >&2; exit 3", retries=0).train(one_member())

@@ -23,6 +23,19 @@ CONVERGED, REPORT = "converged", "nft-report.json"
 ALL_IMAGES, TARGETS, TASK = "all.traj", "targets.traj", "task.json"
 SETTINGS = "calc_text.py"
 
+# Without amp.nft a job could say nothing, and would count as waiting in its queue.
+_BEGIN = """
+
+try:
+    from amp.nft.amp_jobs import script as nft_job
+except BaseException:
+    import traceback
+
+    with open({failure!r}, "w") as file:
+        file.write(traceback.format_exc())
+    raise
+nft_job.begin({token!r}, {directory!r})"""
+
 
 def script_text(
     calc_text: str,
@@ -65,8 +78,8 @@ def script_text(
     from amp.nft.amp_texts import script
 
     text = Template(script).substitute(
-        headerlines=f"{headerlines}\n\nfrom amp.nft.amp_jobs import script as nft_job\n"
-        f"nft_job.begin({token!r}, {str(directory)!r})",
+        headerlines=headerlines
+        + _BEGIN.format(failure=str(directory / state.FAILURE), token=token, directory=str(directory)),
         calc_text=f"{calc_text}\n\nnft_job.prepare(calc, seed={seed}, fresh={fresh})",
         train_line=f"nft_job.fit(calc, seed={seed})"
         if kernels
