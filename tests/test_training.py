@@ -91,3 +91,13 @@ def test_choices_that_cannot_be(choose):
         choose(start_command="no-such-queue run.py")
     with pytest.raises(ValueError, match="defines no `calc`"):
         choose(calc_text="x = 1")
+
+
+def test_training_without_forces_is_said_aloud(choose):
+    lines = []
+    with pytest.warns(UserWarning, match="chunks, of which only a force is trained, will teach nothing"):
+        choose(calc_text=calc_text, log=lines.append)  # Amp's default
+    assert "force_rmse" in lines[0]
+    lines.clear()
+    choose(calc_text=calc_text + "\ncalc.model.lossfunction.parameters.convergence['force_rmse'] = 0.01", log=lines.append)
+    assert not lines

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tempfile
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +21,11 @@ from amp.nft.inprocess import BatchedTrainer
 from amp.nft.reports import Trainer
 from amp.nft.uncertainty import force_uncertainty
 
+NO_FORCES = (
+    "calc_text asks for no force criterion (force_rmse or force_maxresid), and Amp then trains on energies alone: chunks, "
+    "of which only a force is trained, will teach nothing. Set one, for example calc.model.lossfunction = "
+    "LossFunction(force_coefficient=0.04, convergence={'energy_rmse': 0.001, 'force_rmse': 0.005})."
+)
 TRAINERS = ("auto", "batched", "jobs")
 _PLAIN_COMMAND = re.compile(r"\s*(\S*/)?python[\d.]*\s+run\.py\s*&?\s*")
 
@@ -124,6 +130,9 @@ def choose_trainer(
         if wanted == "batched":
             raise ValueError(f"trainer='batched' cannot train this calculator: {error} Use trainer='jobs'.") from error
         spec, obstacle = None, str(error)
+    if spec is not None and spec.force_coefficient is None:
+        warnings.warn(NO_FORCES, UserWarning, stacklevel=3)
+        log(NO_FORCES)
     radius = float(spec.cutoff["kwargs"]["Rc"]) if spec is not None else None
     if spec is not None and (wanted == "batched" or (wanted == "auto" and obstacle is None)):
         why = "asked for" if wanted == "batched" else "Gaussian fingerprints, a neural network and plain local training"
