@@ -30,7 +30,7 @@ def label(atoms):
 @pytest.fixture(scope="module")
 def images():
     """Four small cells, and four chunks of a cluster; with their centres."""
-    cells = [bulk("Cu", cubic=True), bulk("Cu", "bcc", 2.9, cubic=True), bulk("Cu") * (2, 2, 1), bulk("Cu", "fcc", 3.8) * (2, 1, 1)]
+    cells = [bulk("Cu", cubic=True), bulk("Cu", "bcc", 2.9, cubic=True), bulk("Cu") * (2, 2, 1), bulk("Cu", a=3.8) * (2, 1, 1)]
     cluster = Octahedron("Cu", 4, cutoff=1)
     for seed, atoms in enumerate([*cells, cluster]):
         atoms.rattle(0.08, seed=seed)

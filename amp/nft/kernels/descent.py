@@ -1,4 +1,7 @@
-"""One member's way down to its convergence criteria."""
+"""One member's way down to its convergence criteria.
+
+The damping lambda follows the ratio of a step's gain to its prediction (Nielsen, IMM-REP-1999-05).
+"""
 
 from __future__ import annotations
 

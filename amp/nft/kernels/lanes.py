@@ -1,8 +1,8 @@
 """Fingerprints of many images as one block of memory, in the order in which the network kernels walk through it.
 
-Within an image the rows of one element form a *segment*: a matrix (features, lanes) of scaled fingerprints, padded with lanes that
-count for nothing. Each trained force has one *piece* per segment: a matrix (features, xyz, lanes) of derivatives, whose lanes are
-those of the segment or, where only few rows are near, a list of them.
+Within an image the rows of one element form a *segment*: a matrix (features, lanes) of the networks' inputs, padded with lanes
+that count for nothing. Each trained force has one *piece* per segment: a matrix (features, xyz, lanes) of derivatives, whose lanes
+are those of the segment or, where only few rows are near, a list of them.
 """
 
 from __future__ import annotations
@@ -40,7 +40,11 @@ class Lanes(NamedTuple):
 
 
 def pack_lanes(
-    rows: Sequence[Any], energies: np.ndarray, n_atoms: np.ndarray, inputs: Sequence[tuple[np.ndarray, np.ndarray]], with_forces: bool = True
+    rows: Sequence[Any],
+    energies: np.ndarray,
+    n_atoms: np.ndarray,
+    inputs: Sequence[tuple[np.ndarray, np.ndarray]],
+    with_forces: bool = True,
 ) -> Lanes:
     """Arrange what is known of all images, fingerprints turned into the networks' inputs.
 

@@ -51,8 +51,8 @@ def forward(net, kind, theta, x, x0, n, nodes, at):
     """Fill h and s for n lanes whose fingerprints begin at x[x0] and whose nodes begin at `at`."""
     size = net.kinds[kind].nodes * n
     source, s0 = x, x0
-    for l in range(net.kinds[kind].layers):
-        layer = net.layers[kind, l]
+    for number in range(net.kinds[kind].layers):
+        layer = net.layers[kind, number]
         here = at + layer.node * n
         mix(theta, layer.weight, layer.n_out, np.int64(1), layer.n_in, source, s0, n, nodes, here, n, layer.n_out, n, 0.0)
         for j in range(layer.n_out):
@@ -87,8 +87,8 @@ def backward(net, kind, theta, n, real, nodes, at):
     for r in range(n):
         nodes[top + 3 * size + r] = 1.0 if r < real else 0.0
     _times_derivatives(net.activation, nodes, top, size, n)
-    for l in range(last, 0, -1):
-        layer = net.layers[kind, l]
+    for number in range(last, 0, -1):
+        layer = net.layers[kind, number]
         here = at + 3 * size + layer.node * n
         below = here - layer.n_in * n
         mix(theta, layer.weight, np.int64(1), layer.n_out, layer.n_out, nodes, here, n, nodes, below, n, layer.n_in, n, 0.0)
@@ -146,8 +146,8 @@ def add_gradient(net, kind, theta, x, x0, t, t0, parts, n, real, nodes, at, tang
     for c in range(parts):
         begin, lane = out0 + c * width, c * n
         h, h0, h_dot, h_dot0 = x, x0, t, t0
-        for l in range(net.kinds[kind].layers):
-            layer = net.layers[kind, l]
+        for number in range(net.kinds[kind].layers):
+            layer = net.layers[kind, number]
             above, here = at + layer.node * n, layer.node * wide
             add_products(h_dot, h_dot0 + lane, tangent, b_dot + here + lane, wide, nodes, b + layer.node * n, h, h0, n,
                          layer.n_in, layer.n_out, n, scale * slope, out, begin + layer.weight)
@@ -174,10 +174,11 @@ def _forward_tangent(net, kind, theta, t, t0, parts, n, nodes, at, tangent):
     """Fill ż and ḣ."""
     wide, size = parts * n, net.kinds[kind].nodes * n
     source, s0 = t, t0
-    for l in range(net.kinds[kind].layers):
-        layer = net.layers[kind, l]
+    for number in range(net.kinds[kind].layers):
+        layer = net.layers[kind, number]
         here = layer.node * wide
-        mix(theta, layer.weight, layer.n_out, np.int64(1), layer.n_in, source, s0, wide, tangent, here, wide, layer.n_out, wide, 0.0)
+        mix(theta, layer.weight, layer.n_out, np.int64(1), layer.n_in, source, s0, wide, tangent, here, wide, layer.n_out, wide,
+            0.0)
         for j in range(layer.n_out):
             s, z = at + size + (layer.node + j) * n, here + j * wide
             for c in range(parts):
@@ -191,11 +192,11 @@ def _backward_tangent(net, kind, theta, parts, n, nodes, at, tangent, plain):
     """Fill ḃ, with `plain` times b added to it."""
     wide, size, last = parts * n, net.kinds[kind].nodes * n, net.kinds[kind].layers - 1
     b_dot, more = 2 * parts * size, splat(plain)
-    for l in range(last, -1, -1):
-        layer = net.layers[kind, l]
+    for number in range(last, -1, -1):
+        layer = net.layers[kind, number]
         here = layer.node * wide
-        if l < last:
-            upper = net.layers[kind, l + 1]
+        if number < last:
+            upper = net.layers[kind, number + 1]
             mix(theta, upper.weight, np.int64(1), upper.n_out, upper.n_out, tangent, b_dot + upper.node * wide, wide,
                 tangent, b_dot + here, wide, layer.n_out, wide, 0.0)
         for j in range(layer.n_out):
@@ -203,7 +204,7 @@ def _backward_tangent(net, kind, theta, parts, n, nodes, at, tangent, plain):
             for c in range(parts):
                 for r in range(0, n, LANES):
                     k, m = s + r, z + c * n + r
-                    if l < last:
+                    if number < last:
                         value = load(nodes, k) * load(tangent, b_dot + m)
                     else:
                         value = more * load(nodes, k + 2 * size)

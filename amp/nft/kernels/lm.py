@@ -2,8 +2,7 @@
 
 The step v solves (JᵀJ + mu) v = -Jᵀr with mu = lambda max(diag JᵀJ) (Moré, Lect. Notes Math. 630, 105 (1978), with his scaling
 replaced by the identity). It is bent by half the acceleration a, which solves the same equations for the second directional
-derivative of the residuals along v, a finite difference (Transtrum and Sethna, arXiv:1201.5885, eqs. 7, 12 and 15). lambda follows
-the ratio of the gain to its prediction (Nielsen, IMM-REP-1999-05, eq. 2.5).
+derivative of the residuals along v, a finite difference (Transtrum and Sethna, arXiv:1201.5885).
 """
 
 from __future__ import annotations

@@ -70,8 +70,8 @@ class Layout:
         start = 0
         for k, sizes in enumerate(self.sizes):
             kinds[k] = len(sizes) - 1, sizes[0], sum(sizes[1:]), self._n_weights + 2 * k
-            for l, (n_in, n_out) in enumerate(itertools.pairwise(sizes)):
-                layers[k, l] = n_in, n_out, sum(sizes[1 : l + 1]), start, start + n_in * n_out
+            for number, (n_in, n_out) in enumerate(itertools.pairwise(sizes)):
+                layers[k, number] = n_in, n_out, sum(sizes[1 : number + 1]), start, start + n_in * n_out
                 start += (n_in + 1) * n_out
         return Net(ACTIVATIONS.index(self.activation), kinds, layers)
 
