@@ -90,11 +90,12 @@ def make_scratch(networks: Networks, n_atoms: int, most_touched: int) -> Scratch
     lanes, depth, n_slots = networks.lanes, networks.layers.shape[1], networks.inputs.shape[2]
     nodes = max(n_slots, int(networks.layers[..., :2].max()))
     most_touched = min(most_touched, n_atoms)
+    vectors = n_slots // LANES
     return Scratch(
-        np.zeros((depth + 1, nodes, lanes)), np.zeros((depth + 1, nodes, lanes)), np.zeros((n_slots, lanes)),
-        np.zeros((n_slots // LANES, 4, LANES)), np.zeros((3, n_slots // LANES, 4, LANES)), np.full(n_atoms, -1, dtype=np.int64),
-        np.zeros(most_touched, dtype=np.int64), np.zeros((most_touched, 3, lanes)),
-        np.zeros((3, 3, lanes)), np.zeros(2, dtype=np.int64),
+        simd.zeros(depth + 1, nodes, lanes), simd.zeros(depth + 1, nodes, lanes), simd.zeros(n_slots, lanes),
+        simd.zeros(vectors, 4, LANES), simd.zeros(3, vectors, 4, LANES), np.full(n_atoms, -1, dtype=np.int64),
+        np.zeros(most_touched, dtype=np.int64), simd.zeros(most_touched, 3, lanes), simd.zeros(3, 3, lanes),
+        np.zeros(2, dtype=np.int64),
     )
 
 

@@ -57,11 +57,12 @@ def make_workspace(tables: Tables, most_neighbors: int) -> Workspace:
     n = -(-max(most_neighbors, 1) // _UNROLL) * _UNROLL
     n_kinds = len(tables.kinds)
     radial, others = (int(tables.kinds[:, column].max()) for column in (4, 5))
+    near, dense, pairs = simd.zeros(4, n), simd.zeros(n), simd.zeros(7, ROOM)
+    near[:], dense[:], pairs[:] = 0.5, 0.5, 0.5  # harmless in the lanes that no neighbour takes
     return Workspace(
-        np.zeros(n, dtype=np.int64), np.zeros(n_kinds + 1, dtype=np.int64), np.full((4, n), 0.5),
-        np.zeros((len(tables.shapes), n, RECORD)), np.zeros((n, radial)), np.zeros((n, others // LANES, 4, LANES)),
-        np.zeros(radial + others), np.full(n, 0.5), np.zeros((n + 1, 3), dtype=np.int64),
-        np.zeros(ROOM, dtype=np.int64), np.full((7, ROOM), 0.5), np.zeros((ROOM, LANES)),
+        np.zeros(n, dtype=np.int64), np.zeros(n_kinds + 1, dtype=np.int64), near, simd.zeros(len(tables.shapes), n, RECORD),
+        simd.zeros(n, radial), simd.zeros(n, others // LANES, 4, LANES), simd.zeros(radial + others), dense,
+        np.zeros((n + 1, 3), dtype=np.int64), np.zeros(ROOM, dtype=np.int64), pairs, simd.zeros(ROOM, LANES),
     )
 
 

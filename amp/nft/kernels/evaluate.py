@@ -9,7 +9,14 @@ from dataclasses import dataclass
 import numpy as np
 import vesin
 
-from amp.nft.kernels.ensemble import Scratch, build_networks, evaluate_block, make_scratch, add_block, summarise
+from amp.nft.kernels.ensemble import (
+    Scratch,
+    add_block,
+    build_networks,
+    evaluate_block,
+    make_scratch,
+    summarise,
+)
 from amp.nft.kernels.environment import Workspace, make_workspace
 from amp.nft.kernels.gaussian import Fingerprints
 from amp.nft.kernels.jit import available_cpus, run_threads
@@ -138,7 +145,7 @@ class Evaluator:
             found = find_neighbors(positions[atoms], cell, pbc, self.fingerprints.radius, search, last - first)
             sweep = _Sweep(self, found, atoms, kind[atoms], stress, forces, virial)
             if progress is not None:
-                sweep.report = lambda done, first=first: progress(first + done, n)
+                sweep.report = lambda done, first=first: progress(first + done, n)  # type: ignore[misc]
             run_threads(sweep.work, sweep.blocks(n), threads)
             energies_mi[:, atoms[: last - first]] = sweep.energies[:, : self.n_members].T
             extrapolating += sweep.extrapolating

@@ -27,6 +27,14 @@ _DOUBLES = ir.VectorType(ir.DoubleType(), LANES)
 _INTEGERS = ir.VectorType(ir.IntType(64), LANES)
 
 
+def zeros(*shape: int) -> np.ndarray:
+    """Zeros that begin where a cache line does, so that no vector of a row lies across two lines."""
+    size, line = int(np.prod(shape)), 64 // 8
+    buffer = np.zeros(size + line)
+    begin = -(buffer.ctypes.data // 8) % line
+    return buffer[begin : begin + size].reshape(shape)
+
+
 class Vec4Type(types.Type):
     """The type of four doubles in a register."""
 
