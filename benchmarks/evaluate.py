@@ -10,6 +10,7 @@ Members have random weights and Amp's eight default fingerprints: what is in the
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import resource
 import statistics
@@ -48,7 +49,7 @@ def ensemble(target: Atoms) -> list[AmpModel]:
     return [
         AmpModel(
             gs=gs, cutoff=CUTOFF, hiddenlayers={"Pt": HIDDEN}, activation="tanh",
-            weights={"Pt": [rng.uniform(-1, 1, (a + 1, b)) for a, b in zip(sizes, sizes[1:], strict=False)]},
+            weights={"Pt": [rng.uniform(-1, 1, (a + 1, b)) for a, b in itertools.pairwise(sizes)]},
             scalings={"Pt": (0.0, 1.0)}, fprange={"Pt": ranges},
         ) for _ in range(MEMBERS)
     ]  # fmt: skip

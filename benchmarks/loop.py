@@ -3,9 +3,9 @@
     python benchmarks/loop.py [--large] [--skip-amp]
 
 Ours is run. Amp's is put together from pieces measured in the same run with its own code (Fortran modules where they are
-there, its `nft_indices` defect side-stepped): the fingerprint derivatives of a chunk, one member's training on bulk cells and 26 chunks,
-and one member's forces on the target. These are multiplied by how often the loop that we ran needs them; training is taken as
-no dearer with more chunks, so the ratio is a lower bound.
+there, its `nft_indices` defect side-stepped): the fingerprint derivatives of a chunk, one member's training on bulk cells
+and 26 chunks, and one member's forces on the target. These are multiplied by how often the loop that we ran needs them;
+training is taken as no dearer with more chunks, so the ratio is a lower bound.
 """
 
 from __future__ import annotations

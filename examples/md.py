@@ -1,4 +1,4 @@
-"""Molecular dynamics of Pt260 at 600 K with the ensemble of examples/pt260.py; it stops itself when it leaves what was learned."""
+"""Molecular dynamics of Pt260 at 600 K with the ensemble of examples/pt260.py; stops when it leaves what was learned."""
 
 import numpy as np
 from ase import units
@@ -20,4 +20,5 @@ dyn.attach(monitor)
 dyn.run(STEPS)
 
 end = "left what was learned" if monitor.exceeded else "stayed within what was learned"
-print(f"{dyn.nsteps} steps at {atoms.get_temperature():.0f} K: the cluster {end}; the last uncertainty was {monitor.deltas[-1]:.3f} eV/Å")
+print(f"{dyn.nsteps} steps at {atoms.get_temperature():.0f} K: the cluster {end}.")
+print(f"Uncertainty: {monitor.deltas[0]:.3f} at first, {monitor.deltas[-1]:.3f} eV/Å at last.")

@@ -1,5 +1,6 @@
 """One pass for the whole ensemble: finite differences, Amp's own BootStrap, and independence of how the work is cut."""
 
+import itertools
 import json
 import pickle
 from types import SimpleNamespace
@@ -43,7 +44,7 @@ def ensemble(atoms, n=5, hidden=(4, 3), activation="tanh", seed=0):
         weights, ranges, scalings = {}, {}, {}
         for kind, element in enumerate(elements):
             sizes = [len(gs[element]), *hidden, 1]
-            weights[element] = [rng.uniform(-1, 1, (a + 1, b)) for a, b in zip(sizes, sizes[1:], strict=False)]
+            weights[element] = [rng.uniform(-1, 1, (a + 1, b)) for a, b in itertools.pairwise(sizes)]
             x = rows.x[rows.kind == kind]
             low, high = x.min(axis=0), x.max(axis=0)
             spread = 0.3 + rng.uniform(0.0, 1.0, len(low))
