@@ -19,9 +19,9 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from functools import cache, partial
 from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
-from functools import cache, partial
 from pathlib import Path
 
 from ase import Atoms

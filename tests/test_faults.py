@@ -63,7 +63,7 @@ def test_a_few_faults(strike, workers):
 @pytest.mark.slow
 @pytest.mark.parametrize(("strike", "workers"), faults.FAULTS)
 def test_many_faults(strike, workers):
-    assert_nothing_lost(faults.strike_often(strike, 25, workers, seed=1), 25)
+    assert_nothing_lost(faults.strike_often(strike, 8, workers, seed=1), 8)
 
 
 def test_where_labels_are_made_makes_no_difference():
