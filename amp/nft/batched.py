@@ -43,8 +43,9 @@ def fit(
     fprange: dict[str, np.ndarray],
     seeds: Sequence[Any],
     threads: int | None = None,
-    log: Callable[[str], Any] = print,
+    log: Callable[[str], Any] = lambda message: None,
     attempts: int = 3,
+    unlabelled: Sequence[Rows] = (),
 ) -> tuple[list[AmpModel], list[MemberReport]]:
     """Fit an ensemble to labelled images.
 
@@ -77,6 +78,9 @@ def fit(
         Takes a line for each member.
     attempts : int
         How often a member may begin.
+    unlabelled : sequence of Rows
+        Fingerprints of what the members are to predict, for the scaling of their inputs. Directions in which the images
+        hardly differ but these do would be blown up without them.
 
     Returns
     -------
@@ -91,7 +95,7 @@ def fit(
     _check(energies, forces, rows, weights_mi)
     spec, criteria = _trained(spec.resolved(sorted(fprange)))
     layout = _layout(spec, fprange)
-    inputs = whitened_inputs(rows, scaled_inputs(fprange[element] for element in layout.elements))
+    inputs = whitened_inputs([*rows, *unlabelled], scaled_inputs(fprange[element] for element in layout.elements))
     problem = make_problem(layout, rows, energies, forces, n_atoms, fprange, inputs, spec.energy_coefficient,
                            spec.force_coefficient, spec.overfit)
     if start is None and spec.model is not None:

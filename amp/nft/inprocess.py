@@ -73,6 +73,7 @@ class BatchedTrainer:
             fprange=self._range(rows),
             seeds=[[task.seed, task.iteration, member] for member in range(task.n_members)],
             threads=self.threads,
+            unlabelled=self._target_rows,
         )
         return TrainingOutcome([amp_files.write_amp(model) for model in models], reports)
 
