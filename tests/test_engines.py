@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from parents import parent
 from test_executors import NOTICE, assert_good, images, label_all
+from test_learner import run
 
 from amp.nft.labelling import LabelFailure
 
@@ -76,7 +77,8 @@ def slurm():
         pytest.skip(f"Slurm does not start here: {start.stderr}")
     before = dict(os.environ)
     os.environ["SLURM_CONF"] = os.path.join(directory, "slurm.conf")
-    # what Slurm starts finds the parents of these tests
+    # what Slurm starts finds this Python, and the parents of these tests
+    os.environ["PATH"] = os.pathsep.join([os.path.dirname(sys.executable), before["PATH"]])
     os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE), *filter(None, [before.get("PYTHONPATH")])])
     yield
     os.environ.clear()
@@ -124,3 +126,20 @@ def test_slurm_by_dask_jobqueue(slurm, tmp_path, monkeypatch):
         cluster.scale(2)
         outcomes, _ = label_all(tmp_path, wanted, parent(), client.get_executor(pure=False))
     assert_good(outcomes, wanted)
+
+
+def test_the_whole_loop_on_slurm(slurm, tmp_path, monkeypatch):
+    """Members train as jobs of the queue, labels are made by others; the driver only waits."""
+    monkeypatch.chdir(tmp_path)
+    al, _ = run(
+        max_iterations=1,
+        trainer="jobs",
+        start_command="sbatch run.py",
+        headerlines="#SBATCH --ntasks=1 --mem=500",
+        executor=executorlib_slurm,
+        parent_calc=parent(),
+        log="log.txt",
+    )
+    assert [entry.trainer for entry in al.history] == ["jobs", "jobs"]
+    assert al.history[1].n_chunks > 0
+    assert "sbatch run.py" in Path("log.txt").read_text()
