@@ -8,7 +8,7 @@ from ase.cluster import Octahedron
 
 
 def pytest_collection_modifyitems(items):
-    """Skip comparisons with Amp that would take minutes where Amp has no Fortran modules."""
+    """Skip what is marked `fortran` where Amp has no Fortran modules."""
     try:
         from amp import fmodules  # noqa: F401
     except ImportError:

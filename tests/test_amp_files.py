@@ -137,6 +137,7 @@ def test_round_trip_is_exact():
     assert write_amp(read_amp(write_amp(model))) == write_amp(model)
 
 
+@pytest.mark.fortran
 def test_amp_loads_what_we_write_and_we_read_what_amp_saves(in_tmp_path):
     model = random_model()
     (in_tmp_path / "ours.amp").write_text(write_amp(model))
@@ -147,6 +148,7 @@ def test_amp_loads_what_we_write_and_we_read_what_amp_saves(in_tmp_path):
     assert Amp.load("amps.amp", label="amps").get_potential_energy(alloy()) == energy
 
 
+@pytest.mark.fortran
 def test_reads_what_amp_trains(in_tmp_path):
     images = [alloy(), alloy()]
     images[1].rattle(0.1, seed=5)
@@ -171,6 +173,7 @@ def test_reads_what_amp_trains(in_tmp_path):
     assert_same(spec.model, model)
 
 
+@pytest.mark.fortran
 def test_ensemble_round_trip_with_amp(in_tmp_path):
     models = [random_model(seed) for seed in range(3)]
     write_ensemble("three.ensemble", [write_amp(model) for model in models])
@@ -308,6 +311,7 @@ def test_calc_text_settings(in_tmp_path):
     assert os.listdir() == []
 
 
+@pytest.mark.fortran
 def test_resolved_spells_out_what_amp_would_choose(in_tmp_path):
     spec = read_calc_text(CALC_TEXT).resolved(["Pt", "Cu", "Pt"])
     assert spec.elements == ("Cu", "Pt") and spec.hiddenlayers == {"Cu": (4, 3), "Pt": (4, 3)}

@@ -315,17 +315,18 @@ def test_jobs_fit_with_the_kernels_where_they_can(log):
 @pytest.mark.parametrize(
     ("settings", "why"),
     [
-        ({"target": None}, "no target"),
+        ({"targets": None}, "no target"),
         ({"line": f"{train_line}  # by Amp"}, "the user's own"),
         ({"calc_text": NEVER_MET}, "regressor"),
     ],
 )
 def test_amp_trains_where_the_kernels_may_not(settings, why, log):
-    trainer = jobs(log, **({"target": images()[3]} | settings))
+    trainer = jobs(log, **({"targets": [images()[3]]} | settings))
     assert not trainer.kernels and why in trainer.why
     assert jobs(log, targets=[images()[3]]).kernels
 
 
+@pytest.mark.fortran
 def test_killed_job_is_noticed_and_gives_the_same_result(log):
     """kill -9 of a job in the background: in the log within seconds, and started again."""
     text = CALC_TEXT.replace("maxiter=5", "maxiter=400")
@@ -499,11 +500,10 @@ def test_interrupted_driver_takes_its_jobs_along(log):
 @pytest.mark.slow
 def test_without_fortran_it_trains_and_says_so(log):
     """The same result as with Fortran, more slowly."""
-    text = CALC_TEXT + "loss.parameters['weight_duplicates'] = True\n"  # as the Fortran loss always does
     hide = "import sys\nsys.modules['amp.fmodules'] = None"
-    in_python = jobs(log, text, headerlines=hide).train(one_member()).reports[0]
+    in_python = jobs(log, headerlines=hide).train(one_member()).reports[0]
     assert "Fortran modules are missing" in log.text
-    in_fortran = jobs(log, text).train(one_member()).reports[0]
+    in_fortran = jobs(log).train(one_member()).reports[0]
     assert in_python.loss == pytest.approx(in_fortran.loss, rel=1e-4)  # five digits in Amp's log
     assert log.text.count("Fortran modules are missing") == 1
 

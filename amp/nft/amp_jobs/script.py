@@ -127,6 +127,7 @@ def _do_without_fortran(calc: Any) -> None:
     if _has_fortran() or not getattr(calc.model, "fortran", False):
         return
     calc.model.fortran = False
+    calc.model.lossfunction.parameters["weight_duplicates"] = True  # as Amp's Fortran loss always does
     _note(calc, "Amp's Fortran modules are missing: training in Python, which is hundreds of times slower. "
                 "Install gfortran and then Amp again to have them.")  # fmt: skip
     if calc.model.lossfunction.parameters.get("overfit"):
