@@ -82,7 +82,7 @@ class Scratch(NamedTuple):
     touched: np.ndarray  # (atoms touched,)
     force: np.ndarray  # (atoms touched, xyz, members)
     virial: np.ndarray  # (xyz, xyz, members)
-    count: np.ndarray  # (2,) atoms touched, centres with fingerprints outside the trained range
+    count: np.ndarray  # type: ignore[assignment]  # (2,) atoms touched, centres with fingerprints outside the trained range
 
 
 def make_scratch(networks: Networks, n_atoms: int, most_touched: int) -> Scratch:
