@@ -39,7 +39,7 @@ def has_died(process: Process) -> bool:
     phase, born = _phase_and_birth(process.pid)
     if phase:
         return phase in "ZX" or born != process.born
-    return os.path.isdir("/proc/self") or not _answers(process.pid)
+    return os.path.isdir("/proc/self") or not answers(process.pid)
 
 
 def write_process(path: Path) -> None:
@@ -55,7 +55,8 @@ def read_process(path: Path) -> Process | None:
         return None
 
 
-def _answers(pid: int) -> bool:
+def answers(pid: int) -> bool:
+    """Whether a process, or with a minus a group of them, takes signals: for systems that tell no more."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -65,10 +66,15 @@ def _answers(pid: int) -> bool:
     return True
 
 
+def stat(pid: int) -> list[str]:
+    """What follows the name in /proc/<pid>/stat: phase, parent, group, ...; nothing where there is none."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return []
+
+
 def _phase_and_birth(pid: int) -> tuple[str, str]:
     """Phase letter and time of birth of a process; empty where the system does not tell."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return "", ""
-    return fields[0], fields[19]
+    fields = stat(pid)
+    return (fields[0], fields[19]) if fields else ("", "")

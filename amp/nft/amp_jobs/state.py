@@ -6,10 +6,12 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from amp.nft import processes
+from amp.nft.processes import machine
 
 TOKEN = "nft-attempt"  # written by the driver: the one attempt that may work here
 STATE = "nft-job.json"  # the rest by the job
@@ -32,16 +34,8 @@ class JobState:
 
 def this_process(token: str) -> JobState:
     """The state of the process that asks."""
-    return JobState(token, machine(), os.getpid(), _fields_of(os.getpid())[1])
-
-
-def machine() -> str:
-    """Name of the space in which process numbers mean something: the host, or a container on it."""
-    try:
-        space = os.readlink("/proc/self/ns/pid")
-    except OSError:
-        space = ""
-    return f"{socket.gethostname()} {space}".strip()
+    process = processes.this_process()
+    return JobState(token, machine(), process.pid, process.born)
 
 
 def read_state(directory: Path) -> JobState | None:
@@ -71,17 +65,14 @@ def holds(directory: Path, token: str) -> bool:
 
 def is_alive(state: JobState) -> bool:
     """Whether a process of this machine still runs."""
-    phase, born = _fields_of(state.pid)
-    if phase:
-        return phase not in "ZX" and born == state.born
-    return not os.path.isdir("/proc/self") and _answers(state.pid)
+    return not processes.has_died(processes.Process(processes.machine(), state.pid, state.born))
 
 
 def group_is_alive(group: int) -> bool:
     """Whether any process of a process group still runs."""
     if not os.path.isdir("/proc/self"):
-        return _answers(-group)
-    fields = (_stat(int(name)) for name in os.listdir("/proc") if name.isdigit())
+        return processes.answers(-group)
+    fields = (processes.stat(int(name)) for name in os.listdir("/proc") if name.isdigit())
     return any(f[2] == str(group) and f[0] not in "ZX" for f in fields if f)
 
 
@@ -95,27 +86,3 @@ def end_process(state: JobState) -> None:
         deadline = time.monotonic() + GRACE
         while is_alive(state) and time.monotonic() < deadline:
             time.sleep(0.05)
-
-
-def _answers(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
-
-
-def _fields_of(pid: int) -> tuple[str, str]:
-    """Phase letter and time of birth of a process; empty where the system does not tell."""
-    fields = _stat(pid)
-    return (fields[0], fields[19]) if fields else ("", "")
-
-
-def _stat(pid: int) -> list[str]:
-    """What follows the name in /proc/<pid>/stat: phase, parent, group, ..."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return []
