@@ -141,7 +141,8 @@ class Trial:
 
     def labels_twice(self) -> int:
         """Labels that were begun again though they were finished."""
-        lines = (self.directory / "begun.txt").read_text().splitlines()
+        path = self.directory / "begun.txt"
+        lines = path.read_text().splitlines() if path.exists() else []
         begun = [tuple(map(int, line.split())) for line in lines]
         return sum(atom in self.finished[run] for run, atom in begun)
 

@@ -144,6 +144,21 @@ def test_a_run_that_is_told_to_stop_stops_and_says_how_to_go_on(where, number, t
     assert len(al.history) == 3
 
 
+def test_a_run_that_is_told_to_stop_before_it_has_begun_can_begin(monkeypatch):
+    """Its journal is empty then, and stays so."""
+
+    def stop(*_):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("amp.nft.activelearner.protocol.Protocol.open", stop)
+        with pytest.raises(SystemExit, match="143"):
+            run(max_iterations=0)
+    assert journal() == []
+    al, _ = run(max_iterations=0)
+    assert len(al.history) == 1
+
+
 # -- damaged -------------------------------------------------------------------------------------------------
 
 

@@ -213,7 +213,7 @@ class NFT:
         _compare_radii(cutoff, choice.radius, self.log)
         setup = Setup(
             label=label, images=training_images, centres=centres, targets=targets, n=n, cutoff=cutoff, seed=self.seed,
-            threshold=self.threshold, parent=parent_calc, start=read_start(self.load, n), dblabel=self.dblabel,
+            threshold=self.threshold, parent=parent_calc, start=read_start(self.load, n, choice.spec), dblabel=self.dblabel,
             threads=self.threads, executor=executor, label_timeout=label_timeout, label_retries=label_retries,
         )  # fmt: skip
         settings = _identity(setup, calc_text, train_line, init_nft_ids)
@@ -233,8 +233,10 @@ class NFT:
 
 
 def _interrupted(store: RunStore, name: str) -> None:
-    with contextlib.suppress(RunStoreError):  # the stop goes on without a note
-        store.append("interrupted", signal=name)
+    """Leave a note in the journal of a run that has begun."""
+    if store.events:
+        with contextlib.suppress(RunStoreError):  # the stop goes on without a note
+            store.append("interrupted", signal=name)
 
 
 def _identity(setup: Setup, calc_text: str, train_line: str, init_nft_ids: Any) -> dict[str, Any]:
