@@ -1,8 +1,9 @@
 """Fingerprints of many images as one block of memory, in the order in which the network kernels walk through it.
 
 Within an image the rows of one element form a *segment*: a matrix (features, lanes) of the networks' inputs, padded with lanes
-that count for nothing. Each trained force has one *piece* per segment: a matrix (features, xyz, lanes) of derivatives, whose lanes
-are those of the segment or, where only few rows are near, a list of them.
+that count for nothing. Each trained force has one *piece* per segment: for each direction a matrix (features, lanes) of derivatives,
+whose lanes are those of the segment or, where only few rows are near, a list of them. Matrices are stored block by block, see
+:mod:`amp.nft.kernels.linalg`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from amp.nft.kernels.linalg import padded
+from amp.nft.kernels.linalg import PAD, padded
 
 ALIGN_FROM = 0.7  # a piece that touches this fraction of a segment's rows takes all of its lanes
 
@@ -75,8 +76,7 @@ def pack_lanes(
     x, values = np.zeros((features[segments["kind"]] * segments["lanes"]).sum()), np.concatenate([r.x for r in rows])
     for k, (matrix, shift) in enumerate(inputs):
         chosen = np.flatnonzero(kind == k)
-        at = segments[segment[chosen]]
-        _scatter(x, at["x"] + lane[chosen], at["lanes"], values[chosen, : features[k]] @ matrix.T + shift)
+        _scatter(x, segments["x"][segment[chosen]], lane[chosen], values[chosen, : features[k]] @ matrix.T + shift)
     if not n_forces.any():
         return Lanes(images, segments, np.zeros(0, PIECE), x, np.zeros(0), np.zeros(0, np.int64))
     return Lanes(images, segments, *_pack_pieces(rows, images, segments, segment, lane, [matrix for matrix, _ in inputs], x))
@@ -99,8 +99,9 @@ def _pack_pieces(rows, images, segments, segment, lane, matrices, x):
     for k, matrix in enumerate(matrices):
         chosen = np.flatnonzero(segments["kind"][segment[row]] == k)
         at = pieces[piece[chosen]]
-        values = (matrix @ dx[chosen, :, : features[k]].swapaxes(1, 2)).reshape(len(chosen), -1)
-        _scatter(d, at["d"] + place[chosen], at["lanes"], values)
+        for c in range(3):
+            values = dx[chosen, c, : features[k]] @ matrix.T
+            _scatter(d, at["d"] + c * features[k] * at["lanes"], place[chosen], values)
     return pieces, x, d, lanes_listed
 
 
@@ -146,6 +147,7 @@ def _rank(group):
     return rank
 
 
-def _scatter(out, start, stride, values):
-    """Write each line of `values` to `out` from `start` on, `stride` apart."""
-    out[start[:, None] + stride[:, None] * np.arange(values.shape[1])] = values
+def _scatter(out, start, lane, values):
+    """Write each line of `values` to a lane of the matrix that begins at `start`."""
+    n = values.shape[1]
+    out[(start + lane // PAD * n * PAD + lane % PAD)[:, None] + PAD * np.arange(n)] = values

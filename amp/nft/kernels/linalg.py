@@ -1,8 +1,9 @@
 """Small dense linear algebra on flat arrays: the two tiles on which networks and optimiser spend their time.
 
-A matrix is an array, the offset of its first element and its row length. The *lanes* of a matrix are its columns, a multiple of
-PAD of them. Nothing here allocates, and no BLAS is called, whose threads would compete with ours and whose sums depend on their
-number.
+The columns of a matrix are its *lanes*, of which PAD at a time make a *block*. A matrix is an array, the offset of its first
+element, the distance of its rows within a block, and that of its blocks. The matrices of the networks are stored block by block
+(rows PAD apart), so that all a block needs is read in one stream; those of the optimiser row by row (blocks PAD apart). Nothing
+here allocates, and no BLAS is called, whose threads would compete with ours and whose sums depend on their number.
 """
 
 from __future__ import annotations
@@ -22,17 +23,17 @@ def padded(n):
 
 
 @inner
-def mix(w, w0, step_k, step_m, depth, x, x0, row, z, z0, z_row, rows, lanes, sign):
-    """z[m, :lanes] = sum_k w[k, m] x[k, :lanes] for m < rows; added to z for sign 1.0, subtracted for -1.0, stored for 0.0.
+def mix(w, w0, step_k, step_m, depth, x, x0, x_row, x_block, z, z0, z_row, z_block, rows, blocks, sign):
+    """z[m] = sum_k w[k, m] x[k] for m < rows, in all lanes; added to z for sign 1.0, subtracted for -1.0, stored for 0.0.
 
     w[k, m] is ``w[w0 + k * step_k + m * step_m]``.
     """
-    for r in range(0, lanes, PAD):
+    for block in range(blocks):
         m = 0
         while m < rows:
-            count = min(4, rows - m)
+            count = 4 if m + 4 <= rows else 1
             a0 = a1 = b0 = b1 = c0 = c1 = d0 = d1 = splat(0.0)
-            at, f = x0 + r, w0 + m * step_m
+            at, f = x0 + block * x_block, w0 + m * step_m
             if count == 4:  # eight accumulators: as many as the processor can keep busy
                 for _ in range(depth):
                     u, v = load(x, at), load(x, at + LANES)
@@ -41,15 +42,14 @@ def mix(w, w0, step_k, step_m, depth, x, x0, row, z, z0, z_row, rows, lanes, sig
                     a, b = splat(get(w, f + 2 * step_m)), splat(get(w, f + 3 * step_m))
                     c0, c1, d0, d1 = c0 + a * u, c1 + a * v, d0 + b * u, d1 + b * v
                     f += step_k
-                    at += row
+                    at += x_row
             else:
-                count = 1
                 for _ in range(depth):
                     a = splat(get(w, f))
                     a0, a1 = a0 + a * load(x, at), a1 + a * load(x, at + LANES)
                     f += step_k
-                    at += row
-            at = z0 + m * z_row + r
+                    at += x_row
+            at = z0 + m * z_row + block * z_block
             _put(z, at, a0, a1, sign)
             if count == 4:
                 _put(z, at + z_row, b0, b1, sign)
@@ -69,48 +69,44 @@ def _put(z, at, a, b, sign):
 
 
 @inner
-def add_products(a, a0, d, d0, wide, b, b0, c, c0, row, rows, columns, lanes, scale, out, out0):
-    """out[i, j] += scale * sum_r (a[i, r] b[j, r] + c[i, r] d[j, r]) for i < rows, j < columns and r < lanes.
+def add_products(a, a0, c, c0, left, b, b0, d, d0, right, rows, columns, blocks, scale, out, out0):
+    """out[i, j] += scale * (a[i] . b[j] + c[i] . d[j]) for i < rows, j < columns, summing over all lanes.
 
-    Rows of a and d are `wide` apart, those of b and c `row`.
+    Blocks of a and c are `left` apart, those of b and d `right`; rows PAD.
     """
     for i in range(0, rows - 1, 2):
         for j in range(0, columns - 3, 4):
-            _products24(a, a0 + i * wide, d, d0 + j * wide, wide, b, b0 + j * row, c, c0 + i * row, row,
-                        columns, lanes, scale, out, out0 + i * columns + j)
+            _products24(a, a0 + i * PAD, c, c0 + i * PAD, left, b, b0 + j * PAD, d, d0 + j * PAD, right,
+                        columns, blocks, scale, out, out0 + i * columns + j)
     square, whole = columns - columns % 4, rows - rows % 2
     for i in range(rows):
         for j in range(square if i < whole else 0, columns):
             s = t = splat(0.0)
-            for r in range(0, lanes, LANES):
-                s = s + load(a, a0 + i * wide + r) * load(b, b0 + j * row + r)
-                t = t + load(c, c0 + i * row + r) * load(d, d0 + j * wide + r)
+            for block in range(blocks):
+                at, to = i * PAD + block * left, j * PAD + block * right
+                s = s + load(a, a0 + at) * load(b, b0 + to) + load(a, a0 + at + LANES) * load(b, b0 + to + LANES)
+                t = t + load(c, c0 + at) * load(d, d0 + to) + load(c, c0 + at + LANES) * load(d, d0 + to + LANES)
             out[out0 + i * columns + j] += scale * total(s + t)
 
 
 @inner
-def _products24(a, a0, d, d0, wide, b, b0, c, c0, row, columns, lanes, scale, out, out0):
+def _products24(a, a0, c, c0, left, b, b0, d, d0, right, columns, blocks, scale, out, out0):
     """Two rows and four columns of `add_products`: eight accumulators."""
     p0 = p1 = p2 = p3 = q0 = q1 = q2 = q3 = splat(0.0)
-    for r in range(0, lanes, LANES):
-        u, v, y = load(a, a0 + r), load(a, a0 + wide + r), b0 + r
-        x = load(b, y)
-        p0, q0 = p0 + u * x, q0 + v * x
-        x = load(b, y + row)
-        p1, q1 = p1 + u * x, q1 + v * x
-        x = load(b, y + 2 * row)
-        p2, q2 = p2 + u * x, q2 + v * x
-        x = load(b, y + 3 * row)
-        p3, q3 = p3 + u * x, q3 + v * x
-        u, v, y = load(c, c0 + r), load(c, c0 + row + r), d0 + r
-        x = load(d, y)
-        p0, q0 = p0 + u * x, q0 + v * x
-        x = load(d, y + wide)
-        p1, q1 = p1 + u * x, q1 + v * x
-        x = load(d, y + 2 * wide)
-        p2, q2 = p2 + u * x, q2 + v * x
-        x = load(d, y + 3 * wide)
-        p3, q3 = p3 + u * x, q3 + v * x
+    for block in range(blocks):
+        for half in range(0, PAD, LANES):
+            at, to = a0 + block * left + half, b0 + block * right + half
+            u, v = load(a, at), load(a, at + PAD)
+            x, y = load(b, to), load(b, to + PAD)
+            p0, q0, p1, q1 = p0 + u * x, q0 + v * x, p1 + u * y, q1 + v * y
+            x, y = load(b, to + 2 * PAD), load(b, to + 3 * PAD)
+            p2, q2, p3, q3 = p2 + u * x, q2 + v * x, p3 + u * y, q3 + v * y
+            at, to = c0 + block * left + half, d0 + block * right + half
+            u, v = load(c, at), load(c, at + PAD)
+            x, y = load(d, to), load(d, to + PAD)
+            p0, q0, p1, q1 = p0 + u * x, q0 + v * x, p1 + u * y, q1 + v * y
+            x, y = load(d, to + 2 * PAD), load(d, to + 3 * PAD)
+            p2, q2, p3, q3 = p2 + u * x, q2 + v * x, p3 + u * y, q3 + v * y
     f = splat(scale)
     store(out, out0, load(out, out0) + f * pack(total(p0), total(p1), total(p2), total(p3)))
     store(out, out0 + columns, load(out, out0 + columns) + f * pack(total(q0), total(q1), total(q2), total(q3)))
@@ -137,12 +133,13 @@ def add_scaled(factor, a, a0, b, b0, n):
 @inner
 def gram(j, rows, width, out):
     """Upper triangle (by tiles) of jᵀj, for `rows` rows of `width` numbers, a multiple of PAD."""
+    one, step = np.int64(1), np.int64(PAD)
     for i in range(width * width):
         out[i] = 0.0
     for k in range(0, rows, BLOCK):
         depth = min(BLOCK, rows - k)
         for r in range(0, width, PAD):
-            mix(j, k * width, width, np.int64(1), depth, j, k * width + r, width, out, r, width, r + PAD, np.int64(PAD), 1.0)
+            mix(j, k * width, width, one, depth, j, k * width + r, width, step, out, r, width, step, r + PAD, one, 1.0)
 
 
 @inner
@@ -151,9 +148,11 @@ def cholesky(a, n, width):
 
     The matrix is (n, width), width a multiple of PAD not below n; columns from n on must be zero.
     """
+    one, step = np.int64(1), np.int64(PAD)
     for i0 in range(0, n, 4):
         rows, first = min(4, n - i0), i0 - i0 % PAD
-        mix(a, i0, width, np.int64(1), i0, a, first, width, a, i0 * width + first, width, rows, width - first, -1.0)
+        blocks = (width - first) // PAD
+        mix(a, i0, width, one, i0, a, first, width, step, a, i0 * width + first, width, step, rows, blocks, -1.0)
         for i in range(i0, i0 + rows):
             for k in range(i0, i):
                 add_scaled(-a[k * width + i], a, k * width + first, a, i * width + first, width - first)

@@ -17,8 +17,8 @@ import numpy as np
 from amp.nft.kernels.jit import inner, kernel
 from amp.nft.kernels.lanes import Lanes
 from amp.nft.kernels.layers import Net, add_gradient, backward, forward, input_slopes, sum_outputs
-from amp.nft.kernels.linalg import PAD, add_scaled
-from amp.nft.kernels.simd import LANES, load, splat, total
+from amp.nft.kernels.linalg import PAD
+from amp.nft.kernels.simd import LANES, load, splat, store, total
 
 
 class Problem(NamedTuple):
@@ -71,11 +71,13 @@ def _run_image(problem, theta, image, scratch):
 
 
 @inner
-def _gather(rows, row0, n_near, source, at, n, count, out):
-    """Copy `count` stretches of n lanes, of which only the listed ones are wanted."""
-    for k in range(count):
-        for r in range(n_near):
-            out[k * n_near + r] = source[at + k * n + rows[row0 + r]]
+def _gather(rows, row0, n_near, source, at, count, out):
+    """Copy the listed lanes of a matrix of `count` rows."""
+    for r in range(n_near):
+        lane = rows[row0 + r]
+        begin, to = at + lane // PAD * count * PAD + lane % PAD, r // PAD * count * PAD + r % PAD
+        for k in range(0, count * PAD, PAD):
+            out[to + k] = source[begin + k]
 
 
 @inner
@@ -91,13 +93,12 @@ def _fill_slopes(problem, theta, image, scratch):
 
 
 @inner
-def _dot3(g, g0, d, d0, features, n):
-    """Sum of g[k, r] d[k, c, r] for each of the three c."""
+def _dot3(g, g0, d, d0, n):
+    """Scalar products of a stretch with three that follow each other."""
     x = y = z = splat(0.0)
-    for k in range(features):
-        for r in range(0, n, LANES):
-            u, at = load(g, g0 + k * n + r), d0 + 3 * k * n + r
-            x, y, z = x + u * load(d, at), y + u * load(d, at + n), z + u * load(d, at + 2 * n)
+    for r in range(0, n, LANES):
+        u, at = load(g, g0 + r), d0 + r
+        x, y, z = x + u * load(d, at), y + u * load(d, at + n), z + u * load(d, at + 2 * n)
     return total(x), total(y), total(z)
 
 
@@ -113,9 +114,9 @@ def _fill_force_residuals(problem, theta, image, scratch, residual, k):
             kind = problem.net.kinds[segment.kind]
             slope, g, at = theta[kind.scaling + 1], scratch.inputs, g0
             if piece.row >= 0:
-                _gather(data.row, piece.row, piece.lanes, g, g0, segment.lanes, kind.features, scratch.near_inputs)
+                _gather(data.row, piece.row, piece.lanes, g, g0, kind.features, scratch.near_inputs)
                 g, at = scratch.near_inputs, np.int64(0)
-            x, y, z = _dot3(g, at, data.d, piece.d, kind.features, piece.lanes)
+            x, y, z = _dot3(g, at, data.d, piece.d, kind.features * piece.lanes)
             fx -= slope * x
             fy -= slope * y
             fz -= slope * z
@@ -181,8 +182,10 @@ def _add_gradients(problem, theta, image, force, scratch, plain, scale, value, v
             piece, parts, t = data.pieces[q], np.int64(3), data.d
             n, begin = piece.lanes, piece.d
             if piece.row >= 0:
-                _gather(data.row, piece.row, n, x, x0, segment.lanes, kind.features, scratch.near_inputs)
-                _gather(data.row, piece.row, n, nodes, at, segment.lanes, 4 * kind.nodes, scratch.near_nodes)
+                _gather(data.row, piece.row, n, x, x0, kind.features, scratch.near_inputs)
+                for k in range(4):
+                    _gather(data.row, piece.row, n, nodes, at + k * kind.nodes * segment.lanes, kind.nodes,
+                            scratch.near_nodes[k * kind.nodes * n :])
                 nodes, nodes0, x, x0 = scratch.near_nodes, np.int64(0), scratch.near_inputs, np.int64(0)
         add_gradient(net, segment.kind, theta, x, x0, t, begin, parts, n, real, nodes, nodes0, scratch.tangent, plain, scale,
                      value, v0, out, out0, width)
@@ -236,24 +239,37 @@ def _clear(array):
 
 
 @inner
-def _fill_direction(problem, image, scratch, factor, k0):
-    """Fill scratch.inputs with minus the derivatives of the fingerprints times the factors of the image's forces from k0 on."""
+def _fill_direction(problem, image, scratch, factor, k):
+    """Fill scratch.inputs with minus the derivatives of the fingerprints times the factors of the image's forces from k on."""
     data, t0, per_force = problem.data, np.int64(0), image.end - image.segment
     _clear(scratch.inputs)
     for s in range(image.segment, image.end):
         segment = data.segments[s]
-        features, n = problem.net.kinds[segment.kind].features, segment.lanes
+        features = problem.net.kinds[segment.kind].features
         for f in range(image.last - image.force):
-            piece = data.pieces[image.piece + f * per_force + s - image.segment]
-            for g in range(features):
-                for c in range(3):
-                    weight, d = -factor[k0 + 3 * f + c], piece.d + (3 * g + c) * piece.lanes
-                    if piece.row < 0:
-                        add_scaled(weight, data.d, d, scratch.inputs, t0 + g * n, n)
-                    else:
-                        for r in range(piece.lanes):
-                            scratch.inputs[t0 + g * n + data.row[piece.row + r]] += weight * data.d[d + r]
-        t0 += features * n
+            piece, c = data.pieces[image.piece + f * per_force + s - image.segment], k + 3 * f
+            x, y, z = splat(-factor[c]), splat(-factor[c + 1]), splat(-factor[c + 2])
+            size, t, at = features * piece.lanes, scratch.inputs, t0
+            if piece.row >= 0:
+                t, at = scratch.near_inputs, np.int64(0)
+                _clear(t)
+            for r in range(0, size, LANES):
+                d = piece.d + r
+                change = x * load(data.d, d) + y * load(data.d, d + size) + z * load(data.d, d + 2 * size)
+                store(t, at + r, load(t, at + r) + change)
+            if piece.row >= 0:
+                _scatter(data.row, piece.row, piece.lanes, t, features, scratch.inputs, t0)
+        t0 += features * segment.lanes
+
+
+@inner
+def _scatter(rows, row0, n_near, source, count, out, at):
+    """Add a matrix of `count` rows to the listed lanes of another."""
+    for r in range(n_near):
+        lane = rows[row0 + r]
+        begin, to = r // PAD * count * PAD + r % PAD, at + lane // PAD * count * PAD + lane % PAD
+        for k in range(0, count * PAD, PAD):
+            out[to + k] += source[begin + k]
 
 
 @kernel
