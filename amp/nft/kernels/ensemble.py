@@ -7,9 +7,10 @@ from typing import NamedTuple
 import numpy as np
 
 from amp.nft.kernels import simd
-from amp.nft.kernels.environment import RECORD, compute
+from amp.nft.kernels.environment import compute
 from amp.nft.kernels.jit import inner, kernel
 from amp.nft.kernels.simd import LANES, get, load, splat, store
+from amp.nft.kernels.workspace import RECORD
 
 _ACTIVATIONS = ("linear", "tanh", "sigmoid")
 MEMBERS = 3 * LANES  # members that forces are worked out for at a time

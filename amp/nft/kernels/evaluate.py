@@ -17,11 +17,11 @@ from amp.nft.kernels.ensemble import (
     make_scratch,
     summarise,
 )
-from amp.nft.kernels.environment import Workspace, make_workspace
 from amp.nft.kernels.gaussian import Fingerprints
 from amp.nft.kernels.jit import available_cpus, run_threads
 from amp.nft.kernels.neighbors import Neighbors, find_neighbors
 from amp.nft.kernels.regions import Regions
+from amp.nft.kernels.workspace import Workspace, make_workspace
 
 _REGION = 32768  # atoms whose neighbours are listed at a time: what bounds the memory
 _BLOCK = 64  # atoms that one thread takes at a time

@@ -8,11 +8,12 @@ import numpy as np
 from ase import Atoms
 from ase.data import atomic_numbers, chemical_symbols
 
-from amp.nft.kernels.environment import compute, make_workspace
+from amp.nft.kernels.environment import compute
 from amp.nft.kernels.jit import inner, kernel
 from amp.nft.kernels.neighbors import Neighbors, find_neighbors
 from amp.nft.kernels.simd import LANES
 from amp.nft.kernels.tables import build_tables
+from amp.nft.kernels.workspace import make_workspace
 
 
 @dataclass(frozen=True)
