@@ -209,6 +209,16 @@ def test_load_starts_from_another_ensemble():
     assert len(al.history) == 1
     with pytest.raises(ValueError, match="holds 3 members, but n is 2"):
         run(label="c", load="best.al.ensemble", n=2)
+    other = CALC_TEXT.replace("hiddenlayers=(3,)", "hiddenlayers=(4,)")
+    with pytest.raises(ValueError, match=r"was trained with hiddenlayers .*make them the same"):
+        run(label="c", load="best.al.ensemble", calc_text=other)
+    assert not os.path.exists("c-training")
+
+
+def test_settings_may_be_mended_while_nothing_is_trained():
+    with pytest.raises(ValueError, match="no symmetry functions|leaves out|Gs"):
+        run(calc_text=CALC_TEXT.replace("g2x(['Pt'])", "g2x(['Cu'])"))
+    run(max_iterations=0)
 
 
 def test_init_nft_ids_train_one_force_only():

@@ -21,6 +21,12 @@ def test_certain_enough():
     assert "0.0999 eV/Å" in str(reason)
 
 
+def test_agreement_that_is_too_good_is_not_convergence():
+    reason = certain_enough(0.1)(history(0.0))
+    assert (reason.name, reason.converged) == ("vanishing", False)
+    assert "Rattle it" in str(reason)
+
+
 def test_max_iterations_counts_retrainings():
     rule = enough_iterations(2)
     assert rule(history(3, 2)) is None

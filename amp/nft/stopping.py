@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 from amp.nft.reports import MemberReport
 
 
+VANISHING = 1e-9  # eV/Å
+
+
 @dataclass(frozen=True)
 class Iteration:
     """What one iteration of the protocol came to.
@@ -63,6 +66,12 @@ def certain_enough(stop_delta: float) -> StopRule:
 
     def rule(history: History) -> StopReason | None:
         delta = history[-1].delta_max
+        if delta < VANISHING:
+            message = (
+                f"Not converged: all members predict the same forces to {delta:.0e} eV/Å, which independent fits never do. "
+                "Does every force on the target vanish by symmetry? Rattle it."
+            )
+            return StopReason("vanishing", message)
         if delta < stop_delta:
             message = f"Converged: the largest uncertainty, {delta:.4f} eV/Å, is below stop_delta = {stop_delta}."
             return StopReason("stop_delta", message, converged=True)

@@ -14,7 +14,7 @@ import numpy as np
 from ase import Atoms
 
 from amp.nft import amp_files
-from amp.nft.amp_files import UnsupportedModel
+from amp.nft.amp_files import CalculatorSpec, UnsupportedModel
 from amp.nft.amp_jobs import AmpJobs, check_start_command, leave_training_directory
 from amp.nft.amp_texts import train_line as default_train_line
 from amp.nft.inprocess import BatchedTrainer
@@ -92,11 +92,16 @@ def _draw(rng: np.random.Generator, images: np.ndarray, times: int, total: int) 
 
 @dataclass(frozen=True)
 class Choice:
-    """A trainer, why it was taken, and the cutoff radius of its fingerprints (Å) where it is known."""
+    """A trainer, why it was taken, and the calculator that it trains, where that is one of ours to know."""
 
     trainer: Trainer
     why: str
-    radius: float | None
+    spec: CalculatorSpec | None
+
+    @property
+    def radius(self) -> float | None:
+        """Cutoff radius of the fingerprints, Å."""
+        return None if self.spec is None else float(self.spec.cutoff["kwargs"]["Rc"])
 
 
 def choose_trainer(
@@ -133,19 +138,18 @@ def choose_trainer(
     if spec is not None and spec.force_coefficient is None:
         warnings.warn(NO_FORCES, UserWarning, stacklevel=3)
         log(NO_FORCES)
-    radius = float(spec.cutoff["kwargs"]["Rc"]) if spec is not None else None
     if spec is not None and (wanted == "batched" or (wanted == "auto" and obstacle is None)):
         why = "asked for" if wanted == "batched" else "Gaussian fingerprints, a neural network and plain local training"
         leave = partial(
             leave_training_directory, directory, calc_text=calc_text, headerlines=headerlines,
             train_line=train_line, criteria=spec.convergence,
         )  # fmt: skip
-        return Choice(BatchedTrainer(spec, targets, threads=threads, log=log, leave=leave), why, radius)
+        return Choice(BatchedTrainer(spec, targets, threads=threads, log=log, leave=leave), why, spec)
     jobs = AmpJobs(
         calc_text=calc_text, start_command=start_command, headerlines=headerlines, train_line=train_line,
         directory=directory, expired=expired, log=log, targets=targets,
     )  # fmt: skip
-    return Choice(jobs, "asked for" if wanted == "jobs" else str(obstacle), radius)
+    return Choice(jobs, "asked for" if wanted == "jobs" else str(obstacle), spec)
 
 
 def _obstacle(start_command: str, train_line: str) -> str | None:
@@ -157,13 +161,18 @@ def _obstacle(start_command: str, train_line: str) -> str | None:
     return None
 
 
-def read_start(load: str | None, n: int) -> list[str] | None:
-    """Members of an ensemble file to start from; ValueError if there are not `n` of them."""
+def read_start(load: str | None, n: int, spec: CalculatorSpec | None) -> list[str] | None:
+    """Members of an ensemble file to start from; ValueError if there are not `n`, or they are not what `spec` makes."""
     if load is None:
         return None
     texts = amp_files.read_texts(load)
     if len(texts) != n:
         raise ValueError(f"{load!r} holds {len(texts)} members, but n is {n}: use n={len(texts)}, or another file.")
+    for model in [amp_files.read_amp(text) for text in texts] if spec is not None else []:
+        wanted = spec.resolved(model.elements)
+        for name in ("cutoff", "gs", "hiddenlayers", "activation"):
+            if (found := getattr(model, name)) != (asked := getattr(wanted, name)):
+                raise ValueError(f"{load!r} was trained with {name} {found}, but calc_text makes {asked}: make them the same.")
     return texts
 
 

@@ -84,8 +84,10 @@ class Protocol:
         """Take up the run in the store, or begin one; RunStoreError if it has other settings."""
         if not self.store.events:
             self.files.check_fresh()
+        if self.store.find("trained"):
+            _compare_settings(self.store.find("run")["settings"], settings, self.setup.label)
+        else:  # nothing is lost that other settings would contradict
             self.store.append("run", format=runstore.FORMAT, settings=settings)
-        _compare_settings(self.store.events[0]["settings"], settings, self.setup.label)
         self.store.append("start", **notes)
         for event in self.store.find_all("label"):
             self.labels[event["atom"]] = self.store.image(event["file"])
