@@ -272,6 +272,25 @@ def test_kernels_do_without_a_cache(tmp_path):
     assert result.stdout.strip() == "42", result.stderr
 
 
+def test_a_cache_that_cannot_be_read_is_written_anew(tmp_path):
+    """As after an upgrade: the index of the last release names classes that are no more."""
+    (tmp_path / "twice.py").write_text(
+        "from amp.nft.kernels.jit import kernel\n@kernel\ndef twice(x):\n    return 2 * x\n"
+        "print(twice(21))"
+    )
+
+    def run():
+        environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+        result = subprocess.run([sys.executable, "twice.py"], cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert result.stdout.strip() == "42", result.stderr
+        return next((tmp_path / "cache").rglob("*.nbi"))
+
+    index = run()
+    written = b"cno_such_module\nNoSuchClass\n."
+    index.write_bytes(written)
+    assert run().read_bytes() != written
+
+
 @pytest.mark.parametrize("threads", [1, 3, None])
 def test_threads_do_every_task_once_and_pass_on_the_first_error(threads):
     done = []

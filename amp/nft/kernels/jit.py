@@ -26,9 +26,29 @@ def kernel(function: Callable) -> Callable:
     for that cache can be written, they are compiled anew in each process.
     """
     try:
-        return njit(cache=True, **_SETTINGS)(function)
+        compiled = njit(cache=True, **_SETTINGS)(function)
     except RuntimeError:  # numba found no place for a cache
         return njit(**_SETTINGS)(function)
+    cache = compiled._cache
+    cache.load_overload = _forgiving(cache.load_overload, cache.flush)
+    return compiled
+
+
+def _forgiving(load: Callable, forget: Callable) -> Callable:
+    """
+    A cache's way of loading that starts anew from what it cannot read.
+
+    The names of our classes are in the cache's index, and a release that has others finds the index of the last one.
+    """
+
+    def load_or_forget(signature: Any, context: Any) -> Any:
+        try:
+            return load(signature, context)
+        except Exception:  # a pickle may raise anything
+            forget()
+            return None
+
+    return load_or_forget
 
 
 def inner(function: Callable) -> Callable:
