@@ -28,34 +28,36 @@ def mix(w, w0, step_k, step_m, depth, x, x0, x_row, x_block, z, z0, z_row, z_blo
 
     w[k, m] is ``w[w0 + k * step_k + m * step_m]``.
     """
-    for block in range(blocks):
-        m = 0
-        while m < rows:
-            count = 4 if m + 4 <= rows else 1
+    m = 0
+    while m + 4 <= rows:  # eight accumulators: as many as the processor can keep busy
+        for block in range(blocks):
             a0 = a1 = b0 = b1 = c0 = c1 = d0 = d1 = splat(0.0)
             at, f = x0 + block * x_block, w0 + m * step_m
-            if count == 4:  # eight accumulators: as many as the processor can keep busy
-                for _ in range(depth):
-                    u, v = load(x, at), load(x, at + LANES)
-                    a, b = splat(get(w, f)), splat(get(w, f + step_m))
-                    a0, a1, b0, b1 = a0 + a * u, a1 + a * v, b0 + b * u, b1 + b * v
-                    a, b = splat(get(w, f + 2 * step_m)), splat(get(w, f + 3 * step_m))
-                    c0, c1, d0, d1 = c0 + a * u, c1 + a * v, d0 + b * u, d1 + b * v
-                    f += step_k
-                    at += x_row
-            else:
-                for _ in range(depth):
-                    a = splat(get(w, f))
-                    a0, a1 = a0 + a * load(x, at), a1 + a * load(x, at + LANES)
-                    f += step_k
-                    at += x_row
+            for _ in range(depth):
+                u, v = load(x, at), load(x, at + LANES)
+                a, b = splat(get(w, f)), splat(get(w, f + step_m))
+                a0, a1, b0, b1 = a0 + a * u, a1 + a * v, b0 + b * u, b1 + b * v
+                a, b = splat(get(w, f + 2 * step_m)), splat(get(w, f + 3 * step_m))
+                c0, c1, d0, d1 = c0 + a * u, c1 + a * v, d0 + b * u, d1 + b * v
+                f += step_k
+                at += x_row
             at = z0 + m * z_row + block * z_block
             _put(z, at, a0, a1, sign)
-            if count == 4:
-                _put(z, at + z_row, b0, b1, sign)
-                _put(z, at + 2 * z_row, c0, c1, sign)
-                _put(z, at + 3 * z_row, d0, d1, sign)
-            m += count
+            _put(z, at + z_row, b0, b1, sign)
+            _put(z, at + 2 * z_row, c0, c1, sign)
+            _put(z, at + 3 * z_row, d0, d1, sign)
+        m += 4
+    while m < rows:
+        for block in range(blocks):
+            a0 = a1 = splat(0.0)
+            at, f = x0 + block * x_block, w0 + m * step_m
+            for _ in range(depth):
+                a = splat(get(w, f))
+                a0, a1 = a0 + a * load(x, at), a1 + a * load(x, at + LANES)
+                f += step_k
+                at += x_row
+            _put(z, z0 + m * z_row + block * z_block, a0, a1, sign)
+        m += 1
 
 
 @inner
