@@ -24,6 +24,7 @@ from amp.nft.kernels.regions import Regions
 from amp.nft.kernels.workspace import Workspace, make_workspace
 
 _REGION = 32768  # atoms whose neighbours are listed at a time: what bounds the memory
+_KEPT = ("_regions", "_searches", "_searching")
 _BLOCK = 64  # atoms that one thread takes at a time
 
 
@@ -92,7 +93,13 @@ class Evaluator:
         self.n_members = len(models)
         self.skin = skin
         self._networks = build_networks(models, self.fingerprints.slot_feature, self.elements)
-        self._cache: tuple[Regions, vesin.NeighborList] | None = None
+        self._forget()
+
+    def _forget(self) -> None:
+        """Drop what is kept from call to call."""
+        self._regions: Regions | None = None
+        self._searches: dict[int, vesin.NeighborList] = {}
+        self._searching = threading.Lock()
 
     def evaluate(
         self,
@@ -142,7 +149,8 @@ class Evaluator:
         for first in range(0, n, _REGION):
             last = min(first + _REGION, n)
             atoms = np.concatenate([regions.order[first:last], regions.order[regions.surroundings(first, last)]])
-            found = find_neighbors(positions[atoms], cell, pbc, self.fingerprints.radius, search, last - first)
+            with self._searching:  # a search works in arrays of its own
+                found = find_neighbors(positions[atoms], cell, pbc, self.fingerprints.radius, search, last - first)
             sweep = _Sweep(self, found, atoms, kind[atoms], stress, forces, virial)
             if progress is not None:
                 sweep.report = lambda done, first=first: progress(first + done, n)  # type: ignore[misc]
@@ -158,19 +166,26 @@ class Evaluator:
     def _prepare(
         self, positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, threads: int
     ) -> tuple[Regions, vesin.NeighborList]:
-        """An order of the atoms and a search for neighbours; those of the last call where there is a skin."""
-        if self._cache is not None and len(self._cache[0].order) == len(positions):
-            return self._cache
-        regions = Regions(positions, cell, pbc, self.fingerprints.radius)
-        search = vesin.NeighborList(
-            cutoff=self.fingerprints.radius, full_list=False, skin=self.skin, n_threads=threads
-        )
-        self._cache = (regions, search) if self.skin > 0.0 and len(positions) <= _REGION else None
+        """An order of the atoms and a search for neighbours, with the arrays of the last call; where there is a skin, its order."""
+        regions = self._regions
+        if self.skin == 0.0 or regions is None or len(regions.order) != len(positions):
+            regions = Regions(positions, cell, pbc, self.fingerprints.radius)
+        search = self._searches.get(threads)
+        if search is None:
+            search = vesin.NeighborList(
+                cutoff=self.fingerprints.radius, full_list=False, skin=self.skin, n_threads=threads
+            )
+        small = len(positions) <= _REGION
+        self._regions, self._searches = (regions, {threads: search}) if small else (None, {})
         return regions, search
 
     def __getstate__(self) -> dict:
-        """Everything but the neighbours of the last call."""
-        return self.__dict__ | {"_cache": None}
+        """Everything but what is kept from call to call."""
+        return {name: value for name, value in self.__dict__.items() if name not in _KEPT}
+
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__.update(state)
+        self._forget()
 
 
 class _Sweep:

@@ -44,9 +44,7 @@ class Regions:
         box = np.minimum((place * self._shape).astype(np.int64), self._shape - 1)
         code = _z_order(box)
         self.order = np.argsort(code, kind="stable")
-        self._box = box[self.order]
-        self._code, self._start = np.unique(code[self.order], return_index=True)
-        self._end = np.append(self._start[1:], len(code))
+        self._box, self._code = box[self.order], code[self.order]
 
     def surroundings(self, first: int, last: int) -> np.ndarray:
         """
@@ -59,8 +57,7 @@ class Regions:
         boxes = np.where(self._pbc, boxes % self._shape, boxes)
         boxes = boxes[((boxes >= 0) & (boxes < self._shape)).all(axis=1)]
         code = np.unique(_z_order(boxes))
-        filled = np.flatnonzero(np.isin(self._code, code, assume_unique=True))
-        near = _ranges(self._start[filled], self._end[filled])
+        near = _ranges(np.searchsorted(self._code, code), np.searchsorted(self._code, code, side="right"))
         return near[(near < first) | (near >= last)]
 
 
