@@ -216,7 +216,7 @@ def test_load_starts_from_another_ensemble():
 
 
 def test_settings_may_be_mended_while_nothing_is_trained():
-    with pytest.raises(ValueError, match="no symmetry functions|leaves out|Gs"):
+    with pytest.raises(ValueError, match=r"no symmetry functions|leaves out|Gs"):
         run(calc_text=CALC_TEXT.replace("g2x(['Pt'])", "g2x(['Cu'])"))
     run(max_iterations=0)
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 
 from amp.nft.reports import MemberReport
 
-
 VANISHING = 1e-9  # eV/Å
 
 
