@@ -127,8 +127,9 @@ class Attempt:
     def _death(self) -> Verdict | None:
         """The reason why the job is over, if it is."""
         status = self._shell.poll()
-        if (failure := self.directory / state.FAILURE).exists():
-            return Verdict(None, failure.read_text(errors="replace").strip().rpartition("\n")[2])
+        failure = self.directory / state.FAILURE
+        if failure.exists() and (recorded := failure.read_text(errors="replace").strip()):
+            return Verdict(None, recorded.rpartition("\n")[2])
         if status:
             return Verdict(None, f"the start command {self.command!r} {_meaning(status)}")
         job = self._state()

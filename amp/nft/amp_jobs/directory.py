@@ -29,10 +29,11 @@ _BEGIN = """
 try:
     from amp.nft.amp_jobs import script as nft_job
 except BaseException:
-    import traceback
+    import os, traceback
 
-    with open({failure!r}, "w") as file:
+    with open({failure!r} + ".part", "w") as file:
         file.write(traceback.format_exc())
+    os.replace({failure!r} + ".part", {failure!r})  # the driver must not read half of it
     raise
 nft_job.begin({token!r}, {directory!r})"""
 
