@@ -75,6 +75,7 @@ def test_where_labels_are_made_makes_no_difference():
 
 DRIVER = f"""
 import sys
+from concurrent.futures import ThreadPoolExecutor
 sys.path.insert(0, {str(HERE)!r})
 from test_learner import run
 from test_faults import *
@@ -99,6 +100,10 @@ HANGING = {
         "pool = ProcessPoolExecutor(2)\n"
         "with pool: run(log='log.txt', executor=pool, parent_calc=parent(what='hang', atoms=range(99), once='{once}'))"
     ),
+    "labels in threads": (
+        "with ThreadPoolExecutor(2) as threads:\n"
+        "    run(log='log.txt', executor=threads, parent_calc=parent(what='hang', atoms=range(99), once='{once}'))"
+    ),
     "compiled code": "run(log='log.txt', parent_calc=endless)",
 }
 
@@ -122,6 +127,7 @@ def endless(directory):
 STOPS = [
     (signal.SIGTERM, "a label here"),
     pytest.param(signal.SIGTERM, "labels in processes", marks=pytest.mark.slow),
+    pytest.param(signal.SIGTERM, "labels in threads", marks=pytest.mark.slow),
     pytest.param(signal.SIGTERM, "compiled code", marks=pytest.mark.slow),
     pytest.param(signal.SIGINT, "a label here", marks=pytest.mark.slow),
     pytest.param(signal.SIGINT, "labels in processes", marks=pytest.mark.slow),
@@ -142,6 +148,16 @@ def test_a_run_that_is_told_to_stop_stops_and_says_how_to_go_on(where, number, t
     assert f"Stopped by {number.name}. What is finished is safe: run the same script again" in Path("log.txt").read_text()
     al, _ = run()
     assert len(al.history) == 3
+
+
+@pytest.mark.slow
+def test_workers_that_are_ended_do_not_end_their_driver(tmp_path):
+    """A pool that breaks sends SIGTERM to its other workers."""
+    killer = f"parent(what='kill', atoms=range(99), once={str(tmp_path / 'once')!r}, seconds=1.0)"
+    driver = start(f"run(parent_calc={killer}, executor=partial(ProcessPoolExecutor, 2))")
+    errors = driver.communicate(timeout=120)[1]
+    assert driver.returncode == 0, errors
+    assert "stopped" in {event["event"] for event in journal()}
 
 
 def test_a_run_that_is_told_to_stop_before_it_has_begun_can_begin(monkeypatch):

@@ -104,8 +104,11 @@ class Workers:
             os.kill(pid, signal.SIGKILL)
         return True
 
-    def close(self) -> None:
-        """Let go of the executor."""
+    def close(self, *, at_once: bool = False) -> None:
+        """Let go of the executor; at once means that worker processes are ended, whatever they do."""
+        if at_once and (self._owned or isinstance(self._executor, ProcessPoolExecutor)):
+            for pid in list(getattr(self._executor, "_processes", None) or {}):
+                self.end(pid)
         self._shut_down()
         if self._make is not None:
             self._executor = None

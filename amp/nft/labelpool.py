@@ -116,7 +116,8 @@ class LabelPool:
             _cancel(future)
             if (worker := flight.look()) is not None and worker.machine == machine():
                 self._workers.end(worker.pid)
-        self._workers.close()
+        stopping = kind is not None and not issubclass(kind, Exception)
+        self._workers.close(at_once=stopping)  # a pool with idle workers may hang at the end of the script
 
     def request(self, atom: int, image: Atoms) -> None:
         """Ask for the label of the chunk around an atom; one that an earlier driver's worker left is taken."""

@@ -7,9 +7,10 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 
-PATIENCE = 10.0  # s that the main thread has to come out of compiled code
+PATIENCE = 10.0  # s from SIGTERM to the end of the process, at the latest
 GO_ON = "What is finished is safe: run the same script again to go on."
 
 
@@ -30,7 +31,8 @@ def stops_cleanly(note: Callable[[str], object], log: Callable[[str], None]) -> 
 
     Notes
     -----
-    Signal handlers of the user's own are left alone, and so are runs in another thread than the main one.
+    The process ends within `PATIENCE` seconds of SIGTERM, whatever is left to be done in it. Signal handlers of the
+    user's own are left alone, and so are runs in another thread than the main one.
     """
 
     def farewell(name: str) -> None:
@@ -55,11 +57,8 @@ def _listening(farewell: Callable[[str], None]) -> Iterator[None]:
     if not in_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
         yield
         return
-    here = os.getpid()
 
     def handler(*_: object) -> None:
-        if os.getpid() != here:  # a forked worker, which has nothing to tidy up
-            os._exit(128 + signal.SIGTERM)
         raise Terminated
 
     ear, mouth = socket.socketpair()
@@ -68,19 +67,37 @@ def _listening(farewell: Callable[[str], None]) -> Iterator[None]:
     threading.Thread(target=_last_resort, args=(ear, gone, farewell), daemon=True).start()
     signal.signal(signal.SIGTERM, handler)
     before = signal.set_wakeup_fd(mouth.fileno(), warn_on_full_buffer=False)
+    _ears.add(mouth)
     try:
         yield
     finally:
         gone.set()
+        _ears.discard(mouth)
         signal.set_wakeup_fd(before)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         mouth.close()
 
 
+_ears: set[socket.socket] = set()
+
+
+def _do_not_listen() -> None:
+    """In a forked worker: its signals are not the driver's, and it has nothing to tidy up."""
+    if _ears:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        _ears.clear()
+
+
+os.register_at_fork(after_in_child=_do_not_listen)
+
+
 def _last_resort(ear: socket.socket, gone: threading.Event, farewell: Callable[[str], None]) -> None:
-    """End the process when SIGTERM came and the main thread does not get round to it."""
+    """End the process some time after SIGTERM: compiled code may not come back, an executor wait for its labels."""
     with ear:
         while heard := ear.recv(1):
-            if heard[0] == signal.SIGTERM and not gone.wait(PATIENCE):
-                farewell("SIGTERM")
+            if heard[0] == signal.SIGTERM:
+                time.sleep(PATIENCE)
+                if not gone.is_set():
+                    farewell("SIGTERM")
                 os._exit(128 + signal.SIGTERM)
