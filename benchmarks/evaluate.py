@@ -61,14 +61,14 @@ def evaluate(evaluator: Evaluator, atoms: Atoms, threads: int | None):
 
 
 def alternate(functions: list[Callable[[], object]], repeats: int) -> list[list[float]]:
-    """Wall times of several functions, called in turn, so that a busy moment meets all of them."""
+    """Wall times of several functions, called in turn, so that a busy moment meets all of them; the first of many is left out."""
     times: list[list[float]] = [[] for _ in functions]
-    for _ in range(repeats + 1):
+    for _ in range(repeats):
         for function, seconds in zip(functions, times, strict=True):
             begin = time.perf_counter()
             function()
             seconds.append(time.perf_counter() - begin)
-    return [seconds[1:] for seconds in times]
+    return [seconds[1:] or seconds for seconds in times]
 
 
 def threads_table(models: list[AmpModel]) -> dict:

@@ -5,9 +5,10 @@ With z the input of a node, h = f(z) its output and e = h of the last node (the 
 
     h,   s = f'(z),   b = de/dz,   p = f''(z) de/dh
 
-as four matrices (nodes, lanes), one after the other, each block by block as :mod:`amp.nft.kernels.linalg` says. The derivative of e along a change t of the fingerprints is a second pass
-forward, ż = Wᵀ ḣ and ḣ = s ż; its derivative in the weights a second pass backward, with ḃ = p ż + s W ḃ' (Pearlmutter, Neural
-Comput. 6, 147 (1994), eqs. 6-9, in the roles used here). Both leave ż, ḣ and ḃ in the same way.
+as four matrices (nodes, lanes), one after the other, each block by block as :mod:`amp.nft.kernels.linalg` says. The derivative of e
+along a change t of the fingerprints is a second pass forward, ż = Wᵀ ḣ and ḣ = s ż; its derivative in the weights a second pass
+backward, with ḃ = p ż + s W ḃ' (Pearlmutter, Neural Comput. 6, 147 (1994), in the roles used here). Both leave ż, ḣ and ḃ in the
+same way.
 """
 
 from __future__ import annotations
