@@ -160,16 +160,14 @@ def test_workers_that_are_ended_do_not_end_their_driver(tmp_path):
     assert "stopped" in {event["event"] for event in journal()}
 
 
-def test_a_run_that_is_told_to_stop_before_it_has_begun_can_begin(monkeypatch):
+def test_a_run_that_is_told_to_stop_before_it_has_begun_can_begin():
     """Its journal is empty then, and stays so."""
-
-    def stop(*_):
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    with monkeypatch.context() as patch:
-        patch.setattr("amp.nft.activelearner.protocol.Protocol.open", stop)
-        with pytest.raises(SystemExit, match="143"):
-            run(max_iterations=0)
+    script = """
+import amp.nft.activelearner.protocol as protocol
+protocol.Protocol.open = lambda *_: os.kill(os.getpid(), signal.SIGTERM)
+run(max_iterations=0)
+"""
+    assert start(script).wait(60) == 143
     assert journal() == []
     al, _ = run(max_iterations=0)
     assert len(al.history) == 1
