@@ -158,7 +158,7 @@ def size_table(largest: int) -> list[dict]:
         command = [sys.executable, __file__, "--one-size", str(n_atoms)]
         text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         rows.append(row := json.loads(text))
-        print(f"{row['atoms']:>9}{row['one_us']:>22.1f}{row['several_us']:>13.1f}{row['processor_us']:>16.1f}{row['extra_MiB']:>40.0f}", flush=True)
+        print(f"{row['atoms']:>9}{row['one_us']:>22.1f}{row['several_us']:>13.1f}{row['processor_us']:>16.1f}{row['extra_MiB']:>40.0f}", flush=True)  # noqa: E501
     return rows
 
 
