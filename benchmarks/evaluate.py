@@ -152,7 +152,7 @@ def one_size(n_atoms: int) -> None:
 
 def size_table(largest: int) -> list[dict]:
     """Time per atom and memory, by size."""
-    print(f"\n{'atoms':>9}{'one thread, µs/atom':>22}{'all threads':>13}{'processor time':>16}{'memory beyond inputs and results, MiB':>40}")
+    print(f"\n{'atoms':>9}{'one thread, µs/atom':>22}{'all threads':>13}{'processor time':>16}{'memory beyond inputs and results, MiB':>40}")  # noqa: E501
     rows = []
     for n_atoms in (n for n in SIZES if n <= 1.01 * largest):
         command = [sys.executable, __file__, "--one-size", str(n_atoms)]
