@@ -244,7 +244,7 @@ def run_linalg(j, count, width, n, a, x):
     gram(j, count, width, a)
     for p in range(n):
         a[p * width + p] += 0.5
-    done = cholesky(a, n, width)
+    done = cholesky(a, n, width, np.zeros(4 * width))
     solve(a, n, width, x)
     return done
 
@@ -262,7 +262,7 @@ def test_normal_equations_are_solved(count, n):
 
 @kernel
 def run_cholesky(a, n, width):
-    return cholesky(a, n, width)
+    return cholesky(a, n, width, np.zeros(4 * width))
 
 
 def test_what_is_not_positive_definite_is_refused():

@@ -57,7 +57,7 @@ def forward(net, kind, theta, x, x0, n, nodes, at):
         layer = net.layers[kind, number]
         here = at + layer.node * PAD
         mix(theta, layer.weight, layer.n_out, one, layer.n_in, source, s0, row, s_block, nodes, here, row, stride, layer.n_out,
-            blocks, 0.0)
+            blocks)
         for j in range(layer.n_out):
             bias = splat(get(theta, layer.bias + j))
             for block in range(blocks):
@@ -84,19 +84,21 @@ def _activate(activation, bias, nodes, at, size):
 
 @inner
 def backward(net, kind, theta, n, real, nodes, at):
-    """Fill b and p; zero in the last layer's lanes from `real` on, so that padding adds nothing to any sum."""
+    """Fill b and p; in the last layer zero, as h is, in the lanes from `real` on, so that padding adds nothing to any sum."""
     blocks, stride, size = n // PAD, net.kinds[kind].nodes * PAD, net.kinds[kind].nodes * n
     last, b, one, row = net.kinds[kind].layers - 1, at + 3 * size, np.int64(1), np.int64(PAD)
     top = net.layers[kind, last].node * PAD
     for block in range(blocks):
         for r in range(PAD):
-            nodes[b + top + block * stride + r] = 1.0 if block * PAD + r < real else 0.0
+            used = 1.0 if block * PAD + r < real else 0.0
+            nodes[b + top + block * stride + r] = used
+            nodes[at + top + block * stride + r] *= used
     _times_derivatives(net.activation, nodes, at + top, size, stride, row, blocks)
     for number in range(last, 0, -1):
         layer = net.layers[kind, number]
         here, below = layer.node * PAD, (layer.node - layer.n_in) * PAD
         mix(theta, layer.weight, one, layer.n_out, layer.n_out, nodes, b + here, row, stride, nodes, b + below, row, stride,
-            layer.n_in, blocks, 0.0)
+            layer.n_in, blocks)
         _times_derivatives(net.activation, nodes, at + below, size, stride, layer.n_in * PAD, blocks)
 
 
@@ -119,13 +121,9 @@ def _times_derivatives(activation, nodes, at, size, stride, count, blocks):
 
 
 @inner
-def sum_outputs(net, kind, n, real, nodes, at):
+def sum_outputs(net, kind, n, nodes, at):
     """Sum of e over the lanes."""
-    top, stride = at + net.layers[kind, net.kinds[kind].layers - 1].node * PAD, net.kinds[kind].nodes * PAD
-    result = 0.0
-    for r in range(real):
-        result += nodes[top + r // PAD * stride + r % PAD]
-    return result
+    return _sum(nodes, at + net.layers[kind, net.kinds[kind].layers - 1].node * PAD, net.kinds[kind].nodes * PAD, n // PAD)
 
 
 @inner
@@ -134,7 +132,7 @@ def input_slopes(net, kind, theta, n, nodes, at, g, g0):
     layer, one, row = net.layers[kind, 0], np.int64(1), np.int64(PAD)
     b, stride = at + 3 * net.kinds[kind].nodes * n, net.kinds[kind].nodes * PAD
     mix(theta, layer.weight, one, layer.n_out, layer.n_out, nodes, b, row, stride, g, g0, row, layer.n_in * PAD, layer.n_in,
-        n // PAD, 0.0)
+        n // PAD)
 
 
 @inner
@@ -148,7 +146,7 @@ def add_gradient(net, kind, theta, x, x0, t, t0, parts, n, real, nodes, at, tang
     b, stride, slope = at + 3 * size, net.kinds[kind].nodes * PAD, theta[net.kinds[kind].scaling + 1]
     _forward_tangent(net, kind, theta, t, t0, parts, n, nodes, at, tangent)
     _backward_tangent(net, kind, theta, parts, n, nodes, at, tangent, plain)
-    outputs = plain * sum_outputs(net, kind, n, real, nodes, at)
+    outputs = plain * sum_outputs(net, kind, n, nodes, at)
     for c in range(parts):
         begin, part = out0 + c * width, c * size
         h, h0, h_dot, h_dot0, left = x, x0, t, t0 + c * features * n, features * PAD
@@ -196,7 +194,7 @@ def _forward_tangent(net, kind, theta, t, t0, parts, n, nodes, at, tangent):
         layer = net.layers[kind, number]
         here = layer.node * PAD
         mix(theta, layer.weight, layer.n_out, one, layer.n_in, source, s0, row, s_block, tangent, here, row, stride, layer.n_out,
-            parts * blocks, 0.0)
+            parts * blocks)
         for c in range(parts):
             for block in range(blocks):
                 s, z = at + size + here + block * stride, c * size + here + block * stride
@@ -216,7 +214,7 @@ def _backward_tangent(net, kind, theta, parts, n, nodes, at, tangent, plain):
         if number < last:
             upper = net.layers[kind, number + 1]
             mix(theta, upper.weight, one, upper.n_out, upper.n_out, tangent, b_dot + above, row, stride, tangent, b_dot + here, row,
-                stride, layer.n_out, parts * blocks, 0.0)
+                stride, layer.n_out, parts * blocks)
         for c in range(parts):
             for block in range(blocks):
                 s, z = at + size + here + block * stride, c * size + here + block * stride

@@ -14,7 +14,6 @@ from amp.nft.kernels.jit import inner
 from amp.nft.kernels.simd import LANES, get, load, pack, splat, store, total
 
 PAD = 2 * LANES  # the lanes of a matrix are padded to a multiple of this, so that kernels may take two vectors at a time
-BLOCK = 64  # rows of a Jacobian that stay in the cache while they are multiplied
 
 
 def padded(n):
@@ -23,8 +22,8 @@ def padded(n):
 
 
 @inner
-def mix(w, w0, step_k, step_m, depth, x, x0, x_row, x_block, z, z0, z_row, z_block, rows, blocks, sign):
-    """z[m] = sum_k w[k, m] x[k] for m < rows, in all lanes; added to z for sign 1.0, subtracted for -1.0, stored for 0.0.
+def mix(w, w0, step_k, step_m, depth, x, x0, x_row, x_block, z, z0, z_row, z_block, rows, blocks):
+    """z[m] = sum_k w[k, m] x[k] for m < rows, in all lanes.
 
     w[k, m] is ``w[w0 + k * step_k + m * step_m]``.
     """
@@ -42,10 +41,10 @@ def mix(w, w0, step_k, step_m, depth, x, x0, x_row, x_block, z, z0, z_row, z_blo
                 f += step_k
                 at += x_row
             at = z0 + m * z_row + block * z_block
-            _put(z, at, a0, a1, sign)
-            _put(z, at + z_row, b0, b1, sign)
-            _put(z, at + 2 * z_row, c0, c1, sign)
-            _put(z, at + 3 * z_row, d0, d1, sign)
+            _put(z, at, a0, a1)
+            _put(z, at + z_row, b0, b1)
+            _put(z, at + 2 * z_row, c0, c1)
+            _put(z, at + 3 * z_row, d0, d1)
         m += 4
     while m < rows:
         for block in range(blocks):
@@ -56,16 +55,13 @@ def mix(w, w0, step_k, step_m, depth, x, x0, x_row, x_block, z, z0, z_row, z_blo
                 a0, a1 = a0 + a * load(x, at), a1 + a * load(x, at + LANES)
                 f += step_k
                 at += x_row
-            _put(z, z0 + m * z_row + block * z_block, a0, a1, sign)
+            _put(z, z0 + m * z_row + block * z_block, a0, a1)
         m += 1
 
 
 @inner
-def _put(z, at, a, b, sign):
-    """Store two vectors, or add or subtract them."""
-    if sign != 0.0:
-        f = splat(sign)
-        a, b = load(z, at) + f * a, load(z, at + LANES) + f * b
+def _put(z, at, a, b):
+    """Store one row of a block."""
     store(z, at, a)
     store(z, at + LANES, b)
 
@@ -135,35 +131,31 @@ def add_scaled(factor, a, a0, b, b0, n):
 @inner
 def gram(j, rows, width, out):
     """Upper triangle (by tiles) of jᵀj, for `rows` rows of `width` numbers, a multiple of PAD."""
-    one, step = np.int64(1), np.int64(PAD)
-    for i in range(width * width):
-        out[i] = 0.0
-    for k in range(0, rows, BLOCK):
-        depth = min(BLOCK, rows - k)
-        for r in range(0, width, PAD):
-            mix(j, k * width, width, one, depth, j, k * width + r, width, step, out, r, width, step, r + PAD, one, 1.0)
+    one, step, zero = np.int64(1), np.int64(PAD), np.int64(0)
+    for r in range(0, width, PAD):
+        mix(j, zero, width, one, rows, j, r, width, step, out, r, width, step, r + PAD, one)
 
 
 @inner
-def cholesky(a, n, width):
+def cholesky(a, n, width, spare):
     """Replace the upper triangle of a by its factor r with rᵀr = a; False if a is not positive definite.
 
-    The matrix is (n, width), width a multiple of PAD not below n; columns from n on must be zero.
+    The matrix is (n, width), width a multiple of PAD not below n; columns from n on must be zero. `spare` has room for four rows.
     """
-    one, step = np.int64(1), np.int64(PAD)
+    one, step, zero = np.int64(1), np.int64(PAD), np.int64(0)
     for i0 in range(0, n, 4):
         rows, first = min(4, n - i0), i0 - i0 % PAD
         blocks = (width - first) // PAD
-        mix(a, i0, width, one, i0, a, first, width, step, a, i0 * width + first, width, step, rows, blocks, -1.0)
+        mix(a, i0, width, one, i0, a, first, width, step, spare, zero, width, step, rows, blocks)
         for i in range(i0, i0 + rows):
+            row = i * width + first
+            add_scaled(-1.0, spare, (i - i0) * width, a, row, width - first)
             for k in range(i0, i):
-                add_scaled(-a[k * width + i], a, k * width + first, a, i * width + first, width - first)
+                add_scaled(-a[k * width + i], a, k * width + first, a, row, width - first)
             pivot = a[i * width + i]
             if not pivot > 0.0:
                 return False
-            scale = 1.0 / np.sqrt(pivot)
-            for c in range(i, width):
-                a[i * width + c] *= scale
+            add_scaled(1.0 / np.sqrt(pivot) - 1.0, a, row, a, row, width - first)
     return True
 
 

@@ -32,13 +32,14 @@ class Work(NamedTuple):
     step: np.ndarray  # (p,)
     bend: np.ndarray  # (p,)
     dual: np.ndarray  # (s,)
+    spare: np.ndarray  # (4 * s,)
 
 
 def make_work(count: int, n_parameters: int) -> Work:
     """Memory for the fit of `count` residuals by `n_parameters` parameters."""
     k, p, few = padded(count), padded(n_parameters), count < n_parameters
     s = k if few else p
-    return Work(*map(np.zeros, (count, k, k, k * p, p * s if few else 0, s * s, s * s, p, p, p, s)))
+    return Work(*map(np.zeros, (count, k, k, k * p, p * s if few else 0, s * s, s * s, p, p, p, s, 4 * s)))
 
 
 @kernel
@@ -70,7 +71,7 @@ def _factorize(work, mu, n_parameters):
             work.factor[i] = work.normal[i]
         for p in range(n_parameters):
             work.factor[p * size + p] += mu
-        return cholesky(work.factor, n_parameters, size)
+        return cholesky(work.factor, n_parameters, size, work.spare)
     scale = 1.0 / np.sqrt(mu)
     for k in range(count):
         for p in range(n_parameters):
@@ -78,7 +79,7 @@ def _factorize(work, mu, n_parameters):
     gram(work.transposed, n_parameters, size, work.factor)
     for k in range(count):
         work.factor[k * size + k] += 1.0
-    return cholesky(work.factor, count, size)
+    return cholesky(work.factor, count, size, work.spare)
 
 
 @inner

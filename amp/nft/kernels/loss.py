@@ -65,7 +65,7 @@ def _run_image(problem, theta, image, scratch):
         forward(net, kind, theta, problem.data.x, segment.x, n, scratch.nodes, at)
         backward(net, kind, theta, n, segment.real, scratch.nodes, at)
         scaling = net.kinds[kind].scaling
-        energy += theta[scaling] * segment.real + theta[scaling + 1] * sum_outputs(net, kind, n, segment.real, scratch.nodes, at)
+        energy += theta[scaling] * segment.real + theta[scaling + 1] * sum_outputs(net, kind, n, scratch.nodes, at)
         at += 4 * net.kinds[kind].nodes * n
     return energy
 
