@@ -162,6 +162,17 @@ def test_other_settings_are_refused_with_the_difference():
     assert _journal() == before
 
 
+def test_the_journal_says_under_what_circumstances_it_was_written():
+    for max_iterations in (np.int64(0), 1):  # numbers may be NumPy's
+        run(n=np.int64(N), stop_delta=np.float32(0.125), max_iterations=max_iterations)
+    starts = [event for line in _journal() if (event := json.loads(line))["event"] == "start"]
+    assert [start["settings"]["max_iterations"] for start in starts] == [0, 1]
+    assert starts[0]["settings"]["stop_delta"] == 0.125
+    assert starts[0]["process"]["pid"] == os.getpid()
+    assert starts[0]["versions"]["amp-atomistics"] == "1.0.1"
+    assert read(f"al-training/saved-info/content/{starts[0]['targets'][0]}") == cluster()
+
+
 def test_two_drivers_cannot_share_a_directory():
     run(max_iterations=0)
     with RunStore("al-training/saved-info"), pytest.raises(RunStoreError, match=f"in use by process {os.getpid()}"):

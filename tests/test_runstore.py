@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -24,6 +25,8 @@ def test_events_come_back_in_order(tmp_path):
         assert store.find("trained", iteration=2)["value"] == 4
         assert store.find("trained", iteration=7) is None
         assert len(store.find_all("trained")) == 3
+        times = [event["time"] for event in store.events]
+        assert times == sorted(times) and abs(times[-1] - time.time()) < 60
 
 
 def test_content_is_named_by_what_is_in_it(tmp_path):

@@ -29,6 +29,14 @@ def check_executor(executor: Executors | None, cargo: object) -> None:
         )
 
 
+def executor_name(executor: Executors) -> str:
+    """Name of an executor, or of what makes it, for reports."""
+    if isinstance(executor, partial):
+        return executor_name(executor.func)
+    named = type(executor) if isinstance(executor, Executor) else executor
+    return getattr(named, "__qualname__", None) or type(named).__qualname__
+
+
 class InProcess(Executor):
     """Runs what it is given at once, here."""
 

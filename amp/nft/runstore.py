@@ -2,6 +2,23 @@
 
 ``journal.jsonl`` is the truth; its state is its replay. An event is written only after every file that it names,
 so that a crash at any moment leaves a journal that can be replayed. The files that Amp users know are derived from it.
+
+Each line is a JSON object with ``event``, its name, and ``time``, in s since 1970:
+
+========================  ==========================================================================================
+``run``                   the first one: ``format``, and ``settings``, which stay the same as long as the run lasts
+``start``                 a driver takes the run up: ``process``, ``versions``, files of the ``targets``, ``trainer``,
+                          ``parent``, and ``settings`` that may be others the next time
+``trained``               an iteration's ensemble: ``file``, a report on each member, ``chunks``, ``seconds``
+``evaluated``             the uncertainty of each atom of the targets: ``file``
+``chosen``                the ``atoms`` whose chunks are to be labelled
+``label``                 a label that is done: ``atom``, ``file``, ``seconds``
+``label-retried``         one that failed and is tried again: ``atom``, ``kind``, ``message``
+``label-failed``          one that failed for good, in this run of the driver
+``added``                 the ``atoms`` whose chunks enter the next training
+``stopped``               the end: ``reason``, ``message``, ``converged``
+``interrupted``           a ``signal`` ended the driver
+========================  ==========================================================================================
 """
 
 from __future__ import annotations
@@ -14,6 +31,7 @@ import io
 import json
 import os
 import socket
+import time
 import warnings
 import weakref
 from collections.abc import Iterator
@@ -66,6 +84,11 @@ def trajectory_bytes(images: list[Atoms]) -> bytes:
     return buffer.getvalue()
 
 
+def as_json(thing: Any) -> str:
+    """JSON of plain data, in which numbers may be NumPy's."""
+    return json.dumps(thing, default=lambda number: number.item() if isinstance(number, np.generic) else float(number))
+
+
 class RunStore:
     """The journal and the content of one run directory, held by one process at a time.
 
@@ -110,9 +133,9 @@ class RunStore:
     # -- events ------------------------------------------------------------------------------------------
 
     def append(self, event: str, **fields: Any) -> dict[str, Any]:
-        """Add an event; it is on the disk when this returns."""
-        entry = {"event": event, **fields}
-        line = json.dumps(entry).encode() + b"\n"
+        """Add an event, with the time (s since 1970); it is on the disk when this returns."""
+        entry = {"event": event, "time": round(time.time(), 3), **fields}
+        line = as_json(entry).encode() + b"\n"
         end = os.fstat(self._file.fileno()).st_size
         with _explained(self.directory / JOURNAL):
             try:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import platform
 import warnings
+from dataclasses import asdict
 from functools import partial
+from importlib.metadata import version
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -20,14 +23,16 @@ from amp.nft.activelearner.protocol import Protocol, Setup
 from amp.nft.amp_texts import calc_text as default_calc_text
 from amp.nft.amp_texts import headerlines as default_headerlines
 from amp.nft.amp_texts import train_line as default_train_line
-from amp.nft.executors import Executors, check_executor
+from amp.nft.executors import Executors, check_executor, executor_name
 from amp.nft.labelling import Parent, check_parent, parent_name
+from amp.nft.processes import this_process
 from amp.nft.runstore import RunStore, RunStoreError
 from amp.nft.stopping import Iteration, StopReason, certain_enough, enough_iterations, no_improvement
 from amp.nft.training import choose_trainer, read_start
 from amp.nft.uncertainty import check_threshold
 
 start_command = "python3 run.py &"
+PACKAGES = ("amp-nft", "amp-atomistics", "numpy", "ase", "numba")  # whose versions the journal names
 
 
 class NFT:
@@ -226,7 +231,7 @@ class NFT:
         with RunStore(directory / "saved-info") as store, stops_cleanly(partial(_interrupted, store), self.log):
             protocol = Protocol(setup, store, choice.trainer, self.log)
             self.history = protocol.history
-            protocol.open(settings, {"trainer": choice.trainer.name, "parent": parent_name(parent_calc)})
+            protocol.open(settings, _circumstances(self, setup, choice.trainer.name))
             self.log(f"Trainer: {choice.trainer.name} ({choice.why}).")
             self.stop_reason = protocol.run(rules)
         return self.stop_reason.converged
@@ -237,6 +242,21 @@ def _interrupted(store: RunStore, name: str) -> None:
     if store.events:
         with contextlib.suppress(RunStoreError):  # the stop goes on without a note
             store.append("interrupted", signal=name)
+
+
+def _circumstances(learner: NFT, setup: Setup, trainer: str) -> dict[str, Any]:
+    """What may be another each time that a run is taken up."""
+    settings = {name: getattr(learner, name) for name in ("threshold", "stop_delta", "max_iterations", "steps_not_improved")}
+    settings |= {name: getattr(setup, name) for name in ("threads", "label_timeout", "label_retries")}
+    if setup.executor is not None:
+        settings["executor"] = executor_name(setup.executor)
+    return {
+        "process": asdict(this_process()),
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+        "trainer": trainer,
+        "parent": parent_name(setup.parent),
+        "settings": settings,
+    }
 
 
 def _identity(setup: Setup, calc_text: str, train_line: str, init_nft_ids: Any) -> dict[str, Any]:

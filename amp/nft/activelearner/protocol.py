@@ -88,7 +88,7 @@ class Protocol:
             _compare_settings(self.store.find("run")["settings"], settings, self.setup.label)
         else:  # nothing is lost that other settings would contradict
             self.store.append("run", format=runstore.FORMAT, settings=settings)
-        self.store.append("start", **notes)
+        self.store.append("start", **notes, targets=[self.store.keep_image(target) for target in self.setup.targets])
         for event in self.store.find_all("label"):
             self.labels[event["atom"]] = self.store.image(event["file"])
         if self.labels:
@@ -216,6 +216,8 @@ class Protocol:
         ranked = [int(atom) for atom in np.argsort(-delta, kind="stable")]
         spare = deque([atom for atom in ranked if atom not in taken][: len(wanted)])
         new = [atom for atom in wanted if atom not in self.labels]
+        if self.store.find("chosen", iteration=iteration, atoms=wanted) is None:
+            self.store.append("chosen", iteration=iteration, atoms=wanted)
         self.log(f"{len(wanted)} atoms chosen, {len(new)} of them to be labelled.")
         replacements: list[int] = []
         failures: dict[int, LabelFailure] = {}
@@ -311,7 +313,7 @@ def _nothing_above(threshold: float | None, delta: np.ndarray) -> StopReason:
 
 def _compare_settings(before: dict[str, Any], now: dict[str, Any], label: str) -> None:
     """RunStoreError that shows what differs from the run that is in the directory."""
-    now = json.loads(json.dumps(now))
+    now = json.loads(runstore.as_json(now))
     different = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
     if not different:
         return
