@@ -200,7 +200,7 @@ def test_regions_and_blocks_change_nothing_but_rounding(monkeypatch, name):
     atoms = STRUCTURES[name] * ((1, 1, 1) if name == "free" else (2, 2, 3))
     models = ensemble(atoms)
     whole = run(models, atoms, stress=True)
-    monkeypatch.setattr(module, "_REGION", 13)
+    monkeypatch.setattr(module, "REGION", 13)
     monkeypatch.setattr(module, "_BLOCK", 3)
     cut = run(models, atoms, stress=True, threads=2)
     equal(cut, whole)
@@ -262,7 +262,7 @@ def test_an_evaluator_can_be_sent_elsewhere():
 
 def test_progress_is_reported(monkeypatch):
     atoms, calls = cluster("Pt50", seed=4), []
-    monkeypatch.setattr(module, "_REGION", 20)
+    monkeypatch.setattr(module, "REGION", 20)
     run(ensemble(atoms), atoms, threads=2, progress=lambda done, total: calls.append((done, total)))
     assert [done for done, _ in calls] == sorted(done for done, _ in calls)
     assert calls[-1] == (50, 50)

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from amp.descriptor.gaussian import (
 from ase import Atoms
 from ase.build import bulk, make_supercell
 
-from amp.nft.kernels import simd
+from amp.nft.kernels import gaussian, simd
 from amp.nft.kernels.gaussian import Fingerprints
 from amp.nft.kernels.jit import kernel, run_threads
 from amp.nft.kernels.neighbors import find_neighbors
@@ -128,6 +129,27 @@ def test_derivatives_are_finite_differences(atoms, cutoff):
             shifted.append(ours.rows(moved).x)
         numerical = (shifted[0] - shifted[1]) / (2 * STEP)
         assert derivative(rows, atom)[:, axis] == pytest.approx(numerical, abs=DIFFERENCES)
+
+
+@pytest.mark.parametrize("region", [3, 1000])
+def test_values_alone_are_those_of_rows(atoms, region, monkeypatch):
+    monkeypatch.setattr(gaussian, "REGION", region)
+    ours = fingerprints(atoms)
+    rows, alone = ours.rows(atoms), ours.values(atoms)
+    assert alone.x == pytest.approx(rows.x, abs=EXACT, rel=EXACT)
+    assert (alone.kind == rows.kind).all()
+    assert list(alone.force_start) == [0] and len(alone.force_row) == len(alone.dx) == 0
+
+
+def test_values_take_no_memory_for_derivatives():
+    """Dense derivatives of these atoms and their neighbours would be 58 times as large as the values."""
+    atoms = bulk("Pt", a=3.99, cubic=True) * (10, 10, 10)
+    ours = fingerprints(atoms)
+    ours.values(atoms[:50])
+    tracemalloc.start()
+    x = ours.values(atoms).x
+    assert tracemalloc.get_traced_memory()[1] < 20 * x.nbytes
+    tracemalloc.stop()
 
 
 def test_central_rows_are_rows_of_the_whole(atoms):

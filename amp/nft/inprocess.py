@@ -96,7 +96,7 @@ class BatchedTrainer:
     def _range(self, rows: list[Rows]) -> dict[str, np.ndarray]:
         """Smallest and largest value of each fingerprint over the training images and the target."""
         if not self._target_rows:
-            self._target_rows = [self._fingerprints.rows(target) for target in self.targets]
+            self._target_rows = [self._fingerprints.values(target) for target in self.targets]
         x = np.concatenate([some.x for some in [*rows, *self._target_rows]])
         kind = np.concatenate([some.kind for some in [*rows, *self._target_rows]])
         ranges = {}

@@ -20,10 +20,9 @@ from amp.nft.kernels.ensemble import (
 from amp.nft.kernels.gaussian import Fingerprints
 from amp.nft.kernels.jit import available_cpus, run_threads
 from amp.nft.kernels.neighbors import Neighbors, find_neighbors
-from amp.nft.kernels.regions import Regions
+from amp.nft.kernels.regions import REGION, Regions
 from amp.nft.kernels.workspace import Workspace, make_workspace
 
-_REGION = 32768  # atoms whose neighbours are listed at a time: what bounds the memory
 _KEPT = ("_regions", "_searches", "_searching")
 _BLOCK = 64  # atoms that one thread takes at a time
 
@@ -146,17 +145,17 @@ class Evaluator:
         regions, search = self._prepare(positions, cell, pbc, threads)
         forces, energies_mi = np.zeros((n, 3, lanes)), np.empty((self.n_members, n))
         virial, extrapolating = np.zeros((3, 3, lanes)), 0
-        for first in range(0, n, _REGION):
-            last = min(first + _REGION, n)
-            atoms = np.concatenate([regions.order[first:last], regions.order[regions.surroundings(first, last)]])
+        before = 0
+        for atoms, centres in regions.parts(REGION):
             with self._searching:  # a search works in arrays of its own
-                found = find_neighbors(positions[atoms], cell, pbc, self.fingerprints.radius, search, last - first)
+                found = find_neighbors(positions[atoms], cell, pbc, self.fingerprints.radius, search, centres)
             sweep = _Sweep(self, found, atoms, kind[atoms], stress, forces, virial)
             if progress is not None:
-                sweep.report = lambda done, first=first: progress(first + done, n)  # type: ignore[misc]
+                sweep.report = lambda done, before=before: progress(before + done, n)  # type: ignore[misc]
             run_threads(sweep.work, sweep.blocks(n), threads)
-            energies_mi[:, atoms[: last - first]] = sweep.energies[:, : self.n_members].T
+            energies_mi[:, atoms[:centres]] = sweep.energies[:, : self.n_members].T
             extrapolating += sweep.extrapolating
+            before += centres
         mean, uncertainty = np.empty((n, 3)), np.empty(n)
         summarise(forces, self.n_members, mean, uncertainty)
         forces_mni = np.ascontiguousarray(forces[:, :, : self.n_members].transpose(2, 0, 1)) if forces_ensemble else None
@@ -175,7 +174,7 @@ class Evaluator:
             search = vesin.NeighborList(
                 cutoff=self.fingerprints.radius, full_list=False, skin=self.skin, n_threads=threads
             )
-        small = len(positions) <= _REGION
+        small = len(positions) <= REGION
         self._regions, self._searches = (regions, {threads: search}) if small else (None, {})
         return regions, search
 

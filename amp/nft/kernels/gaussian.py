@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from ase import Atoms
@@ -11,6 +12,7 @@ from ase.data import atomic_numbers, chemical_symbols
 from amp.nft.kernels.environment import compute
 from amp.nft.kernels.jit import inner, kernel
 from amp.nft.kernels.neighbors import Neighbors, find_neighbors
+from amp.nft.kernels.regions import REGION, Regions
 from amp.nft.kernels.simd import LANES
 from amp.nft.kernels.tables import build_tables
 from amp.nft.kernels.workspace import make_workspace
@@ -43,6 +45,14 @@ class Rows:
     force_start: np.ndarray
     force_row: np.ndarray
     dx: np.ndarray
+
+
+class _Wanted(NamedTuple):
+    """Derivatives to be computed."""
+
+    start: np.ndarray  # (rows + 1,) those of row m are start[m]:start[m + 1]
+    moved: np.ndarray  # (derivatives,) in the position of which atom
+    entry: np.ndarray  # (derivatives,) where in dx
 
 
 class Fingerprints:
@@ -124,16 +134,48 @@ class Fingerprints:
             centre = range(len(atoms))[centre]
         found = find_neighbors(atoms.positions, atoms.cell.array, atoms.pbc, self.radius)
         if centre is None:
-            row_atom, moved = np.arange(len(atoms)), -1
+            row_atom, special = np.arange(len(atoms)), np.full(len(atoms), -1)
             start, row, mirror = _force_entries(found)
+            wanted = _Wanted(start, row, mirror)
         else:
             near = np.unique(found.index[found.start[centre]:found.start[centre + 1]])
-            row_atom, moved = np.concatenate([[centre], near[near != centre]]), centre
-            start, row, mirror = np.array([0, len(row_atom)]), np.arange(len(row_atom)), np.zeros(0, dtype=np.int64)
-        x, dx = np.zeros((len(row_atom), self.width)), np.zeros((len(row), 3, self.width))
-        _fill_rows(row_atom, moved, found.start, found.index, found.vector, kind, start, row, mirror,
-                   np.full(len(atoms), -1), self.tables, self.slot_feature, make_workspace(self.tables, found.most), x, dx)
+            row_atom = np.concatenate([[centre], near[near != centre]])
+            special = np.where(row_atom == centre, -1, centre)
+            start, row = np.array([0, len(row_atom)]), np.arange(len(row_atom))
+            wanted = _Wanted(np.arange(len(row_atom) + 1), np.full(len(row_atom), centre), row)
+        x, dx = self._fill(row_atom, special, found, kind, wanted)
         return Rows(x, kind[row_atom], start, row, dx)
+
+    def values(self, atoms: Atoms) -> Rows:
+        """
+        Fingerprints alone: every atom is a row, none is a force atom. Memory beyond the result does not grow with the image.
+
+        Parameters
+        ----------
+        atoms : Atoms
+            The image.
+
+        Raises
+        ------
+        ValueError
+            For an element without symmetry functions, or two atoms in one place.
+        """
+        kind, cell, x = self.kinds(atoms.numbers), atoms.cell.array, np.zeros((len(atoms), self.width))
+        none = np.zeros(0, dtype=np.int64)
+        for part, n in Regions(atoms.positions, cell, atoms.pbc, self.radius).parts(REGION):
+            found = find_neighbors(atoms.positions[part], cell, atoms.pbc, self.radius, centres=n)
+            centres = np.arange(n)  # as special atoms, too: sums over triplets that need no gradients are quicker
+            x[part[:n]], _ = self._fill(centres, centres, found, kind[part], _Wanted(np.zeros(n + 1, dtype=np.int64), none, none))
+        return Rows(x, kind, np.zeros(1, dtype=np.int64), none, np.zeros((0, 3, self.width)))
+
+    def _fill(
+        self, row_atom: np.ndarray, special: np.ndarray, found: Neighbors, kind: np.ndarray, wanted: _Wanted
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Fingerprints of some atoms and the derivatives that are wanted."""
+        x, dx = np.zeros((len(row_atom), self.width)), np.zeros((len(wanted.entry), 3, self.width))
+        _fill_rows(row_atom, special, found.start, found.index, found.vector, kind, *wanted,
+                   np.full(len(kind), -1), self.tables, self.slot_feature, make_workspace(self.tables, found.most), x, dx)
+        return x, dx
 
 
 def _force_entries(found: Neighbors) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -151,27 +193,25 @@ def _force_entries(found: Neighbors) -> tuple[np.ndarray, np.ndarray, np.ndarray
 
 @kernel
 def _fill_rows(
-    row_atom, moved, list_start, index, vector, kind, start, row, mirror, entry, tables, slot_feature, ws, x, dx
+    row_atom, special, list_start, index, vector, kind, start, moved, entry, entry_of, tables, slot_feature, ws, x, dx
 ):
     """
-    Fill x and dx: of all rows, or of those whose derivative in the position of the atom `moved` (-1: none) is wanted.
+    Fill x and the derivatives dx that are wanted (`start`, `moved`, `entry`).
 
-    `entry` is scratch: which entry takes the current row's derivative in the position of each atom, -1: none.
+    `special` is the only atom in whose position a row's derivatives are wanted, or -1: there may be others.
+    `entry_of` is scratch: the entry of the current row's derivative in the position of each atom, -1: none.
     """
     for m in range(row_atom.size):
         i = row_atom[m]
-        if moved < 0:
-            for at in range(start[i], start[i + 1]):
-                entry[row[at]] = mirror[at]
-        else:
-            entry[moved] = m
-        n = compute(list_start[i], list_start[i + 1], index, vector, kind, i, moved if m > 0 else -1, tables, ws)
+        for at in range(start[m], start[m + 1]):
+            entry_of[moved[at]] = entry[at]
+        n = compute(list_start[i], list_start[i + 1], index, vector, kind, i, special[m], tables, ws)
         _copy_values(kind[i], slot_feature, ws.value, x, m)
         for j in range(n):
-            if entry[ws.atom[j]] >= 0:
-                _add_gradient(kind[i], j, 1.0, tables.kinds, slot_feature, ws.record, ws.radial, ws.grad, dx, entry[ws.atom[j]])
-            if entry[i] >= 0:
-                _add_gradient(kind[i], j, -1.0, tables.kinds, slot_feature, ws.record, ws.radial, ws.grad, dx, entry[i])
+            if entry_of[ws.atom[j]] >= 0:
+                _add_gradient(kind[i], j, 1.0, tables.kinds, slot_feature, ws.record, ws.radial, ws.grad, dx, entry_of[ws.atom[j]])
+            if entry_of[i] >= 0:
+                _add_gradient(kind[i], j, -1.0, tables.kinds, slot_feature, ws.record, ws.radial, ws.grad, dx, entry_of[i])
 
 
 @inner

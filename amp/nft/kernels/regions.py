@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import product
 
 import numpy as np
 from ase.geometry import complete_cell
 
+REGION = 32768  # atoms whose neighbours are listed at a time: what bounds the memory
 _BITS = 21  # cells per axis, as a power of two
 
 
@@ -45,6 +47,12 @@ class Regions:
         code = _z_order(box)
         self.order = np.argsort(code, kind="stable")
         self._box, self._code = box[self.order], code[self.order]
+
+    def parts(self, size: int) -> Iterator[tuple[np.ndarray, int]]:
+        """Stretches of so many atoms: the indices of these and of their surroundings, and how many of them are the stretch."""
+        for first in range(0, len(self.order), size):
+            last = min(first + size, len(self.order))
+            yield np.concatenate([self.order[first:last], self.order[self.surroundings(first, last)]]), last - first
 
     def surroundings(self, first: int, last: int) -> np.ndarray:
         """
