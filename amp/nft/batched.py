@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from amp.nft.amp_files import AmpModel, CalculatorSpec
-from amp.nft.kernels.descent import Fit, Rules, descend
+from amp.nft.kernels.descent import Fit, Rules, descend, distance
 from amp.nft.kernels.jit import run_threads
 from amp.nft.kernels.network import (
     Inputs,
@@ -20,7 +21,7 @@ from amp.nft.kernels.network import (
     scaled_inputs,
     whitened_inputs,
 )
-from amp.nft.reports import MemberReport
+from amp.nft.reports import MemberReport, MemberStep, Watch, unwatched
 
 if TYPE_CHECKING:
     from amp.nft.kernels.gaussian import Rows
@@ -46,6 +47,7 @@ def fit(
     log: Callable[[str], Any] = lambda message: None,
     attempts: int = 3,
     unlabelled: Sequence[Rows] = (),
+    watch: Watch = unwatched,
 ) -> tuple[list[AmpModel], list[MemberReport]]:
     """Fit an ensemble to labelled images.
 
@@ -81,6 +83,8 @@ def fit(
     unlabelled : sequence of Rows
         Fingerprints of what the members are to predict, for the scaling of their inputs. Directions in which the images
         hardly differ but these do would be blown up without them.
+    watch : callable
+        Is told how each member stands, at each step and from its thread.
 
     Returns
     -------
@@ -112,11 +116,15 @@ def fit(
                 theta = change_inputs(pack(start[member], layout), layout, _inputs_of(start[member], layout), inputs)
             else:
                 theta = change_inputs(_random_start(layout, rng, scalings[member]), layout, amps, inputs)
-            done.append(descend(problem, theta, weights_mi[member], Rules(criteria, spec.maxiter - steps)))
+            tell = partial(_tell, watch, member, steps)
+            done.append(descend(problem, theta, weights_mi[member], Rules(criteria, spec.maxiter - steps), tell))
             steps += done[-1].steps
+        end = _best(done)
+        how = "met" if end.outcome == "converged" else "missed"
+        watch(MemberStep(member, how, steps, end.loss, distance(end.measures, criteria, np.nan)))
 
     run_threads(work, range(len(weights_mi)), threads)
-    best = [min(done, key=lambda fit: (fit.outcome != "converged", fit.distance, fit.loss)) for done in tries]
+    best = [_best(done) for done in tries]
     reports = [_report(*those, criteria) for those in zip(range(len(best)), best, tries, strict=True)]
     for report in reports:
         log(f"member {report.member}: {report.message}")
@@ -179,6 +187,16 @@ def _random_start(layout: Layout, rng: np.random.Generator, scalings: np.ndarray
         layers[-1][:] /= SLOPE
     layout.scalings(theta)[:] = scalings
     return theta
+
+
+def _tell(watch: Watch, member: int, before: int, steps: int, loss: float, distance: float) -> None:
+    """Pass on where an attempt stands that began after so many steps."""
+    watch(MemberStep(member, "training", before + steps, loss, distance))
+
+
+def _best(tries: Sequence[Fit]) -> Fit:
+    """The attempt that is kept."""
+    return min(tries, key=lambda fit: (fit.outcome != "converged", fit.distance, fit.loss))
 
 
 def _met_floor(tries: Sequence[Fit]) -> bool:

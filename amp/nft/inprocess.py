@@ -10,7 +10,7 @@ from ase import Atoms
 
 from amp.nft import amp_files
 from amp.nft.amp_files import CalculatorSpec
-from amp.nft.reports import TrainingOutcome, TrainingTask
+from amp.nft.reports import TrainingOutcome, TrainingTask, Watch, unwatched
 
 if TYPE_CHECKING:
     from amp.nft.kernels.gaussian import Fingerprints, Rows
@@ -54,7 +54,7 @@ class BatchedTrainer:
         self._rows: dict[int, tuple[Atoms, Rows]] = {}
         self._target_rows: list[Rows] = []
 
-    def train(self, task: TrainingTask) -> TrainingOutcome:
+    def train(self, task: TrainingTask, watch: Watch = unwatched) -> TrainingOutcome:
         """Train every member of `task`."""
         from amp.nft import batched  # numba: only where it is needed
 
@@ -74,6 +74,7 @@ class BatchedTrainer:
             seeds=[[task.seed, task.iteration, member] for member in range(task.n_members)],
             threads=self.threads,
             unlabelled=self._target_rows,
+            watch=watch,
         )
         return TrainingOutcome([amp_files.write_amp(model) for model in models], reports)
 

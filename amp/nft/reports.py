@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
@@ -69,11 +71,44 @@ class TrainingOutcome:
     reports: list[MemberReport]
 
 
+@dataclass(frozen=True)
+class MemberStep:
+    """Where the training of one member stands.
+
+    Attributes
+    ----------
+    member : int
+    state : str
+        'waiting' for its job to be started, 'queued', 'training', or how it ended: 'met' or 'missed' its criteria.
+    steps : int
+        Of all its attempts so far.
+    loss : float
+        nan where it is not known, as before the first step.
+    distance : float
+        How far the residuals are from the criteria: the sum of the logarithms of their ratios where these exceed 1;
+        nan where it is not known.
+    """
+
+    member: int
+    state: str
+    steps: int = 0
+    loss: float = math.nan
+    distance: float = math.nan
+
+
+Watch = Callable[[MemberStep], object]
+"""Is told how training goes, from any thread and often: it must be quick, and must not raise."""
+
+
+def unwatched(step: MemberStep) -> None:
+    """Take no notice."""
+
+
 class Trainer(Protocol):
     """Anything that trains an ensemble."""
 
     name: str
 
-    def train(self, task: TrainingTask) -> TrainingOutcome:
-        """Train every member of `task`."""
+    def train(self, task: TrainingTask, watch: Watch = unwatched) -> TrainingOutcome:
+        """Train every member of `task`; `watch` is told how they stand and changes nothing."""
         ...

@@ -8,9 +8,11 @@ Each line is a JSON object with ``event``, its name, and ``time``, in s since 19
 ========================  ==========================================================================================
 ``run``                   the first one: ``format``, and ``settings``, which stay the same as long as the run lasts
 ``start``                 a driver takes the run up: ``process``, ``versions``, files of the ``targets``, ``trainer``,
-                          ``parent``, and ``settings`` that may be others the next time
+                          ``parent``, ``criteria`` of the members if they are known, and ``settings`` that may be others
+                          the next time
 ``trained``               an iteration's ensemble: ``file``, a report on each member, ``chunks``, ``seconds``
-``evaluated``             the uncertainty of each atom of the targets: ``file``
+``evaluated``             the uncertainty of each atom of the targets: ``file``, and of these ``delta_max`` and
+                          ``delta_mean``, eV/Å
 ``chosen``                the ``atoms`` whose chunks are to be labelled
 ``label``                 a label that is done: ``atom``, ``file``, ``seconds``
 ``label-retried``         one that failed and is tried again: ``atom``, ``kind``, ``message``
@@ -89,7 +91,85 @@ def as_json(thing: Any) -> str:
     return json.dumps(thing, default=lambda number: number.item() if isinstance(number, np.generic) else float(number))
 
 
-class RunStore:
+class RunRecord:
+    """The journal and the content of one run directory, as they are now: read, and neither held nor changed.
+
+    `events` holds every event so far, in order. A last line that is not whole yet is left out.
+
+    Parameters
+    ----------
+    directory : path
+        Where ``journal.jsonl`` and the content folder are.
+
+    Raises
+    ------
+    RunStoreError
+        If there is no journal, or it is damaged anywhere but in its last line, or was written by a newer version.
+    """
+
+    def __init__(self, directory: str | os.PathLike[str]) -> None:
+        self.directory = Path(directory)
+        try:
+            data = (self.directory / JOURNAL).read_bytes()
+        except OSError as error:
+            raise RunStoreError(f"{self.directory / JOURNAL} cannot be read ({error.strerror}): there is no run.") from error
+        self.events = self._parse(data.rpartition(b"\n")[0])
+
+    def find(self, event: str, **fields: Any) -> dict[str, Any] | None:
+        """Return the last event of that name with these fields, or None."""
+        return next(self._matching(reversed(self.events), event, fields), None)
+
+    def find_all(self, event: str, **fields: Any) -> list[dict[str, Any]]:
+        """Every event of that name with these fields, in order."""
+        return list(self._matching(iter(self.events), event, fields))
+
+    @staticmethod
+    def _matching(events: Iterator[dict[str, Any]], name: str, fields: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        wanted = {"event": name, **fields}
+        return (e for e in events if all(e.get(key) == value for key, value in wanted.items()))
+
+    def content(self, name: str) -> bytes:
+        """Stored content by its name; RunStoreError if it is gone or altered."""
+        path = self.directory / CONTENT / name
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            raise RunStoreError(f"{path} is named in the journal but missing: restore it, or start a new run.") from None
+        if hashlib.sha256(data).hexdigest()[:32] != path.stem:
+            raise RunStoreError(f"{path} is damaged (its content does not match its name): restore it or start anew.")
+        return data
+
+    def array(self, name: str) -> np.ndarray:
+        """Read a stored array."""
+        return np.load(io.BytesIO(self.content(name)), allow_pickle=False)
+
+    def image(self, name: str) -> Atoms:
+        """Read a stored image."""
+        return read(io.BytesIO(self.content(name)), format="traj")  # type: ignore[return-value]
+
+    def _parse(self, whole: bytes) -> list[dict[str, Any]]:
+        """The events in the whole lines of a journal."""
+        events = [self._event(number, line) for number, line in enumerate(whole.splitlines(), start=1)]
+        if events and events[0].get("format", FORMAT) > FORMAT:
+            raise RunStoreError(
+                f"{self.directory / JOURNAL} was written by a newer amp.nft (format {events[0]['format']}): upgrade."
+            )
+        return events
+
+    def _event(self, number: int, line: bytes) -> dict[str, Any]:
+        try:
+            event = json.loads(line)
+            if not isinstance(event["event"], str) or (number == 1 and event["event"] != "run"):
+                raise ValueError
+        except (ValueError, TypeError, KeyError):
+            raise RunStoreError(
+                f"{self.directory / JOURNAL}, line {number}: not a journal event ({line[:60]!r}). Restore the file from a "
+                "backup, or remove this line and those below it, or start a new run with another label."
+            ) from None
+        return event
+
+
+class RunStore(RunRecord):
     """The journal and the content of one run directory, held by one process at a time.
 
     Use it as a context manager. `events` holds every event so far, in order.
@@ -149,19 +229,6 @@ class RunStore:
         self.events.append(entry)
         return entry
 
-    def find(self, event: str, **fields: Any) -> dict[str, Any] | None:
-        """Return the last event of that name with these fields, or None."""
-        return next(self._matching(reversed(self.events), event, fields), None)
-
-    def find_all(self, event: str, **fields: Any) -> list[dict[str, Any]]:
-        """Every event of that name with these fields, in order."""
-        return list(self._matching(iter(self.events), event, fields))
-
-    @staticmethod
-    def _matching(events: Iterator[dict[str, Any]], name: str, fields: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        wanted = {"event": name, **fields}
-        return (e for e in events if all(e.get(key) == value for key, value in wanted.items()))
-
     # -- content -----------------------------------------------------------------------------------------
 
     def keep(self, data: bytes, suffix: str) -> str:
@@ -172,32 +239,13 @@ class RunStore:
             write_atomically(path, data)
         return name
 
-    def content(self, name: str) -> bytes:
-        """Stored content by its name; RunStoreError if it is gone or altered."""
-        path = self.directory / CONTENT / name
-        try:
-            data = path.read_bytes()
-        except FileNotFoundError:
-            raise RunStoreError(f"{path} is named in the journal but missing: restore it, or start a new run.") from None
-        if hashlib.sha256(data).hexdigest()[:32] != path.stem:
-            raise RunStoreError(f"{path} is damaged (its content does not match its name): restore it or start anew.")
-        return data
-
     def keep_array(self, array: np.ndarray) -> str:
         """Store an array."""
         return self.keep(array_bytes(array), ".npy")
 
-    def array(self, name: str) -> np.ndarray:
-        """Read a stored array."""
-        return np.load(io.BytesIO(self.content(name)), allow_pickle=False)
-
     def keep_image(self, image: Atoms) -> str:
         """Store one image with its label."""
         return self.keep(trajectory_bytes([image]), ".traj")
-
-    def image(self, name: str) -> Atoms:
-        """Read a stored image."""
-        return read(io.BytesIO(self.content(name)), format="traj")  # type: ignore[return-value]
 
     # -- opening -----------------------------------------------------------------------------------------
 
@@ -227,22 +275,7 @@ class RunStore:
         if torn:  # the write that a crash cut short: nothing was built on it yet
             with _explained(self.directory / JOURNAL):
                 self._file.truncate(len(data) - len(torn))
-        events = [self._event(number, line) for number, line in enumerate(whole.splitlines(), start=1)]
-        if events and events[0].get("format", FORMAT) > FORMAT:
-            raise RunStoreError(f"{self._file.name} was written by a newer amp.nft (format {events[0]['format']}): upgrade.")
-        return events
-
-    def _event(self, number: int, line: bytes) -> dict[str, Any]:
-        try:
-            event = json.loads(line)
-            if not isinstance(event["event"], str) or (number == 1 and event["event"] != "run"):
-                raise ValueError
-        except (ValueError, TypeError, KeyError):
-            raise RunStoreError(
-                f"{self._file.name}, line {number}: not a journal event ({line[:60]!r}). Restore the file from a backup, "
-                "or remove this line and those below it, or start a new run with another label."
-            ) from None
-        return event
+        return self._parse(whole)
 
 
 _open_stores: weakref.WeakSet[RunStore] = weakref.WeakSet()

@@ -28,7 +28,7 @@ from amp.nft.labelling import Parent, check_parent, parent_name
 from amp.nft.processes import this_process
 from amp.nft.runstore import RunStore, RunStoreError
 from amp.nft.stopping import Iteration, StopReason, certain_enough, enough_iterations, no_improvement
-from amp.nft.training import choose_trainer, read_start
+from amp.nft.training import Choice, choose_trainer, read_start
 from amp.nft.uncertainty import check_threshold
 
 start_command = "python3 run.py &"
@@ -231,7 +231,7 @@ class NFT:
         with RunStore(directory / "saved-info") as store, stops_cleanly(partial(_interrupted, store), self.log):
             protocol = Protocol(setup, store, choice.trainer, self.log)
             self.history = protocol.history
-            protocol.open(settings, _circumstances(self, setup, choice.trainer.name))
+            protocol.open(settings, _circumstances(self, setup, choice))
             self.log(f"Trainer: {choice.trainer.name} ({choice.why}).")
             self.stop_reason = protocol.run(rules)
         return self.stop_reason.converged
@@ -244,7 +244,7 @@ def _interrupted(store: RunStore, name: str) -> None:
             store.append("interrupted", signal=name)
 
 
-def _circumstances(learner: NFT, setup: Setup, trainer: str) -> dict[str, Any]:
+def _circumstances(learner: NFT, setup: Setup, choice: Choice) -> dict[str, Any]:
     """What may be another each time that a run is taken up."""
     settings = {name: getattr(learner, name) for name in ("threshold", "stop_delta", "max_iterations", "steps_not_improved")}
     settings |= {name: getattr(setup, name) for name in ("threads", "label_timeout", "label_retries")}
@@ -253,7 +253,8 @@ def _circumstances(learner: NFT, setup: Setup, trainer: str) -> dict[str, Any]:
     return {
         "process": asdict(this_process()),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
-        "trainer": trainer,
+        "trainer": choice.trainer.name,
+        "criteria": None if choice.spec is None else choice.spec.convergence,
         "parent": parent_name(setup.parent),
         "settings": settings,
     }

@@ -23,7 +23,7 @@ from amp.nft.chunks import carve_chunks
 from amp.nft.executors import Executors
 from amp.nft.labelling import Label, LabelFailure, Parent, labelled
 from amp.nft.labelpool import LabelPool
-from amp.nft.reports import MemberReport, Trainer, TrainingOutcome, TrainingTask
+from amp.nft.reports import MemberReport, MemberStep, Trainer, TrainingOutcome, TrainingTask
 from amp.nft.runstore import RunStore, RunStoreError
 from amp.nft.stopping import Iteration, StopReason, StopRule, best_of, first_reason
 from amp.nft.training import sample_weights, target_uncertainty
@@ -66,13 +66,23 @@ class Protocol:
     trainer : Trainer
     log : callable
         Takes a message.
+    watch : callable, optional
+        Is told the iteration and a MemberStep, as `amp.nft.reports.Watch` has it.
     """
 
-    def __init__(self, setup: Setup, store: RunStore, trainer: Trainer, log: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        setup: Setup,
+        store: RunStore,
+        trainer: Trainer,
+        log: Callable[[str], None],
+        watch: Callable[[int, MemberStep], object] = lambda iteration, step: None,
+    ) -> None:
         self.setup = setup
         self.store = store
         self.trainer = trainer
         self.log = log
+        self.watch = watch
         self.history: list[Iteration] = []
         self.added: list[list[int]] = []  # atoms whose chunks were added, per iteration
         self.labels: dict[int, Atoms] = {}
@@ -121,7 +131,7 @@ class Protocol:
         chunks = len(task.images) - len(self.setup.images)
         self.log(f"\nIteration {iteration}: training on {len(self.setup.images)} images and {chunks} chunks.")
         begin = time.perf_counter()
-        outcome = self.trainer.train(task)
+        outcome = self.trainer.train(task, partial(self.watch, iteration))
         seconds = time.perf_counter() - begin
         missed = [report for report in outcome.reports if not report.converged]
         self.log(f"Trained {len(outcome.texts)} members in {seconds:.1f} s; {len(missed)} missed their criteria.")
@@ -166,8 +176,11 @@ class Protocol:
         if event is None:
             setup = self.setup
             deltas = [target_uncertainty(texts, some, setup.dblabel, setup.threads) for some in setup.targets]
-            name = self.store.keep_array(np.concatenate(deltas))
-            event = self.store.append("evaluated", iteration=iteration, file=name)
+            all_deltas = np.concatenate(deltas)
+            event = self.store.append(
+                "evaluated", iteration=iteration, file=self.store.keep_array(all_deltas),
+                delta_max=all_deltas.max(), delta_mean=all_deltas.mean(),
+            )  # fmt: skip
         delta = self.store.array(event["file"])
         entry = self._entry(iteration, delta)
         self.history.append(entry)

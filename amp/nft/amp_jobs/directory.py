@@ -19,7 +19,7 @@ from amp.nft.reports import TrainingTask
 
 LOG = "amp-log.txt"
 TRAINED, UNTRAINED, CHECKPOINT = "amp.amp", "amp-untrained-parameters.amp", "amp-checkpoint.amp"
-CONVERGED, REPORT = "converged", "nft-report.json"
+CONVERGED, REPORT, STEP = "converged", "nft-report.json", "nft-step.json"
 ALL_IMAGES, TARGETS, TASK = "all.traj", "targets.traj", "task.json"
 SETTINGS = "calc_text.py"
 

@@ -67,6 +67,12 @@ def read_last_step(path: Path, energy_factor: float = 1.0) -> LastStep | None:
     return LastStep(steps=int(last[1]), loss=float(last[2]), values=values, criteria=known, missed=missed)
 
 
+def last_line(text: str) -> tuple[int, float] | None:
+    """Step and loss of the last line of a table in some text, or None."""
+    match = next(filter(None, map(_LINE.match, reversed(text.splitlines()))), None)
+    return (int(match[1]), float(match[2])) if match else None
+
+
 def table_of(report: MemberReport, criteria: dict[str, float | None]) -> str:
     """A table as Amp writes it, of the last step alone; its energy RMSE is over the images with energies."""
     values = [getattr(report, name) for name in COLUMNS]

@@ -26,9 +26,11 @@ from amp.nft.amp_jobs.directory import (
     tail_of_output,
 )
 from amp.nft.amp_jobs.loss_table import LastStep, read_last_step
-from amp.nft.reports import MemberReport, TrainingOutcome, TrainingTask
+from amp.nft.amp_jobs.standing import standing
+from amp.nft.reports import MemberReport, MemberStep, TrainingOutcome, TrainingTask, Watch, unwatched
 
 HAND_OVER = 0.2  # s that a start command which only hands its job over usually takes
+PAUSE = 2.0  # s between two looks at how far the jobs are
 REMINDER = 600.0  # s between two lines in the log while nothing happens
 
 
@@ -119,12 +121,14 @@ class AmpJobs:
         self.kernels, self.why = _choice(calc_text, headerlines, train_line, targets)
         self._script("", self.files.member(0), seed=0, fresh=False)  # raises now if the texts make no script
 
-    def train(self, task: TrainingTask) -> TrainingOutcome:
+    def train(self, task: TrainingTask, watch: Watch = unwatched) -> TrainingOutcome:
         """Train every member of `task`, from a clean directory.
 
         Parameters
         ----------
         task : TrainingTask
+        watch : callable
+            Is told every few seconds how each member stands.
 
         Returns
         -------
@@ -144,7 +148,7 @@ class AmpJobs:
         self.log(f"Each member's job trains with {'amp.nft' if self.kernels else 'Amp'}: {self.why}.")
         members = [Member(m, _energy_factor(task, m)) for m in range(task.n_members)]
         try:
-            self._supervise(task, members)
+            self._supervise(task, members, watch)
         finally:
             for member in members:
                 if member.attempt is not None:
@@ -154,18 +158,35 @@ class AmpJobs:
             reports=[_report(member) for member in members],
         )
 
-    def _supervise(self, task: TrainingTask, members: list[Member]) -> None:
+    def _supervise(self, task: TrainingTask, members: list[Member], watch: Watch) -> None:
         """Start what is to be started and look after what runs, until every member has its result."""
-        reminded, notes = time.monotonic(), set[str]()
+        reminded, told, notes = time.monotonic(), 0.0, set[str]()
         while unfinished := [member for member in members if member.chosen is None]:
             self._start_waiting(task, unfinished)
             for member in unfinished:
                 if member.attempt is not None:
                     self._look_after(member, notes)
+                if member.chosen is not None:
+                    watch(self._step(member))
+            if time.monotonic() - told > PAUSE:
+                told = time.monotonic()
+                for member in unfinished:
+                    watch(self._step(member))
             if time.monotonic() - reminded > REMINDER:
                 reminded = time.monotonic()
                 self.log(_standing(unfinished))
             time.sleep(self.poll)
+
+    def _step(self, member: Member) -> MemberStep:
+        """Where a member stands."""
+        if member.chosen is not None:
+            report = _report(member)
+            return MemberStep(member.index, "met" if report.converged else "missed", report.steps, report.loss)
+        if member.attempt is None:
+            return MemberStep(member.index, "waiting")
+        if not member.attempt.has_begun:
+            return MemberStep(member.index, "queued")
+        return standing(member.index, self.files.member(member.index))
 
     def _start_waiting(self, task: TrainingTask, members: list[Member]) -> None:
         """Start members one after the other, each when the start command of the one before has returned."""

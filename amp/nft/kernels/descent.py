@@ -5,6 +5,7 @@ The damping lambda follows the ratio of a step's gain to its prediction (Nielsen
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -110,7 +111,13 @@ def distance(measures: np.ndarray, criteria: np.ndarray, objective: float = 1.0)
     return float(np.log(np.maximum(measures / criteria, 1.0)).sum())
 
 
-def descend(problem: Problem, theta: np.ndarray, weights: np.ndarray, rules: Rules) -> Fit:
+def descend(
+    problem: Problem,
+    theta: np.ndarray,
+    weights: np.ndarray,
+    rules: Rules,
+    tell: Callable[[int, float, float], object] = lambda steps, loss, distance: None,
+) -> Fit:
     """Fit one member.
 
     Parameters
@@ -121,6 +128,8 @@ def descend(problem: Problem, theta: np.ndarray, weights: np.ndarray, rules: Rul
     weights : ndarray of int, shape (images,)
         How often each image counts.
     rules : Rules
+    tell : callable
+        Is told the steps, the loss and the distance from the criteria (nan with none), after each step.
 
     Returns
     -------
@@ -137,9 +146,10 @@ def descend(problem: Problem, theta: np.ndarray, weights: np.ndarray, rules: Rul
             measures = residuals.measures(current)
             work.root[:] = residuals.emphasized(current, measures, rules.criteria)
             objective = float(((work.root * current) ** 2).sum())
-        best.append(min([distance(measures, rules.criteria, objective), *best[-1:]]))
-        if outcome := _outcome(measures, best, damping, rules):
             loss = float(((residuals.root * current) ** 2).sum())
+        best.append(min([distance(measures, rules.criteria, objective), *best[-1:]]))
+        tell(len(best) - 1, loss, distance(measures, rules.criteria, np.nan))
+        if outcome := _outcome(measures, best, damping, rules):
             return Fit(theta, outcome, len(best) - 1, loss, measures, best[-1])
         if accepted:
             fill_jacobian(problem, theta, weights, scratch, work.residual, work.jacobian, len(work.step))
