@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 from collections import OrderedDict
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -412,6 +413,17 @@ def test_calc_text_sees_what_a_job_sees(in_tmp_path):
         text + "calc = Amp(Gaussian(cutoff=Rc), NeuralNetwork())", headerlines="#SBATCH -n 1\nRc = 4.5"
     )
     assert spec.cutoff["kwargs"] == {"Rc": 4.5}
+
+
+@pytest.mark.parametrize("label", ["al", "there/al", "not/yet/there/al"])
+def test_relative_paths_in_calc_text_start_in_a_members_directory(in_tmp_path, label):
+    Path("there").mkdir()
+    Path("radius.txt").write_text("4.25")
+    up = "../" * (2 + label.count("/"))
+    text = SMALL + f"calc = Amp(Gaussian(cutoff=float(open('{up}radius.txt').read())), NeuralNetwork())"
+    for directory in (f"{label}-training", Path(f"{label}-training").absolute()):
+        assert read_calc_text(text, directory=directory).cutoff["kwargs"] == {"Rc": 4.25}
+    assert sorted(os.listdir()) == ["radius.txt", "there"] and not os.listdir("there")
 
 
 def test_calc_text_is_read_inside_a_queue_that_amp_does_not_know(in_tmp_path, monkeypatch):

@@ -20,7 +20,7 @@ FLOORS = [
     {"calc_text"},
     {"amp_model"},
     {"amp_literal", "kernels"},
-    {"amp_texts", "features", "reports", "processes"},
+    {"amp_texts", "features", "reports", "processes", "atomic"},
 ]
 MAY_IMPORT_AMP = {"activelearner", "training", "amp_jobs", "amp_files", "calc_text"}
 MAX_FUNCTION, MAX_MODULE = 60, 350

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from amp.nft import atomic
 from amp.nft.amp_literal import AmpFileError, parse_literal
 from amp.nft.amp_model import AmpModel, UnsupportedModel, check_text, read_amp, write_amp
 from amp.nft.calc_text import QUEUE_VARIABLES, CalculatorSpec, read_calc_text, spec_of
@@ -95,22 +95,4 @@ def write_ensemble(path: str | os.PathLike[str], texts: Sequence[str]) -> None:
     texts : sequence of str
         The members' ``.amp`` texts.
     """
-    target = Path(path)
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    try:
-        with os.fdopen(handle, "w") as file:
-            json.dump(list(texts), file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
-def _umask() -> int:
-    """This process's file mode mask, which can only be read by setting it."""
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask
+    atomic.write(path, json.dumps(list(texts)).encode())

@@ -94,12 +94,13 @@ class CalculatorSpec:
         return replace(self, gs=symmetry_functions(gs, names), elements=names, hiddenlayers=layers)
 
 
-def read_calc_text(calc_text: str, headerlines: str = "") -> CalculatorSpec:
+def read_calc_text(
+    calc_text: str, headerlines: str = "", directory: str | os.PathLike[str] = "al-training"
+) -> CalculatorSpec:
     """The settings of the calculator that `calc_text` builds.
 
     The text runs as it will in a job: after `headerlines`, with the names that Amp's job script has defined
-    by then, in a scratch directory as deep below the working directory as a member's, so that relative
-    paths hold.
+    by then, in a scratch directory as deep as a member's, so that relative paths hold.
 
     Parameters
     ----------
@@ -107,6 +108,8 @@ def read_calc_text(calc_text: str, headerlines: str = "") -> CalculatorSpec:
         The user's Python code; it must leave an ``Amp`` calculator in ``calc``.
     headerlines : str
         The lines that stand at the top of the job script.
+    directory : path
+        The training directory, ``<label>-training``, in which the members' directories are, or will be.
 
     Returns
     -------
@@ -119,7 +122,7 @@ def read_calc_text(calc_text: str, headerlines: str = "") -> CalculatorSpec:
     UnsupportedModel
         ``calc`` is something else than Gaussian + NeuralNetwork with Amp's own loss function and optimizer.
     """
-    with _scratch_directory(), _outside_any_queue():
+    with _scratch_directory(Path(directory)), _outside_any_queue():
         return spec_of(_calculator_of(headerlines, calc_text))
 
 
@@ -182,14 +185,15 @@ def _names_in_job() -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _scratch_directory() -> Iterator[None]:
-    """Work two levels below the working directory, and remove what was left there (Amp's log file)."""
+def _scratch_directory(training: Path) -> Iterator[None]:
+    """Work as deep as in a training directory, and remove what was left there (Amp's log file)."""
     here = Path.cwd()
-    parent = here if os.access(here, os.W_OK) else None
-    scratch = tempfile.mkdtemp(prefix=".calc-text-", dir=parent)
+    parents = training.absolute().parents
+    depth, parent = next((depth, parent) for depth, parent in enumerate(parents) if parent.is_dir())
+    scratch = tempfile.mkdtemp(prefix=".calc-text-", dir=parent if os.access(parent, os.W_OK) else None)
     try:
-        member = Path(scratch, "0")
-        member.mkdir()
+        member = Path(scratch, *["to-be-made"] * depth, "0")
+        member.mkdir(parents=True)
         os.chdir(member)
         yield
     finally:

@@ -25,6 +25,7 @@ from ase import Atoms
 from ase.calculators.calculator import BaseCalculator
 from ase.calculators.singlepoint import SinglePointCalculator
 
+from amp.nft import atomic
 from amp.nft.processes import write_process
 
 Parent = BaseCalculator | Callable[[str], BaseCalculator]
@@ -125,7 +126,7 @@ def carry_out(task: LabelTask) -> dict[str, Any]:
         outcome = single_point(task.parent, task.image, directory, task.timeout)
         data = {"name": task.name, **_as_data(outcome)}
         if isinstance(outcome, Label):
-            _leave(directory / RESULT, {**data, "image": digest(task.image)})
+            atomic.write(directory / RESULT, json.dumps({**data, "image": digest(task.image)}).encode())
     except Exception as error:  # a disk that is full, for example
         data = {"name": task.name, **_as_data(_failure(error))}
     return data
@@ -242,12 +243,6 @@ def _as_data(outcome: Label | LabelFailure) -> dict[str, Any]:
     if isinstance(outcome, LabelFailure):
         return {"kind": outcome.kind, "message": outcome.message, "traceback": outcome.traceback}
     return {"energy": outcome.energy, "forces": outcome.forces.tolist(), "seconds": outcome.seconds}
-
-
-def _leave(path: Path, data: dict[str, Any]) -> None:
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(data))
-    os.replace(temporary, path)
 
 
 def _failure(error: BaseException) -> LabelFailure:

@@ -44,6 +44,8 @@ import numpy as np
 from ase import Atoms
 from ase.io import read, write
 
+from amp.nft import atomic
+
 FORMAT = 1
 JOURNAL = "journal.jsonl"
 CONTENT = "content"
@@ -55,21 +57,8 @@ class RunStoreError(RuntimeError):
 
 def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
     """Write a file so that it is there whole or not at all, also after a crash; RunStoreError if it cannot be."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with _explained(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with open(temporary, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
-            raise
-    _sync_directory(path.parent)
+    with _explained(Path(path)):
+        atomic.write(path, data)
 
 
 def array_bytes(array: np.ndarray) -> bytes:
@@ -300,17 +289,3 @@ def _explained(path: Path) -> Iterator[None]:
             f"{path} cannot be written ({error.strerror or error}). What is finished is safe: make room, or give "
             "permission, and run the same script again."
         ) from error
-
-
-def _sync_directory(directory: Path) -> None:
-    """Make a rename last, where the file system can be told to."""
-    try:
-        descriptor = os.open(directory, os.O_RDONLY)
-    except OSError:
-        return
-    try:
-        os.fsync(descriptor)
-    except OSError:
-        pass
-    finally:
-        os.close(descriptor)

@@ -129,7 +129,7 @@ def choose_trainer(
         raise ValueError(f"trainer is {wanted!r}: it must be one of {', '.join(map(repr, TRAINERS))}.")
     check_start_command(start_command)
     try:
-        spec = amp_files.read_calc_text(calc_text, headerlines)
+        spec = amp_files.read_calc_text(calc_text, headerlines, directory)
         obstacle = _obstacle(start_command, train_line)
     except UnsupportedModel as error:
         if wanted == "batched":

@@ -42,6 +42,7 @@ StateSaveLocation=$here/state
 SlurmdSpoolDir=$here/spool
 SlurmctldPidFile=$here/slurmctld.pid
 SlurmdPidFile=$here/slurmd.pid
+SlurmdParameters=config_overrides
 SlurmctldLogFile=$here/log/slurmctld.log
 SlurmdLogFile=$here/log/slurmd.log
 ProctrackType=proctrack/linuxproc
@@ -56,7 +57,8 @@ SwitchType=switch/none
 MailProg=/bin/true
 ReturnToService=2
 KillWait=2
-NodeName=$node NodeAddr=127.0.0.1 CPUs=$(nproc) RealMemory=4000 State=UNKNOWN
+# more CPUs than there may be cores: a driver and its labels are in the queue at the same time
+NodeName=$node NodeAddr=127.0.0.1 CPUs=4 RealMemory=4000 State=UNKNOWN
 PartitionName=test Nodes=$node Default=YES MaxTime=1:00:00 State=UP
 END
 export SLURM_CONF="$here/slurm.conf"

@@ -10,7 +10,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from amp.nft import processes
+from amp.nft import atomic, processes
 from amp.nft.processes import machine
 
 TOKEN = "nft-attempt"  # written by the driver: the one attempt that may work here
@@ -48,9 +48,7 @@ def read_state(directory: Path) -> JobState | None:
 
 def write_state(directory: Path, state: JobState) -> None:
     """Write the state so that a reader sees all of it or nothing."""
-    temporary = directory / f".{STATE}"
-    temporary.write_text(json.dumps(asdict(state)))
-    os.replace(temporary, directory / STATE)
+    atomic.write(directory / STATE, json.dumps(asdict(state)).encode())
 
 
 def holds(directory: Path, token: str) -> bool:

@@ -118,7 +118,7 @@ class AmpJobs:
         self.log = log
         self.retries, self.restarts, self.poll = retries, restarts, poll
         self.targets = targets
-        self.kernels, self.why = _choice(calc_text, headerlines, train_line, targets)
+        self.kernels, self.why = _choice(calc_text, headerlines, train_line, targets, directory)
         self._script("", self.files.member(0), seed=0, fresh=False)  # raises now if the texts make no script
 
     def train(self, task: TrainingTask, watch: Watch = unwatched) -> TrainingOutcome:
@@ -274,7 +274,9 @@ class AmpJobs:
                 self.log(note)
 
 
-def _choice(calc_text: str, headerlines: str, train_line: str, targets: list[Atoms] | None) -> tuple[bool, str]:
+def _choice(
+    calc_text: str, headerlines: str, train_line: str, targets: list[Atoms] | None, directory: str | Path
+) -> tuple[bool, str]:
     """Whether jobs fit with our kernels, and why."""
     from amp.nft.amp_texts import train_line as amps_own
 
@@ -283,7 +285,7 @@ def _choice(calc_text: str, headerlines: str, train_line: str, targets: list[Ato
     if train_line.strip() != amps_own:
         return False, f"the train line {train_line!r} is the user's own"
     try:
-        read_calc_text(calc_text, headerlines)
+        read_calc_text(calc_text, headerlines, directory)
     except UnsupportedModel as error:
         return False, str(error)
     return True, "Gaussian fingerprints, a neural network and Amp's train line"
