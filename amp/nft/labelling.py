@@ -186,7 +186,7 @@ def single_point(
     try:
         with _deadline(timeout):
             atoms = image.copy()
-            atoms.calc = _calculator(parent, directory)
+            atoms.calc = make_calculator(parent, directory)
             energy = float(atoms.get_potential_energy())
             forces = np.array(atoms.get_forces(apply_constraint=False), dtype=float)
     except (
@@ -253,7 +253,7 @@ def _is_calculator(thing: object) -> bool:
     return not isinstance(thing, type) and all(hasattr(thing, method) for method in _CALCULATOR_METHODS)
 
 
-def _calculator(parent: Any, directory: str | os.PathLike[str]) -> BaseCalculator:
+def make_calculator(parent: Any, directory: str | os.PathLike[str]) -> BaseCalculator:
     if not _is_calculator(parent):
         Path(directory).mkdir(parents=True, exist_ok=True)
         return parent(str(directory))

@@ -18,7 +18,6 @@ from ase import Atoms
 
 from amp.nft.activelearner import inputs
 from amp.nft.activelearner.interrupt import stops_cleanly
-from amp.nft.activelearner.log import RunLog
 from amp.nft.activelearner.protocol import Protocol, Setup
 from amp.nft.amp_texts import calc_text as default_calc_text
 from amp.nft.amp_texts import headerlines as default_headerlines
@@ -26,6 +25,7 @@ from amp.nft.amp_texts import train_line as default_train_line
 from amp.nft.executors import Executors, check_executor, executor_name
 from amp.nft.labelling import Parent, check_parent, parent_name
 from amp.nft.processes import this_process
+from amp.nft.runlog import RunLog
 from amp.nft.runstore import RunStore, RunStoreError
 from amp.nft.stopping import Iteration, StopReason, certain_enough, enough_iterations, no_improvement
 from amp.nft.training import Choice, choose_trainer, read_start

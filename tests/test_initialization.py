@@ -1,0 +1,173 @@
+"""Initial images: what is promised of them, checked against the parent and by geometry."""
+
+import inspect
+from functools import partial
+
+import numpy as np
+import pytest
+from amp.utilities import get_hash
+from ase import Atoms
+from ase.calculators.emt import EMT
+from ase.calculators.lj import LennardJones
+from ase.io import read
+
+from amp.nft.initialization import Initialization, initial_images
+from amp.nft.initialization.crystals import alloy, crystal_system, host_crystal
+from amp.nft.initialization.images import NEAR_ATOM, shortest_distance
+
+PAPER = {"elements": ["Pt"], "a0": 4.0, "sgs": [225, 79], "minsep": 2.65, "posamp": 0.03}
+STRESS_FREE = 2e-3  # eV/Å³; FMAX over the volume of the smallest cell is below it
+
+
+def shortest_by_images(atoms):
+    """The same by brute force over neighbouring cells."""
+    shifts = np.array(np.meshgrid(*[[-2, -1, 0, 1, 2]] * 3)).reshape(3, -1).T @ atoms.cell.array
+    vectors = atoms.positions[:, None, None] - atoms.positions[None, :, None] + shifts
+    lengths = np.linalg.norm(vectors, axis=-1)
+    return lengths[lengths > 1e-9].min()
+
+
+def test_the_cells_of_the_paper(tmp_path):
+    one = Initialization(**PAPER, parent_calc=EMT(), log=str(tmp_path / "log"), trajfile=tmp_path / "initial.traj")
+    images = read(tmp_path / "initial.traj", ":")
+    assert len(images) == len(one.images) > 20
+    assert {len(image) for image in images} == {2, 4, 16, 32}
+    assert sum(len(image) >= 16 for image in images) == 20
+    assert len({get_hash(image) for image in images}) == len(images)
+    for image in images:
+        again = image.copy()
+        again.calc = EMT()
+        assert image.get_potential_energy() == pytest.approx(again.get_potential_energy(), abs=1e-9)
+        np.testing.assert_allclose(image.get_forces(), again.get_forces(), atol=1e-9)
+        assert image.pbc.all()
+    assert all(shortest_by_images(image) >= 2.65 for image in images if len(image) >= 16)
+    assert f"{len(images)} images saved" in (tmp_path / "log").read_text()
+
+
+def test_it_takes_what_amps_class_takes():
+    names = list(inspect.signature(Initialization).parameters)
+    assert names[:8] == ["elements", "sgs", "a0", "minsep", "posamp", "parent_calc", "log", "trajfile"]
+    defaults = {name: inspect.signature(Initialization).parameters[name].default for name in names[1:5]}
+    assert defaults == {"sgs": None, "a0": 4.0, "minsep": 1.6, "posamp": 0.15}
+
+
+@pytest.mark.parametrize("group", [2, 10, 79, 194, 225, 227, 229])
+def test_a_relaxed_cell_is_free_of_stress(group):
+    images = initial_images("Cu", [group], 3.6, n_rattled=0)
+    relaxed = images[-1]
+    relaxed.calc = EMT()
+    assert np.abs(relaxed.get_stress()).max() * relaxed.get_volume() < 0.05 * 1.01
+    energies = [image.get_potential_energy() for image in images]
+    assert max(np.abs(energies[-1] - np.array(energies))) < 0.3
+
+
+@pytest.mark.parametrize(("group", "neighbours", "edge"), [(225, 12, 2**0.5), (229, 8, 2 / 3**0.5), (227, 4, 4 / 3**0.5), (194, 12, 1.0)])
+def test_space_groups_give_the_lattices_that_they_are_known_for(group, neighbours, edge):
+    atoms = host_crystal("Cu", group, 4.0, np.random.default_rng(0))
+    nearest = shortest_distance(atoms)
+    assert atoms.cell.lengths()[0] / nearest == pytest.approx(edge, rel=1e-6)
+    big = atoms * (3, 3, 3)
+    distances = big.get_all_distances(mic=True)
+    assert set((np.abs(distances - nearest) < 1e-3 * nearest).sum(axis=1)) == {neighbours}
+
+
+def test_every_space_group_can_be_made():
+    for group in range(1, 231):
+        assert len(host_crystal("Pt", group, 4.0, np.random.default_rng(group))) >= 1
+    assert [crystal_system(group) for group in (1, 3, 16, 75, 143, 168, 195)] == [
+        "triclinic", "monoclinic", "orthorhombic", "tetragonal", "trigonal", "hexagonal", "cubic"
+    ]  # fmt: skip
+
+
+def test_several_elements_come_pure_and_together():
+    images = initial_images(["Cu", "Au", "Pd"], [79, 225], 4.0, posamp=0.05, n_rattled=2)
+    kinds = {tuple(sorted(set(image.symbols))) for image in images}
+    assert kinds == {("Cu",), ("Au",), ("Pd",), ("Au", "Cu", "Pd")}
+    rattled = [image for image in images if len(image) == 32 and len(set(image.symbols)) == 3]
+    assert len({str(image.symbols) for image in rattled}) == len(rattled) > 1  # shuffled
+
+
+def test_elements_share_the_sites_of_an_alloy_evenly():
+    host = Atoms("Pt2", [[0, 0, 0], [1, 1, 1]], cell=[2, 3, 4], pbc=True)
+    mixed = alloy(host, ["Cu", "Au", "Pd", "Ag", "Ni"], np.random.default_rng(0))
+    assert sorted(mixed.symbols) == sorted(["Cu", "Cu", "Au", "Au", "Pd", "Pd", "Ag", "Ni"])
+    assert mixed.get_volume() == pytest.approx(4 * host.get_volume())
+
+
+def test_the_same_seed_gives_the_same_images():
+    one, same, other = (initial_images("Pt", [79], seed=seed, n_rattled=2) for seed in (3, 3, 4))
+    assert one == same
+    assert one != other
+
+
+class WithoutStress(EMT):
+    """As many quantum-chemical parents are."""
+
+    implemented_properties = ("energy", "forces")
+
+
+def test_a_parent_without_stress_gives_the_same_cell():
+    with_stress, without = (initial_images("Pt", [225], parent_calc=parent, n_rattled=0)[-1] for parent in (EMT(), WithoutStress()))
+    np.testing.assert_allclose(without.cell.lengths(), with_stress.cell.lengths(), atol=1e-3)
+
+
+def parent_of(directory, places):
+    places.append(directory)
+    return EMT()
+
+
+def test_a_factory_gets_a_directory_of_its_own_for_each_label(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    places = []
+    images = initial_images("Pt", [225], 4.0, posamp=0.03, parent_calc=partial(parent_of, places=places), n_rattled=3)
+    assert len(set(places)) == len(places) == 4  # one for the cell's relaxation
+    assert sum(len(image) == 32 for image in images) == 3
+    initial_images("Pt", [225], 4.0, posamp=0.03, n_rattled=1, directory="none")
+    assert not (tmp_path / "none").exists()
+
+
+def test_rattled_cells_far_up_in_energy_are_left_out():
+    images = initial_images("Pt", [225], minsep=1.0, posamp=0.35)
+    relaxed = next(image for image in reversed(images) if len(image) == 4)
+    rattled = [image for image in images if len(image) == 32]
+    assert len(rattled) < 10
+    ceiling = relaxed.get_potential_energy() / 4 + NEAR_ATOM
+    assert all(image.get_potential_energy() / 32 <= ceiling for image in rattled)
+
+
+def test_a_minsep_above_the_crystals_own_is_lowered_and_logged():
+    lines = []
+    images = initial_images("Pt", [225], minsep=3.5, posamp=0.03, n_rattled=2, log=lines.append)
+    assert sum(len(image) == 32 for image in images) == 2
+    assert any("minsep = 3.5 Å is above its shortest distance" in line for line in lines)
+
+
+class Fails(EMT):
+    """Its large cells do not converge."""
+
+    def calculate(self, atoms=None, *args, **kwargs):
+        if len(atoms) == 32:
+            raise RuntimeError("SCF did not converge")
+        super().calculate(atoms, *args, **kwargs)
+
+
+def test_errors_come_first_and_say_what_to_do(tmp_path):
+    for changes, message in [
+        ({"elements": ["Xx"]}, r"elements is \['Xx'\]: give chemical symbols"),
+        ({"elements": []}, "give chemical symbols"),
+        ({"elements": "Plat"}, "elements is 'Plat'"),
+        ({"sgs": [0]}, "sgs holds 0: a space group is an integer from 1 to 230"),
+        ({"sgs": []}, "sgs is empty"),
+        ({"a0": -4}, "a0 is -4 Å: it must be above 0"),
+        ({"posamp": 0}, "posamp is 0 Å"),
+        ({"seed": -1}, "seed is -1"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            Initialization(**PAPER | changes, trajfile=tmp_path / "a.traj", log=str(tmp_path / "log"))
+    assert not (tmp_path / "a.traj").exists()
+    with pytest.raises(TypeError, match=r"give an instance, LennardJones\(\)"):
+        initial_images(**PAPER, parent_calc=LennardJones)
+    with pytest.raises(ValueError, match=r"none of 200 cells rattled by posamp = 3.0 Å keeps all atoms minsep = 2.00 Å apart"):
+        initial_images("Pt", [225], minsep=2.0, posamp=3.0, n_rattled=2)
+    with pytest.raises(RuntimeError, match="none of 2 rattled cells could be labelled: RuntimeError: SCF did not converge"):
+        initial_images("Pt", [225], posamp=0.03, n_rattled=2, parent_calc=Fails(), directory=tmp_path / "labels")
