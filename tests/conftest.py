@@ -1,10 +1,19 @@
 """Fixtures and markers that several tests share."""
 
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
 import numpy as np
 import pytest
 from ase import Atoms
 from ase.calculators.emt import EMT
 from ase.cluster import Octahedron
+
+HERE = Path(__file__).parent
 
 
 def pytest_collection_modifyitems(items):
@@ -31,3 +40,25 @@ def pt260():
     atoms = Atoms(cluster.symbols, np.array(cluster.positions))
     atoms.rattle(0.1, seed=42)
     return atoms
+
+
+@pytest.fixture(scope="session")
+def slurm():
+    """A Slurm of one node, started for these tests."""
+    if shutil.which("slurmctld") is None or os.getuid():
+        pytest.skip("Slurm can be started by root where it is installed: tests/slurm/slurm.sh install")
+    directory = tempfile.mkdtemp(prefix="slurm-")  # pytest's own is closed to others, which munge does not like
+    script = HERE / "slurm" / "slurm.sh"
+    start = subprocess.run([script, "start", directory], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False)
+    if start.returncode:
+        pytest.skip(f"Slurm does not start here: {start.stderr}")
+    before = dict(os.environ)
+    os.environ["SLURM_CONF"] = os.path.join(directory, "slurm.conf")
+    # what Slurm starts finds this Python, and the parents of these tests
+    os.environ["PATH"] = os.pathsep.join([os.path.dirname(sys.executable), before["PATH"]])
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE), *filter(None, [before.get("PYTHONPATH")])])
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+    subprocess.run([script, "stop", directory], check=True)
+    shutil.rmtree(directory, ignore_errors=True)

@@ -1,10 +1,6 @@
 """Labels on real engines: Dask, and Slurm by way of executorlib and dask-jobqueue."""
 
-import os
-import shutil
-import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -15,7 +11,6 @@ from test_learner import run
 from amp.nft.labelling import LabelFailure
 
 pytestmark = [pytest.mark.slow, pytest.mark.engines]
-HERE = Path(__file__).parent
 
 
 @pytest.fixture
@@ -59,32 +54,6 @@ def test_dask_with_a_label_that_hangs(dask, tmp_path, monkeypatch):
     outcomes, _ = label_all(tmp_path, wanted, hangs, dask.get_executor(pure=False), timeout=2.0, retries=0)
     assert outcomes[1].kind == "LabelTimeout"
     assert_good(outcomes, [wanted[k] for k in (0, 2, 3)])
-
-
-@pytest.fixture(scope="module")
-def slurm():
-    """A Slurm of one node, started for these tests."""
-    if shutil.which("slurmctld") is None or os.getuid():
-        pytest.skip("Slurm can be started by root where it is installed: tests/slurm/slurm.sh install")
-    directory = tempfile.mkdtemp(
-        prefix="slurm-"
-    )  # pytest's own is closed to others, which munge does not like
-    script = HERE / "slurm" / "slurm.sh"
-    start = subprocess.run(
-        [script, "start", directory], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    )
-    if start.returncode:
-        pytest.skip(f"Slurm does not start here: {start.stderr}")
-    before = dict(os.environ)
-    os.environ["SLURM_CONF"] = os.path.join(directory, "slurm.conf")
-    # what Slurm starts finds this Python, and the parents of these tests
-    os.environ["PATH"] = os.pathsep.join([os.path.dirname(sys.executable), before["PATH"]])
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE), *filter(None, [before.get("PYTHONPATH")])])
-    yield
-    os.environ.clear()
-    os.environ.update(before)
-    subprocess.run([script, "stop", directory], check=True)
-    shutil.rmtree(directory, ignore_errors=True)
 
 
 def executorlib_slurm():
