@@ -1,14 +1,16 @@
 """Sphinx configuration: `uv run --group docs sphinx-build -W docs docs/_build`."""
 
+import shutil
 from importlib.metadata import version as version_of
+from pathlib import Path
 
 project = "amp.nft"
 author = "the authors of amp.nft"
 copyright = "the authors of amp.nft; GPL-3.0-or-later"
 version = release = version_of("amp-nft")
 
-extensions = ["sphinx.ext.autodoc", "sphinx.ext.mathjax", "numpydoc"]
-exclude_patterns = ["_build"]
+extensions = ["sphinx.ext.autodoc", "sphinx.ext.mathjax", "numpydoc", "sphinx_gallery.gen_gallery"]
+exclude_patterns = ["_build", "_gallery", "tutorials", "tutorial/index.rst", "tutorial/sg_execution_times.rst", "sg_execution_times.rst"]
 html_theme = "furo"
 html_title = f"amp.nft {release}"
 
@@ -16,3 +18,18 @@ autodoc_default_options = {"members": True, "show-inheritance": True}
 autodoc_member_order = "bysource"
 numpydoc_show_class_members = False      # autodoc shows them already
 numpydoc_class_members_toctree = False
+
+# A tutorial leaves a run's files beside itself, and would go on with them: it runs in a fresh copy of its directory.
+here = Path(__file__).parent
+shutil.rmtree(here / "_gallery", ignore_errors=True)
+shutil.copytree(here / "tutorials", here / "_gallery")
+sphinx_gallery_conf = {
+    "examples_dirs": "_gallery",
+    "gallery_dirs": "tutorial",
+    "filename_pattern": r"\.py$",
+    "abort_on_example_error": True,
+    "show_memory": False,
+    "download_all_examples": False,
+    "run_stale_examples": True,          # what it shows is what this version does
+    "remove_config_comments": True,
+}

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -15,9 +16,8 @@ from ase.io import read
 
 ROOT = Path(__file__).parent.parent
 BLOCK = re.compile(r"^\.\. code-block:: python\n\n((?:   .*\n|\n)+)", re.MULTILINE)
-PAGES = ("learning.rst", "ensemble.rst")
-
-pytestmark = pytest.mark.slow
+DOCS = sorted((ROOT / "docs").glob("*.rst"))
+FOR_A_CLUSTER = {"labels.rst", "cluster.rst"}  # test_engines.py and test_parents.py run what is in these
 
 
 def run_example(name, cwd):
@@ -27,6 +27,14 @@ def run_example(name, cwd):
     return done.stdout
 
 
+def blocks_of(page):
+    """The Python blocks of a page, in order."""
+    return [textwrap.dedent(block) for block in BLOCK.findall(page.read_text(encoding="utf-8"))]
+
+
+PAGES = [page for page in DOCS if blocks_of(page) and page.name not in FOR_A_CLUSTER]
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """The directory in which the main example ran, and what it printed."""
@@ -34,6 +42,7 @@ def trained(tmp_path_factory):
     return directory, run_example("pt260.py", directory)
 
 
+@pytest.mark.slow
 def test_the_documented_script(tmp_path):
     output = run_example("documented.py", tmp_path)
     assert re.search(r"Converged: the largest uncertainty|Not converged: ", output)
@@ -47,6 +56,7 @@ def test_the_documented_script(tmp_path):
         assert len(read(info / "atomic_chunks.traj", ":")) >= 5
 
 
+@pytest.mark.slow
 def test_the_main_example_learns_the_cluster(trained):
     """What the README promises, with room for another machine's rounding."""
     mean, largest = map(float, re.search(r"mean ([\d.]+), max ([\d.]+) eV/Å", trained[1]).groups())
@@ -54,20 +64,45 @@ def test_the_main_example_learns_the_cluster(trained):
     assert largest < 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["relax.py", "md.py"])
 def test_examples_that_use_it(trained, name):
     output = run_example(name, trained[0])
     assert "what was learned" in output or "EMT's largest force" in output
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_code_blocks_of(page, trained, monkeypatch):
-    monkeypatch.chdir(trained[0])
+@pytest.mark.slow
+def test_the_picture_is_drawn(trained):
+    run_example("picture.py", trained[0])
+    assert (trained[0] / "picture.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_code_blocks_of(page, trained, tmp_path, monkeypatch):
+    shutil.copytree(trained[0], tmp_path, dirs_exist_ok=True)  # where the main example ran; a page may change what is there
+    monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(ROOT / "examples")
     from pt260 import calc_text
     from structures import pt260
 
     names = {"calc_text": calc_text, "atoms": pt260()}
-    for block in BLOCK.findall((ROOT / "docs" / page).read_text(encoding="utf-8")):
-        exec(textwrap.dedent(block), names)
+    for block in blocks_of(page):
+        exec(block, names)
     assert os.path.exists("best.al.ensemble")
+
+
+@pytest.mark.parametrize("page", DOCS, ids=lambda page: page.name)
+def test_code_blocks_are_python(page):
+    for block in blocks_of(page):
+        compile(block, page.name, "exec")
+
+
+@pytest.mark.slow
+def test_the_tutorial_runs(tmp_path):
+    (script,) = (ROOT / "docs" / "tutorials").glob("*.py")
+    done = subprocess.run(
+        [sys.executable, script], cwd=tmp_path, env={**os.environ, "MPLBACKEND": "Agg"}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "EMT's largest force there" in done.stdout
