@@ -11,9 +11,10 @@ SOURCES = sorted(HOUSE.rglob("*.py"))
 
 # Floors of the house, top first.  A room imports from the floors below its own, and from itself.
 FLOORS = [
+    {"__main__"},
     {"refinement", "report"},
     {"activelearner", "initialization"},
-    {"training", "labelpool", "calculator", "monitor", "selection"},
+    {"training", "labelpool", "calculator", "monitor", "selection", "progress"},
     {"amp_jobs", "labelling", "executors"},
     {"inprocess"},
     {"batched", "runstore", "chunks", "uncertainty", "stopping"},

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 
 from amp.utilities import Logger
 
@@ -28,6 +31,18 @@ class RunLog:
             raise TypeError(f"log is {log!r}: it must be a file name, a callable such as amp.utilities.Logger, or None.")
         self._amp: Logger = Logger(log or sys.stdout) if log is None or isinstance(log, str) else log
 
+        self._aside: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
+
     def __call__(self, message: str) -> None:
-        self._amp(message)
-        logger.info(message)
+        with self._aside():
+            self._amp(message)
+            logger.info(message)
+
+    @contextlib.contextmanager
+    def beside(self, aside: Callable[[], AbstractContextManager[None]]) -> Iterator[None]:
+        """Meanwhile write each message inside the context that `aside` returns, which takes a display away."""
+        before, self._aside = self._aside, aside
+        try:
+            yield
+        finally:
+            self._aside = before

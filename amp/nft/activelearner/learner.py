@@ -25,6 +25,7 @@ from amp.nft.amp_texts import train_line as default_train_line
 from amp.nft.executors import Executors, check_executor, executor_name
 from amp.nft.labelling import Parent, check_parent, parent_name
 from amp.nft.processes import this_process
+from amp.nft.progress import Progress
 from amp.nft.runlog import RunLog
 from amp.nft.runstore import RunStore, RunStoreError
 from amp.nft.stopping import Iteration, StopReason, certain_enough, enough_iterations, no_improvement
@@ -63,6 +64,9 @@ class NFT:
     threads : int, optional
         Threads of the batched trainer and of predictions; the processor cores that this process may use if not given.
         Results do not depend on it.
+    progress : bool
+        Show where the run stands while it goes on, in a terminal or a notebook. Elsewhere nothing is shown;
+        ``python -m amp.nft status`` tells it from the run's files.
 
     Attributes
     ----------
@@ -94,6 +98,7 @@ class NFT:
         seed: int = 0,
         trainer: str = "auto",
         threads: int | None = None,
+        progress: bool = True,
     ) -> None:
         check_threshold(threshold)
         inputs.check_positive(stop_delta=stop_delta)
@@ -112,6 +117,7 @@ class NFT:
         self.seed = seed
         self.trainer = trainer
         self.threads = threads
+        self.progress = progress
         self.history: list[Iteration] = []
         self.stop_reason: StopReason | None = None
 
@@ -228,8 +234,13 @@ class NFT:
             enough_iterations(self.max_iterations),
         ]
         self.stop_reason = None
-        with RunStore(directory / "saved-info") as store, stops_cleanly(partial(_interrupted, store), self.log):
-            protocol = Protocol(setup, store, choice.trainer, self.log)
+        with (
+            RunStore(directory / "saved-info") as store,
+            Progress(store, self.progress) as progress,
+            self.log.beside(progress.aside),
+            stops_cleanly(partial(_interrupted, store), self.log),
+        ):
+            protocol = Protocol(setup, store, choice.trainer, self.log, progress.step)
             self.history = protocol.history
             protocol.open(settings, _circumstances(self, setup, choice))
             self.log(f"Trainer: {choice.trainer.name} ({choice.why}).")
