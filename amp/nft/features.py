@@ -23,6 +23,30 @@ _PAPER_G4 = (
 )  # fmt: skip
 
 
+def candidates(elements: Iterable[str]) -> SymmetryFunctions:
+    """The 78 functions from which the paper chose, to be chosen from with `amp.nft.selection.choose_features`.
+
+    Parameters
+    ----------
+    elements : iterable of str
+        Chemical symbols; each pair and triple of them gets its own functions.
+
+    Returns
+    -------
+    dict
+        For each element the list of its functions: 60 radial and 18 angular ones for one element.
+
+    Notes
+    -----
+    C. Zeng, X. Chen, A. A. Peterson, J. Chem. Phys. 156, 064104 (2022).
+    """
+    radial = [(float(eta), offset) for offset in (0.0, 2.0, 4.0) for eta in np.logspace(-3, 2, 20)]
+    angular = [
+        (eta, zeta, gamma) for eta in (0.005, 0.1, 1.0) for zeta in (1.0, 4.0, 16.0) for gamma in (1.0, -1.0)
+    ]
+    return _for_all(elements, radial, angular)
+
+
 def g2x(elements: Iterable[str]) -> SymmetryFunctions:
     """Eight radial functions from wide to narrow, and Amp's four default angular ones.
 

@@ -1,0 +1,99 @@
+"""Atoms by their fingerprints: which are alike, and which cover others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+
+from amp.nft.features import SymmetryFunctions, g2x
+
+NARROW = 1e-9  # a fingerprint whose values lie within this is constant
+
+
+def fingerprints(
+    images: Sequence[Atoms], Gs: SymmetryFunctions | None = None, cutoff: float | dict[str, Any] = 6.5
+) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+    """Fingerprints of all atoms of images, one image after the other.
+
+    Parameters
+    ----------
+    images : sequence of Atoms
+    Gs : dict of str to list of dict, optional
+        Those of `amp.nft.features.g2x` if not given.
+    cutoff : float or dict
+        As for `choose_features`.
+
+    Returns
+    -------
+    x : ndarray, shape (atoms, features)
+        Padded with zeros for an element with fewer fingerprints.
+    kinds : ndarray of int, shape (atoms,)
+        Place of each atom's element in `elements`.
+    elements : tuple of str
+        Sorted.
+    """
+    from amp.nft.kernels.gaussian import Fingerprints  # numba: only where it is needed
+
+    if Gs is None:
+        Gs = g2x({symbol for image in images for symbol in image.symbols})
+    made = Fingerprints(Gs, cutoff if isinstance(cutoff, dict) else {"name": "Cosine", "kwargs": {"Rc": float(cutoff)}})
+    found = [made.values(image) for image in images]
+    return np.concatenate([one.x for one in found]), np.concatenate([one.kind for one in found]), made.elements
+
+
+def distinct(x: np.ndarray, kinds: np.ndarray, chosen: Sequence[int], known: Sequence[int], distance: float) -> list[int]:
+    """Leave out chosen atoms whose surroundings those before them, or known ones, cover.
+
+    Parameters
+    ----------
+    x : ndarray, shape (atoms, features)
+        Fingerprints of all atoms.
+    kinds : ndarray of int, shape (atoms,)
+        Element of each; atoms of different elements never cover each other.
+    chosen : sequence of int
+        Atoms, the most wanted first.
+    known : sequence of int
+        Atoms that cover others already. One that is chosen itself stays.
+    distance : float
+        Two atoms cover each other if the root mean square difference of their fingerprints is at most this, each
+        fingerprint scaled to between -1 and 1 over all atoms of the element.
+
+    Returns
+    -------
+    list of int
+        Those of `chosen` that stay, in their order; the first one stays if there is no other.
+    """
+    x = scaled(x, kinds)
+    taken = list(known)
+    kept: list[int] = []
+    for atom in chosen:
+        others = [other for other in taken if kinds[other] == kinds[atom]]
+        differences = np.sqrt(((x[others] - x[atom]) ** 2).mean(axis=1))
+        if atom in known or not (differences <= distance).any():
+            kept.append(atom)
+            taken.append(atom)
+    return kept or list(chosen[:1])
+
+
+def scaled(x: np.ndarray, kinds: np.ndarray) -> np.ndarray:
+    """Fingerprints between -1 and 1, by their ranges over the atoms of each element; 0 where there is no range."""
+    result = np.zeros_like(x)
+    for kind in np.unique(kinds):
+        here = kinds == kind
+        low, high = x[here].min(axis=0), x[here].max(axis=0)
+        half = np.where(high - low > NARROW, (high - low) / 2, np.inf)
+        result[here] = (x[here] - (low + high) / 2) / half
+    return result
+
+
+def apart(x: np.ndarray, kinds: np.ndarray, n_kinds: int) -> np.ndarray:
+    """Rows with the fingerprints of each element in columns of its own, and a 1 there: elements have nothing in common.
+
+    The 1 keeps apart, for CUR, what lies on opposite sides of the middle.
+    """
+    wide = np.zeros((len(x), n_kinds, x.shape[1] + 1))
+    wide[np.arange(len(x)), kinds] = np.hstack([x, np.ones((len(x), 1))])
+    return wide.reshape(len(x), -1)
