@@ -200,11 +200,24 @@ def test_regions_and_blocks_change_nothing_but_rounding(monkeypatch, name):
     atoms = STRUCTURES[name] * ((1, 1, 1) if name == "free" else (2, 2, 3))
     models = ensemble(atoms)
     whole = run(models, atoms, stress=True)
-    monkeypatch.setattr(module, "REGION", 13)
     monkeypatch.setattr(module, "_BLOCK", 3)
     cut = run(models, atoms, stress=True, threads=2)
     equal(cut, whole)
     assert cut.virial_mab == pytest.approx(whole.virial_mab, abs=EXACT)
+
+
+def test_crowded_blocks_follow_lonely_ones(monkeypatch):
+    """The arrays of a thread must hold what a block touches, whatever the blocks before were like."""
+    rng, places = np.random.default_rng(8), []
+    while len(places) < 300:
+        place = rng.uniform(0.0, 1.0, 3) ** 2 * 60.0  # crowded where the coordinates are small
+        if all(np.linalg.norm(place - other) > 1.9 for other in places):
+            places.append(place)
+    atoms = Atoms("Pt300", -np.array(places))
+    models = ensemble(atoms)
+    whole = run(models, atoms, threads=1)
+    monkeypatch.setattr(module, "_BLOCK", 3)
+    equal(run(models, atoms, threads=1), whole)
 
 
 def test_a_supercell_has_the_same_forces():
@@ -260,9 +273,21 @@ def test_an_evaluator_can_be_sent_elsewhere():
     equal(after, before)
 
 
+@pytest.mark.parametrize("threads", [1, 2, 4])
+def test_an_error_in_one_block_ends_all(monkeypatch, threads):
+    """Two atoms in one place, in the first block; later blocks wait for it, and no thread must wait for ever."""
+    atoms = cluster("Pt70", seed=2)
+    models = ensemble(atoms)
+    atoms.positions[0] = atoms.positions[40]
+    monkeypatch.setattr(module, "_BLOCK", 1)
+    for _ in range(20):
+        with pytest.raises(ValueError, match="in one place"):
+            run(models, atoms, threads=threads)
+
+
 def test_progress_is_reported(monkeypatch):
     atoms, calls = cluster("Pt50", seed=4), []
-    monkeypatch.setattr(module, "REGION", 20)
+    monkeypatch.setattr(module, "_BLOCK", 20)
     run(ensemble(atoms), atoms, threads=2, progress=lambda done, total: calls.append((done, total)))
     assert [done for done, _ in calls] == sorted(done for done, _ in calls)
     assert calls[-1] == (50, 50)

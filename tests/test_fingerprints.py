@@ -131,9 +131,9 @@ def test_derivatives_are_finite_differences(atoms, cutoff):
         assert derivative(rows, atom)[:, axis] == pytest.approx(numerical, abs=DIFFERENCES)
 
 
-@pytest.mark.parametrize("region", [3, 1000])
-def test_values_alone_are_those_of_rows(atoms, region, monkeypatch):
-    monkeypatch.setattr(gaussian, "REGION", region)
+@pytest.mark.parametrize("block", [3, 1000])
+def test_values_alone_are_those_of_rows(atoms, block, monkeypatch):
+    monkeypatch.setattr(gaussian, "_BLOCK", block)
     ours = fingerprints(atoms)
     rows, alone = ours.rows(atoms), ours.values(atoms)
     assert alone.x == pytest.approx(rows.x, abs=EXACT, rel=EXACT)

@@ -83,11 +83,12 @@ class Scratch(NamedTuple):
     touched: np.ndarray  # (atoms touched,)
     force: np.ndarray  # (atoms touched, xyz, members)
     virial: np.ndarray  # (xyz, xyz, members)
+    energy: np.ndarray  # (atoms of a block, members)
     count: np.ndarray  # type: ignore[assignment]  # (2,) atoms touched, centres with fingerprints outside the trained range
 
 
-def make_scratch(networks: Networks, n_atoms: int, most_touched: int) -> Scratch:
-    """Room for blocks that touch so many atoms."""
+def make_scratch(networks: Networks, n_atoms: int, n_centres: int, most_touched: int) -> Scratch:
+    """Room for blocks of so many centres that touch so many of all atoms."""
     lanes, depth, n_slots = networks.lanes, networks.layers.shape[1], networks.inputs.shape[2]
     nodes = max(n_slots, int(networks.layers[..., :2].max()))
     most_touched = min(most_touched, n_atoms)
@@ -96,21 +97,22 @@ def make_scratch(networks: Networks, n_atoms: int, most_touched: int) -> Scratch
         simd.zeros(depth + 1, nodes, lanes), simd.zeros(depth + 1, nodes, lanes), simd.zeros(n_slots, lanes),
         simd.zeros(vectors, 4, LANES), simd.zeros(3, vectors, 4, LANES), np.full(n_atoms, -1, dtype=np.int64),
         np.zeros(most_touched, dtype=np.int64), simd.zeros(most_touched, 3, lanes), simd.zeros(3, 3, lanes),
-        np.zeros(2, dtype=np.int64),
+        simd.zeros(n_centres, lanes), np.zeros(2, dtype=np.int64),
     )
 
 
 @kernel
-def evaluate_block(first, last, start, index, vector, kind, stress, tables, networks, ws, scratch, energies):
-    """Energies of the centres `first:last`, and their forces on all atoms, of every member."""
+def evaluate_block(first, found, kind, stress, tables, networks, ws, scratch):
+    """Energies of the atoms from `first` on whose neighbours were found, and their forces on all atoms, of every member."""
     everyone = first - first - 1  # a literal would make for a second compilation
-    for i in range(first, last):
-        n = compute(start[i], start[i + 1], index, vector, kind, i, everyone, tables, ws)
+    for centre in range(found.start.size - 1):
+        i = first + centre
+        n = compute(found.start[centre], found.start[centre + 1], found, kind, i, everyone, tables, ws)
         scratch.count[1] += _outside(kind[i], networks.inputs, ws.value)
         _forward(kind[i], networks.lanes, networks.activation, networks.layers, networks.weights, networks.inputs,
                  ws.value, scratch.output, scratch.slope)
         _backward(kind[i], networks.lanes, networks.layers, networks.weights, networks.scale,
-                  scratch.output, scratch.slope, scratch.gradient, energies, i)
+                  scratch.output, scratch.slope, scratch.gradient, scratch.energy, centre)
         n_radial, others = tables.kinds[kind[i], 4], tables.kinds[kind[i], 5]
         _add_up(n, n_radial, others, stress, ws.record, ws.radial, ws.grad, scratch.total, scratch.strain)
         size = ws.grad.shape[1] * 4 * LANES
@@ -291,27 +293,28 @@ def _pull(member, lanes, line, j, at_radial, n_radial, record, radial, at, other
 
 
 @kernel
-def add_block(count, touched, block_force, line, identity, forces):
-    """Add a block's forces to those of all atoms; `identity` says which atom of all each of its atoms is."""
+def add_block(count, touched, block_force, line, forces):
+    """Add a block's forces to those of all atoms, and forget which they were."""
     width = forces.shape[1] * forces.shape[2]
     for n in range(count[0]):
         line[touched[n]] = -1
-        to = identity[touched[n]] * width
+        to = touched[n] * width
         for at in range(0, width, LANES):
             store(forces, to + at, load(forces, to + at) + load(block_force, n * width + at))
 
 
 @kernel
-def summarise(forces, members, mean, uncertainty):
-    """Mean force and 2.58 sqrt(sum |F_m - mean|² / (members - 1)) of every atom."""
-    for i in range(len(mean)):
+def summarise(forces, order, members, mean, uncertainty):
+    """Mean force and 2.58 sqrt(sum |F_m - mean|² / (members - 1)) of every atom; `forces` come in another order."""
+    for n in range(len(order)):
+        i = order[n]
         spread = 0.0
         for axis in range(3):
             total = 0.0
             for member in range(members):
-                total += forces[i, axis, member]
+                total += forces[n, axis, member]
             average = total / members
             mean[i, axis] = average
             for member in range(members):
-                spread += (forces[i, axis, member] - average) ** 2
+                spread += (forces[n, axis, member] - average) ** 2
         uncertainty[i] = 2.58 * np.sqrt(spread / (members - 1)) if members > 1 else 0.0

@@ -15,7 +15,7 @@ _TINY = 1e-12  # so close to the cutoff, in 1 - s, P < 1e-23 counts as 0
 
 
 @inner
-def compute(begin, end, index, vector, kind, atom, special, tables, ws):
+def compute(begin, end, found, kind, atom, special, tables, ws):
     """
     Fingerprints of one atom and their gradients, from its lines of a neighbour list.
 
@@ -23,8 +23,8 @@ def compute(begin, end, index, vector, kind, atom, special, tables, ws):
     ----------
     begin, end : int
         The lines.
-    index, vector : ndarray
-        Which atom each neighbour is, and the way to it, Å.
+    found : Neighbors
+        The list; what is beyond the cutoff in it does not count.
     kind : ndarray of int, shape (atoms,)
         Elements.
     atom : int
@@ -39,7 +39,8 @@ def compute(begin, end, index, vector, kind, atom, special, tables, ws):
     int
         The number of neighbours.
     """
-    n = _gather(begin, end, index, vector, kind, special, tables.radius, ws.atom, ws.first, ws.near, ws.record)
+    n = _gather(begin, end, found.index, found.image, found.shift, found.position, kind, atom, special, tables.radius,
+                ws.atom, ws.first, ws.near, ws.record)
     for shape in range(tables.shapes.shape[0]):
         _neighbor_shape(shape, n, tables.shapes, tables.radius, tables.gamma, ws.near, ws.record, ws.pairs)
     centre = kind[atom]
@@ -56,28 +57,33 @@ def compute(begin, end, index, vector, kind, atom, special, tables, ws):
 
 
 @inner
-def _gather(begin, end, index, vector, kind, special, radius, atom, first, near, record):
+def _gather(begin, end, index, image, shift, position, kind, centre, special, radius, atom, first, near, record):
     """Take in the neighbours, sorted by kind, the special one's images first."""
     stride = near.shape[1]
+    inverse_radius = 1.0 / radius
     n = 0
     for wanted in range(first.size - 1):
         first[wanted] = n
-        for later in range(2):
+        for later in range(special < 0, 2):
             for line in range(begin, end):
-                j = index[line]
-                if kind[j] != wanted or (j == special) == (later == 1):
+                j, move = np.int64(get(index, line)), np.int64(get(image, line))
+                if get(kind, j) != wanted or (j == special) == (later == 1):
                     continue
-                x, y, z = vector[line, 0], vector[line, 1], vector[line, 2]
-                r = np.sqrt(x * x + y * y + z * z)
-                inverse, scale = 1.0 / r, 1.0 / radius
+                x = get(position, 3 * j) + get(shift, 3 * move) - get(position, 3 * centre)
+                y = get(position, 3 * j + 1) + get(shift, 3 * move + 1) - get(position, 3 * centre + 1)
+                z = get(position, 3 * j + 2) + get(shift, 3 * move + 2) - get(position, 3 * centre + 2)
+                square = x * x + y * y + z * z
+                if square > radius * radius:
+                    continue
+                r = np.sqrt(square)
                 atom[n] = j
-                put(near, n, x * scale)
-                put(near, n + stride, y * scale)
-                put(near, n + 2 * stride, z * scale)
-                put(near, n + 3 * stride, r * scale * (r * scale))
+                put(near, n, x * inverse_radius)
+                put(near, n + stride, y * inverse_radius)
+                put(near, n + 2 * stride, z * inverse_radius)
+                put(near, n + 3 * stride, square * (inverse_radius * inverse_radius))
                 for shape in range(record.shape[0]):
                     at = (shape * stride + n) * RECORD
-                    store(record, at, simd.pack(x, y, z, inverse))
+                    store(record, at, simd.pack(x, y, z, 1.0 / r))
                     put(record, at + 4, r)
                 n += 1
     first[-1] = n

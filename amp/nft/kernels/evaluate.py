@@ -5,9 +5,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
-import vesin
 
 from amp.nft.kernels.ensemble import (
     Scratch,
@@ -19,12 +19,11 @@ from amp.nft.kernels.ensemble import (
 )
 from amp.nft.kernels.gaussian import Fingerprints
 from amp.nft.kernels.jit import available_cpus, run_threads
-from amp.nft.kernels.neighbors import Neighbors, find_neighbors
-from amp.nft.kernels.regions import REGION, Regions
+from amp.nft.kernels.neighbors import Neighbors, Search
 from amp.nft.kernels.workspace import Workspace, make_workspace
 
-_KEPT = ("_regions", "_searches", "_searching")
 _BLOCK = 64  # atoms that one thread takes at a time
+_MOST_KEPT = 32768  # atoms of a structure whose neighbours are kept for the next call: some 1 kB each
 
 
 @dataclass(frozen=True)
@@ -92,13 +91,7 @@ class Evaluator:
         self.n_members = len(models)
         self.skin = skin
         self._networks = build_networks(models, self.fingerprints.slot_feature, self.elements)
-        self._forget()
-
-    def _forget(self) -> None:
-        """Drop what is kept from call to call."""
-        self._regions: Regions | None = None
-        self._searches: dict[int, vesin.NeighborList] = {}
-        self._searching = threading.Lock()
+        self._kept: _Surroundings | None = None
 
     def evaluate(
         self,
@@ -137,100 +130,130 @@ class Evaluator:
             For an element that the ensemble was not trained on, two atoms in one place, or a position that is no number.
         """
         positions, kind = np.asarray(positions, dtype=float), self.fingerprints.kinds(numbers)
-        if not np.isfinite(positions).all():
-            atom = int(np.flatnonzero(~np.isfinite(positions).all(axis=1))[0])
-            raise ValueError(f"The position of atom {atom} is {positions[atom]}: not a place.")
         threads = available_cpus() if threads is None else threads
-        n, lanes = len(positions), self._networks.lanes
-        regions, search = self._prepare(positions, cell, pbc, threads)
-        forces, energies_mi = np.zeros((n, 3, lanes)), np.empty((self.n_members, n))
-        virial, extrapolating = np.zeros((3, 3, lanes)), 0
-        before = 0
-        for atoms, centres in regions.parts(REGION):
-            with self._searching:  # a search works in arrays of its own
-                found = find_neighbors(positions[atoms], cell, pbc, self.fingerprints.radius, search, centres)
-            sweep = _Sweep(self, found, atoms, kind[atoms], stress, forces, virial)
-            if progress is not None:
-                sweep.report = lambda done, before=before: progress(before + done, n)  # type: ignore[misc]
-            run_threads(sweep.work, sweep.blocks(n), threads)
-            energies_mi[:, atoms[:centres]] = sweep.energies[:, : self.n_members].T
-            extrapolating += sweep.extrapolating
-            before += centres
-        mean, uncertainty = np.empty((n, 3)), np.empty(n)
-        summarise(forces, self.n_members, mean, uncertainty)
-        forces_mni = np.ascontiguousarray(forces[:, :, : self.n_members].transpose(2, 0, 1)) if forces_ensemble else None
-        virial_mab = np.ascontiguousarray(virial[:, :, : self.n_members].transpose(2, 0, 1)) if stress else None
-        return Evaluation(energies_mi, mean, uncertainty, forces_mni, virial_mab, extrapolating)
+        n = len(positions)
+        surroundings = self._surroundings(positions, np.asarray(cell, dtype=float), np.asarray(pbc, dtype=bool))
+        order = surroundings.search.order
+        sweep = _Sweep(self, surroundings, positions, kind[order], stress, threads, progress)
+        run_threads(sweep.work, sweep.blocks(), threads)
+        mean, uncertainty, forces_mni = np.empty((n, 3)), np.empty(n), None
+        summarise(sweep.forces, order, self.n_members, mean, uncertainty)
+        if forces_ensemble:
+            forces_mni = np.empty((self.n_members, n, 3))
+            forces_mni[:, order] = sweep.forces[:, :, : self.n_members].transpose(2, 0, 1)
+        virial_mab = np.ascontiguousarray(sweep.virial[:, :, : self.n_members].transpose(2, 0, 1)) if stress else None
+        return Evaluation(sweep.energies_mi, mean, uncertainty, forces_mni, virial_mab, sweep.extrapolating)
 
-    def _prepare(
-        self, positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, threads: int
-    ) -> tuple[Regions, vesin.NeighborList]:
-        """An order of the atoms and a search for neighbours, with the arrays of the last call; where there is a skin, its order."""
-        regions = self._regions
-        if self.skin == 0.0 or regions is None or len(regions.order) != len(positions):
-            regions = Regions(positions, cell, pbc, self.fingerprints.radius)
-        search = self._searches.get(threads)
-        if search is None:
-            search = vesin.NeighborList(
-                cutoff=self.fingerprints.radius, full_list=False, skin=self.skin, n_threads=threads
-            )
-        small = len(positions) <= REGION
-        self._regions, self._searches = (regions, {threads: search}) if small else (None, {})
-        return regions, search
+    def _surroundings(self, positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> _Surroundings:
+        """Lists of neighbours, to be filled: those of the last call if they still hold."""
+        kept, small = self._kept, self.skin > 0.0 and len(positions) <= _MOST_KEPT
+        if small and kept is not None and kept.hold(positions, cell, pbc, self.skin):
+            return kept
+        search = Search(positions, cell, pbc, self.fingerprints.radius + (self.skin if small else 0.0))
+        found = _Surroundings(search, positions.copy(), cell.copy(), pbc.copy(), {} if small else None)
+        self._kept = found if small else None
+        return found
 
     def __getstate__(self) -> dict:
         """Everything but what is kept from call to call."""
-        return {name: value for name, value in self.__dict__.items() if name not in _KEPT}
+        return self.__dict__ | {"_kept": None}
 
-    def __setstate__(self, state: dict) -> None:
-        self.__dict__.update(state)
-        self._forget()
+
+@dataclass(frozen=True)
+class _Surroundings:
+    """The neighbours of all atoms of one structure, block by block."""
+
+    search: Search
+    positions: np.ndarray
+    cell: np.ndarray
+    pbc: np.ndarray
+    lists: dict[int, Neighbors] | None  # what was found, by the first atom of its block; None: nothing is to be kept
+
+    def hold(self, positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, skin: float) -> bool:
+        """Whether the lists are good for these positions."""
+        if len(positions) != len(self.positions) or (cell != self.cell).any() or (pbc != self.pbc).any():
+            return False
+        return bool((((positions - self.positions) ** 2).sum(axis=1) <= skin**2 / 4).all())
+
+    def neighbors(self, first: int, last: int) -> Neighbors:
+        """Of the atoms of one block, in the order of the search."""
+        if self.lists is None:
+            return self.search.neighbors(first, last)
+        if first not in self.lists:
+            self.lists[first] = self.search.neighbors(first, last)
+        return self.lists[first]
+
+
+class _Room(NamedTuple):
+    """What one thread works in."""
+
+    workspace: Workspace
+    scratch: Scratch
 
 
 class _Sweep:
-    """The centres of one region, block by block; what each block adds to the forces is added in the order of the blocks."""
+    """All atoms in the order of the search, block by block; what each block adds to the forces is added in the order of the blocks."""
 
     def __init__(
-        self, owner: Evaluator, found: Neighbors, atoms: np.ndarray, kind: np.ndarray,
-        stress: bool, forces: np.ndarray, virial: np.ndarray,
+        self, owner: Evaluator, surroundings: _Surroundings, positions: np.ndarray, kind: np.ndarray, stress: bool, threads: int,
+        progress: Callable[[int, int], None] | None,
     ):
-        self._tables, self._networks = owner.fingerprints.tables, owner._networks
-        self._found, self._atoms, self._kind, self._stress = found, atoms, kind, stress
-        self._forces, self._virial = forces, virial
-        self._lock, self._free = threading.Lock(), []
-        self._waiting: dict[int, tuple[int, Workspace, Scratch]] = {}
+        n, lanes = len(kind), owner._networks.lanes
+        self._tables, self._networks, self._n_members = owner.fingerprints.tables, owner._networks, owner.n_members
+        self._surroundings, self._kind, self._stress, self._progress = surroundings, kind, stress, progress
+        self._position = surroundings.search.placed(positions)
+        self._size = min(_BLOCK, max(16, n // 32))  # smaller blocks in small structures, so that there are several
+        self._lock, self._free, self._threads = threading.Lock(), [], threads
+        self._places = threading.Semaphore(2 * threads)  # for blocks that are worked on, or wait for their turn
+        self._waiting: dict[int, tuple[int, _Room]] = {}
         self._done = 0
-        self.energies = np.empty((len(found.start) - 1, self._networks.lanes))
-        self.extrapolating = 0
-        self.report: Callable[[int], None] = lambda done: None
+        self.forces, self.virial = np.zeros((n, 3, lanes)), np.zeros((3, 3, lanes))
+        self.energies_mi, self.extrapolating = np.empty((owner.n_members, n)), 0
 
-    def blocks(self, n_atoms: int) -> Iterator[tuple[int, int]]:
-        """Where blocks of centres begin and end; smaller ones in small structures, so that there are several."""
-        self._size = min(_BLOCK, max(8, n_atoms // 16))
-        centres = len(self._found.start) - 1
-        for first in range(0, centres, self._size):
-            yield first, min(first + self._size, centres)
+    def blocks(self) -> Iterator[tuple[int, int]]:
+        """Where blocks begin and end, each as soon as there is a place for it."""
+        for first in range(0, len(self._kind), self._size):
+            self._places.acquire()
+            yield first, min(first + self._size, len(self._kind))
 
     def work(self, block: tuple[int, int]) -> None:
         """Evaluate a block, and add up those whose turn has come."""
+        try:
+            room = self._evaluate(*block)
+        except BaseException:
+            self._places.release(self._threads)  # others may be waiting for this block
+            raise
         with self._lock:
-            workspace, scratch = self._free.pop() if self._free else self._make_room()
-        first, last = block
-        scratch.count[:], scratch.virial[:] = 0, 0.0
-        evaluate_block(first, last, self._found.start, self._found.index, self._found.vector, self._kind, self._stress,
-                       self._tables, self._networks, workspace, scratch, self.energies)
-        with self._lock:
-            self._waiting[first] = last, workspace, scratch
+            self._waiting[block[0]] = block[1], room
             while self._done in self._waiting:
-                self._done, workspace, scratch = self._waiting.pop(self._done)
-                add_block(scratch.count, scratch.touched, scratch.force, scratch.line, self._atoms, self._forces)
-                self._virial += scratch.virial
-                self.extrapolating += int(scratch.count[1])
-                self._free.append((workspace, scratch))
-            self.report(self._done)
+                self._done, room = self._waiting.pop(self._done)
+                self._add(room.scratch)
+                self._free.append(room)
+                self._places.release()
+            if self._progress is not None:
+                self._progress(self._done, len(self._kind))
 
-    def _make_room(self) -> tuple[Workspace, Scratch]:
-        """Arrays for one more thread."""
-        most = self._found.most
-        return (make_workspace(self._tables, most),
-                make_scratch(self._networks, len(self._atoms), self._size * (most + 1)))
+    def _evaluate(self, first: int, last: int) -> _Room:
+        """Evaluate a block in a room of its own."""
+        found = self._surroundings.neighbors(first, last)._replace(position=self._position)
+        room = self._room(found.most)
+        room.scratch.count[:], room.scratch.virial[:] = 0, 0.0
+        evaluate_block(first, found, self._kind, self._stress, self._tables, self._networks, room.workspace, room.scratch)
+        atoms = self._surroundings.search.order[first:last]
+        self.energies_mi[:, atoms] = room.scratch.energy[: last - first, : self._n_members].T
+        return room
+
+    def _room(self, most: int) -> _Room:
+        """A free room that is large enough, or a new one."""
+        with self._lock:
+            room = self._free.pop() if self._free else None
+        if room is not None and len(room.workspace.atom) >= most:
+            return room
+        workspace = make_workspace(self._tables, most)
+        return _Room(workspace, make_scratch(self._networks, len(self._kind), self._size, self._size * (len(workspace.atom) + 1)))
+
+    def _add(self, scratch: Scratch) -> None:
+        """Add what came of a block."""
+        add_block(scratch.count, scratch.touched, scratch.force, scratch.line, self.forces)
+        self.virial += scratch.virial
+        self.extrapolating += int(scratch.count[1])

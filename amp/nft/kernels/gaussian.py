@@ -11,11 +11,12 @@ from ase.data import atomic_numbers, chemical_symbols
 
 from amp.nft.kernels.environment import compute
 from amp.nft.kernels.jit import inner, kernel
-from amp.nft.kernels.neighbors import Neighbors, find_neighbors
-from amp.nft.kernels.regions import REGION, Regions
+from amp.nft.kernels.neighbors import Neighbors, Search, find_neighbors
 from amp.nft.kernels.simd import LANES
 from amp.nft.kernels.tables import build_tables
 from amp.nft.kernels.workspace import make_workspace
+
+_BLOCK = 4096  # atoms whose neighbours are listed at a time where only values are wanted
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,7 @@ class Fingerprints:
             special = np.where(row_atom == centre, -1, centre)
             start, row = np.array([0, len(row_atom)]), np.arange(len(row_atom))
             wanted = _Wanted(np.arange(len(row_atom) + 1), np.full(len(row_atom), centre), row)
-        x, dx = self._fill(row_atom, special, found, kind, wanted)
+        x, dx = self._fill(row_atom, special, found, 0, kind, wanted)
         return Rows(x, kind[row_atom], start, row, dx)
 
     def values(self, atoms: Atoms) -> Rows:
@@ -160,21 +161,23 @@ class Fingerprints:
         ValueError
             For an element without symmetry functions, or two atoms in one place.
         """
-        kind, cell, x = self.kinds(atoms.numbers), atoms.cell.array, np.zeros((len(atoms), self.width))
-        none = np.zeros(0, dtype=np.int64)
-        for part, n in Regions(atoms.positions, cell, atoms.pbc, self.radius).parts(REGION):
-            found = find_neighbors(atoms.positions[part], cell, atoms.pbc, self.radius, centres=n)
-            centres = np.arange(n)  # as special atoms, too: sums over triplets that need no gradients are quicker
-            x[part[:n]], _ = self._fill(centres, centres, found, kind[part], _Wanted(np.zeros(n + 1, dtype=np.int64), none, none))
+        kind, x, none = self.kinds(atoms.numbers), np.zeros((len(atoms), self.width)), np.zeros(0, dtype=np.int64)
+        search = Search(atoms.positions, atoms.cell.array, atoms.pbc, self.radius)
+        for first in range(0, len(atoms), _BLOCK):
+            centres = np.arange(first, min(first + _BLOCK, len(atoms)))
+            found = search.neighbors(first, first + len(centres))
+            wanted = _Wanted(np.zeros(len(centres) + 1, dtype=np.int64), none, none)
+            # as special atoms, too: triplets that need no gradients are summed more quickly
+            x[search.order[centres]], _ = self._fill(centres, centres, found, first, kind[search.order], wanted)
         return Rows(x, kind, np.zeros(1, dtype=np.int64), none, np.zeros((0, 3, self.width)))
 
     def _fill(
-        self, row_atom: np.ndarray, special: np.ndarray, found: Neighbors, kind: np.ndarray, wanted: _Wanted
+        self, row_atom: np.ndarray, special: np.ndarray, found: Neighbors, first: int, kind: np.ndarray, wanted: _Wanted
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Fingerprints of some atoms and the derivatives that are wanted."""
+        """Fingerprints of some atoms and the derivatives that are wanted; `first` is the atom whose list comes first."""
         x, dx = np.zeros((len(row_atom), self.width)), np.zeros((len(wanted.entry), 3, self.width))
-        _fill_rows(row_atom, special, found.start, found.index, found.vector, kind, *wanted,
-                   np.full(len(kind), -1), self.tables, self.slot_feature, make_workspace(self.tables, found.most), x, dx)
+        _fill_rows(row_atom, special, found, first, kind, *wanted, np.full(len(kind), -1), self.tables, self.slot_feature,
+                   make_workspace(self.tables, found.most), x, dx)
         return x, dx
 
 
@@ -192,9 +195,7 @@ def _force_entries(found: Neighbors) -> tuple[np.ndarray, np.ndarray, np.ndarray
 
 
 @kernel
-def _fill_rows(
-    row_atom, special, list_start, index, vector, kind, start, moved, entry, entry_of, tables, slot_feature, ws, x, dx
-):
+def _fill_rows(row_atom, special, found, first, kind, start, moved, entry, entry_of, tables, slot_feature, ws, x, dx):
     """
     Fill x and the derivatives dx that are wanted (`start`, `moved`, `entry`).
 
@@ -205,7 +206,7 @@ def _fill_rows(
         i = row_atom[m]
         for at in range(start[m], start[m + 1]):
             entry_of[moved[at]] = entry[at]
-        n = compute(list_start[i], list_start[i + 1], index, vector, kind, i, special[m], tables, ws)
+        n = compute(found.start[i - first], found.start[i - first + 1], found, kind, i, special[m], tables, ws)
         _copy_values(kind[i], slot_feature, ws.value, x, m)
         for j in range(n):
             if entry_of[ws.atom[j]] >= 0:
