@@ -1,11 +1,14 @@
 """Ours lies over Amp: either order of installation, nothing shared, nothing left behind."""
 
 import os
+import re
+import shutil
 import subprocess
 import sys
 import sysconfig
 import venv
-from importlib.metadata import distribution
+import zipfile
+from importlib.metadata import distribution, version
 from pathlib import Path
 
 import pytest
@@ -49,6 +52,13 @@ def test_the_repository_root_on_the_path_does_not_hide_amp():
     amp, nft = run(sys.executable, "-c", WHICH, cwd=ROOT).splitlines()
     assert Path(amp) == Path(files_of_amp()["amp/__init__.py"])
     assert Path(nft).parent.name == "activelearner"
+
+
+def test_all_that_names_a_version_names_the_same():
+    ours = version("amp-nft")
+    assert re.search(r"^version: (.+)$", (ROOT / "CITATION.cff").read_text(encoding="utf-8"), re.MULTILINE)[1] == ours
+    changes = (ROOT / "CHANGELOG.rst").read_text(encoding="utf-8")
+    assert re.search(r"^(\d\S*) - .+\n=+$", changes, re.MULTILINE)[1] == ours, "the changelog begins with this version"
 
 
 class Environment:
@@ -123,6 +133,22 @@ def test_an_editable_install_finds_every_module_in_the_source_tree(tmp_path, pip
     found = environment.run("-c", script, *modules, cwd=tmp_path)
     assert [Path(path) for path in found] == [ROOT / path for path in OURS]
     assert environment.where(tmp_path)[0] == environment.site / "amp" / "__init__.py"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("uv") is None, reason="needs uv, which builds the source distribution")
+def test_the_source_distribution_makes_the_same_wheel(tmp_path, pip, wheels):
+    run("uv", "build", "--quiet", "--sdist", f"--out-dir={tmp_path}", ROOT)
+    (sdist,) = tmp_path.glob("amp_nft-*.tar.gz")
+    run(*pip, "wheel", "--quiet", "--no-deps", f"--wheel-dir={tmp_path}", sdist)
+    (wheel,) = tmp_path.glob("amp_nft-*.whl")
+    assert members(wheel) == members(wheels["ours"])
+
+
+def members(wheel):
+    """Every file in a wheel with its bytes, but the record of their hashes."""
+    with zipfile.ZipFile(wheel) as file:
+        return {name: file.read(name) for name in file.namelist() if not name.endswith("RECORD")}
 
 
 def contents(folder):

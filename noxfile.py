@@ -1,0 +1,70 @@
+"""Sessions that a contributor runs: ``uvx nox`` lists them all, ``uvx nox -s docs`` runs one.
+
+uv makes each session's environment from pyproject.toml and its groups, the build recipe for Amp included.
+"""
+
+import nox
+
+nox.needs_version = ">=2025.2"
+nox.options.default_venv_backend = "uv"
+nox.options.sessions = ["lint", "typing", "tests", "docs"]
+nox.options.reuse_existing_virtualenvs = True
+
+BENCHMARKS = ("evaluate", "fingerprints", "loss", "fit", "loop", "labels", "faults")
+
+
+def install(session: nox.Session, *groups: str) -> None:
+    """Install the project as it stands, and groups of pyproject.toml, into the session's environment."""
+    chosen = [f"--group={group}" for group in groups]
+    here = {"UV_PROJECT_ENVIRONMENT": session.virtualenv.location}
+    session.run_install("uv", "sync", "--quiet", "--no-default-groups", *chosen, env=here)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Ruff and codespell; mends what can be mended with ``-- --fix``."""
+    install(session, "lint")
+    session.run("ruff", "check", *session.posargs)
+    session.run("codespell")
+
+
+@nox.session
+def typing(session: nox.Session) -> None:
+    """Mypy."""
+    install(session, "lint")
+    session.run("mypy", *session.posargs)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """The default tests, or what is asked for: ``-- -m slow``."""
+    install(session, "dev")
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+def coverage(session: nox.Session) -> None:
+    """Which lines the default tests run; kernels are compiled, and so not seen."""
+    install(session, "dev")
+    session.run("pytest", "--cov", "--cov-report=term-missing:skip-covered", *session.posargs)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """The pages, with the tutorial run, into docs/_build."""
+    install(session, "docs")
+    session.run("sphinx-build", "-W", "--keep-going", "docs", "docs/_build", *session.posargs)
+
+
+@nox.session
+@nox.parametrize("name", BENCHMARKS)
+def benchmarks(session: nox.Session, name: str) -> None:
+    """One benchmark, with its own options: ``-s "benchmarks(name='loss')" -- 26``."""
+    install(session)
+    session.run("python", f"benchmarks/{name}.py", *session.posargs)
+
+
+@nox.session
+def build(session: nox.Session) -> None:
+    """Sdist and wheel into dist/, the wheel made from the sdist."""
+    session.run("uv", "build", "--out-dir=dist", *session.posargs, external=True)
