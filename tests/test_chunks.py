@@ -1,5 +1,7 @@
 """Carving: the oracle is what the parent says of the centre, in the chunk and in the whole."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from ase import Atoms
@@ -8,7 +10,7 @@ from ase.calculators.emt import EMT
 from ase.calculators.lj import LennardJones
 from ase.constraints import FixAtoms
 
-from amp.nft.chunks import carve_chunk, carve_chunks
+from amp.nft.chunks import carve_chunk, carve_chunks, convergence
 
 # radius (Å): max and mean error of the central EMT force (eV/Å); mean, least and most atoms of a chunk
 PT260 = {
@@ -104,3 +106,88 @@ def test_errors_name_the_value(pt260):
         carve_chunk(pt260, 0, -1)
     with pytest.raises(IndexError, match="no atom 260 in a target of 260"):
         carve_chunk(pt260, 260, 6.5)
+
+
+def test_convergence_against_the_whole_target(pt260):
+    atoms = range(0, len(pt260), 10)
+    found = convergence(pt260, EMT(), [6.0, 5.5], atoms, reference="target")
+    assert found.radii.tolist() == [5.5, 6.0] and found.atoms.tolist() == list(atoms)
+    whole = emt_forces(pt260)
+    for radius, errors, sizes in zip(found.radii, found.errors_ra, found.sizes_ra, strict=True):
+        chunks = carve_chunks(pt260, atoms, radius)
+        assert sizes.tolist() == [len(chunk) for chunk in chunks]
+        expected = [np.linalg.norm(emt_forces(c)[0] - whole[a]) for a, c in zip(atoms, chunks, strict=True)]
+        np.testing.assert_allclose(errors, expected, atol=1e-10)
+    assert found.recommended(0.05) == 6.0 and found.recommended(0.5) == 5.5
+    with pytest.raises(ValueError, match=r"At 6 Å.* still off by 0.0\d+ eV/Å, more than tolerance = 0.01"):
+        found.recommended(0.01)
+
+
+def test_convergence_against_the_largest_radius_and_given_forces(pt260, tmp_path):
+    radii = [5.5, 6.5, 8.0]
+    found = convergence(pt260, EMT(), radii, 5)
+    assert len(found.atoms) == len(set(found.atoms)) == 5
+    assert (found.errors_ra[-1] == 0).all() and not found.absolute
+    assert found.sizes_ra[0][0] == 17 and found.sizes_ra[0][-1] == 48  # from the corner to the bulk
+    given = convergence(pt260, EMT(), radii, found.atoms, reference=emt_forces(pt260))
+    np.testing.assert_allclose(given.errors_ra[:2], found.errors_ra[:2], atol=2e-4)  # what 8 Å leaves
+    assert found.recommended(0.01) == 6.5
+    lines = str(found).splitlines()
+    assert len(lines) == 2 + len(radii) and lines[-1].split()[-2] == "reference"
+    picture = tmp_path / "convergence.png"
+    ax = found.plot(picture)
+    assert picture.stat().st_size > 10_000
+    np.testing.assert_allclose(ax.lines[-1].get_ydata(), found.errors_ra[:2].max(axis=1))  # of two radii; none of itself
+
+
+def counted(directory, calls):
+    calls.append(directory)
+    return EMT()
+
+
+def test_convergence_takes_up_labels_that_are_there(pt260, tmp_path):
+    calls = []
+    parent = partial(counted, calls=calls)
+    first = convergence(pt260, parent, [5.0, 5.5], [3, 30], directory=tmp_path)
+    assert len(calls) == len(set(calls)) == 4
+    more = convergence(pt260, parent, [5.0, 5.5, 6.0], [3, 30], directory=tmp_path)
+    assert len(calls) == 6
+    assert more.sizes_ra[:2].tolist() == first.sizes_ra.tolist()
+
+
+class Weak(EMT):
+    """Fails on large chunks."""
+
+    def calculate(self, atoms=None, *args, **kwargs):
+        if len(atoms) > 30:
+            raise RuntimeError("out of memory")
+        super().calculate(atoms, *args, **kwargs)
+
+
+def test_convergence_goes_on_without_what_fails_and_says_so(pt260):
+    lines = []
+    found = convergence(pt260, Weak(), [4.5, 5.5], 4, reference=emt_forces(pt260), log=lines.append)
+    failed = np.isnan(found.errors_ra[1])
+    assert 0 < failed.sum() == len(lines) < 4
+    assert f"{failed.sum()} failed" in str(found)
+    with pytest.raises(ValueError, match=r"At 5.5 Å"):
+        found.recommended(10.0)  # not known
+    with pytest.raises(RuntimeError, match=r"cannot label the whole target.*out of memory"):
+        convergence(pt260, Weak(), [5.0, 5.5], 4, reference="target")
+    with pytest.raises(RuntimeError, match=r"None of 2 chunks could be labelled; the chunk of 7 Å around atom 100.*out of mem"):
+        convergence(pt260, Weak(), [7.0, 8.0], [100])
+
+
+def test_convergence_checks_before_it_starts(pt260):
+    for changes, message in [
+        ({"radii": [6.0]}, "give at least 2"),
+        ({"radii": [-1.0, 6.0]}, "all above 0"),
+        ({"atoms": 0}, "atoms is 0: it must be between 1 and the 260"),
+        ({"atoms": []}, "give a number of atoms, or a list"),
+        ({"reference": "best"}, "reference is 'best'"),
+        ({"reference": np.zeros((3, 3))}, r"reference has shape \(3, 3\)"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            convergence(pt260, EMT(), **{"radii": [5.0, 6.0]} | changes)
+    with pytest.raises(IndexError, match="no atom 260"):
+        convergence(pt260, EMT(), [5.0, 6.0], [260])
