@@ -51,9 +51,10 @@ def coverage(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """The pages, with the tutorial run, into docs/_build."""
-    install(session, "docs")
+    """The pages, with the tutorial run, into docs/_build; docstrings are checked."""
+    install(session, "docs", "dev")
     session.run("sphinx-build", "-W", "--keep-going", "docs", "docs/_build", *session.posargs)
+    session.run("pytest", "--quiet", "tests/test_docstrings.py")
 
 
 @nox.session

@@ -254,6 +254,7 @@ def _is_calculator(thing: object) -> bool:
 
 
 def make_calculator(parent: Any, directory: str | os.PathLike[str]) -> BaseCalculator:
+    """A calculator for one label, which works in `directory`: a fresh one, or a copy of `parent` where it can be copied."""
     if not _is_calculator(parent):
         Path(directory).mkdir(parents=True, exist_ok=True)
         return parent(str(directory))

@@ -56,12 +56,32 @@ StopRule = Callable[[History], StopReason | None]
 
 
 def best_of(history: History) -> Iteration:
-    """Iteration of the lowest structure uncertainty, the earliest of equals."""
+    """Iteration of the lowest structure uncertainty, the earliest of equals.
+
+    Parameters
+    ----------
+    history : sequence of Iteration
+        At least one.
+
+    Returns
+    -------
+    Iteration
+    """
     return min(history, key=lambda entry: entry.delta_max)
 
 
 def certain_enough(stop_delta: float) -> StopRule:
-    """Stop when the largest uncertainty on the target is below `stop_delta` (eV/Å)."""
+    """Stop when the largest uncertainty on the target is small enough.
+
+    Parameters
+    ----------
+    stop_delta : float
+        eV/Å; below it the target counts as learned.
+
+    Returns
+    -------
+    StopRule
+    """
 
     def rule(history: History) -> StopReason | None:
         delta = history[-1].delta_max
@@ -80,7 +100,17 @@ def certain_enough(stop_delta: float) -> StopRule:
 
 
 def enough_iterations(max_iterations: int) -> StopRule:
-    """Stop after `max_iterations` retrainings."""
+    """Stop after so many retrainings.
+
+    Parameters
+    ----------
+    max_iterations : int
+        0 trains on the first images alone.
+
+    Returns
+    -------
+    StopRule
+    """
 
     def rule(history: History) -> StopReason | None:
         if history[-1].iteration < max_iterations:
@@ -96,7 +126,17 @@ def enough_iterations(max_iterations: int) -> StopRule:
 
 
 def no_improvement(steps_not_improved: int) -> StopRule:
-    """Stop when the best iteration lies `steps_not_improved` or more back."""
+    """Stop when the best iteration lies too far back.
+
+    Parameters
+    ----------
+    steps_not_improved : int
+        How many iterations.
+
+    Returns
+    -------
+    StopRule
+    """
 
     def rule(history: History) -> StopReason | None:
         best = best_of(history)
@@ -112,5 +152,17 @@ def no_improvement(steps_not_improved: int) -> StopRule:
 
 
 def first_reason(rules: Sequence[StopRule], history: History) -> StopReason | None:
-    """Reason of the first rule that has one."""
+    """Reason of the first rule that has one.
+
+    Parameters
+    ----------
+    rules : sequence of StopRule
+        In the order in which they are asked.
+    history : sequence of Iteration
+        At least one.
+
+    Returns
+    -------
+    StopReason or None
+    """
     return next((reason for rule in rules if (reason := rule(history)) is not None), None)

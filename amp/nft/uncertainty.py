@@ -46,7 +46,13 @@ def force_uncertainty(forces_mni: np.ndarray) -> np.ndarray:
 
 
 def check_threshold(threshold: float | None) -> None:
-    """Raise ValueError unless `threshold` is None, above 0, or between -1 and 0."""
+    """Raise ValueError for a threshold that `select` does not take.
+
+    Parameters
+    ----------
+    threshold : float or None
+        As for `select`.
+    """
     if threshold is not None and not (isinstance(threshold, Real) and (threshold > 0 or -1 < threshold < 0)):
         raise ValueError(
             f"threshold is {threshold!r}: give a positive number (every atom more uncertain than that, in eV/Å), "

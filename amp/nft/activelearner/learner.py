@@ -173,7 +173,7 @@ class NFT:
             Radius of a chunk, Å.
         init_nft_ids : list of (hash, index), optional
             Images among `images` of which only the force on one atom is trained.
-        dft_cores, dft_memory
+        dft_cores, dft_memory : int, str
             Accepted for old scripts, and not used: `parent_calc` and `executor` say how labels are made.
         executor : concurrent.futures.Executor, or callable that returns a new one, optional
             Makes the labels: processes, a Dask cluster, Slurm jobs. A callable is called for each batch, and its

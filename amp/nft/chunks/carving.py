@@ -62,12 +62,34 @@ def carve_chunks(
 
 
 def carve_chunk(target: Atoms, index: int, cutoff: float = 6.5, vacuum: float = VACUUM) -> Atoms:
-    """Carve the chunk around one atom; see `carve_chunks`."""
+    """Carve the chunk around one atom.
+
+    Parameters
+    ----------
+    target : Atoms
+        The structure to carve from; never changed.
+    index : int
+        The central atom.
+    cutoff, vacuum : float
+        Radius of the chunk, and empty space around it, Å.
+
+    Returns
+    -------
+    Atoms
+        As `carve_chunks` makes it, with the same errors. For many atoms that is quicker: it searches for neighbours once.
+    """
     return carve_chunks(target, [index], cutoff, vacuum)[0]
 
 
 def check_cell(atoms: Atoms, name: str = "The structure") -> None:
-    """Raise ValueError if the cell of a periodic structure does not span its periodic directions."""
+    """Raise ValueError if the cell of a periodic structure does not span its periodic directions.
+
+    Parameters
+    ----------
+    atoms : Atoms
+    name : str
+        What it is called in the error.
+    """
     periodic = atoms.cell.array[atoms.pbc]
     if len(periodic) and np.linalg.matrix_rank(periodic) < len(periodic):
         raise ValueError(

@@ -135,7 +135,7 @@ class Initialization:
 
     Parameters
     ----------
-    elements, sgs, a0, minsep, posamp, parent_calc
+    elements, sgs, a0, minsep, posamp, parent_calc : as there
         As for `initial_images`.
     log : str, path or amp.utilities.Logger, optional
         Where to log; standard output if not given.
@@ -175,7 +175,18 @@ class Initialization:
         self.create(trajfile)
 
     def create(self, filename: str | os.PathLike[str] | None = None) -> int:
-        """Make the images, save them in a file (``initial.traj`` if not given), and return their number."""
+        """Make the images and save them.
+
+        Parameters
+        ----------
+        filename : str or path, optional
+            The file to write; ``initial.traj`` if not given.
+
+        Returns
+        -------
+        int
+            How many there are.
+        """
         path = Path(filename or "initial.traj")
         self.images = self._make(directory=path.with_name(f"{path.stem}-labels"))
         write(path, self.images)

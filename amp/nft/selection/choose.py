@@ -147,7 +147,7 @@ def choose_chunks(
     ----------
     chunks : sequence of Atoms
         The central atom of each is atom 0.
-    k, Gs, method, cutoff
+    k, Gs, method, cutoff : as there
         As for `choose_images`.
 
     Returns
