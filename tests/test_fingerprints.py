@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from amp.descriptor.gaussian import (
 from ase import Atoms
 from ase.build import bulk, make_supercell
 
-from amp.nft.kernels import gaussian, simd
+from amp.nft.kernels import gaussian, jit, simd
 from amp.nft.kernels.gaussian import Fingerprints
 from amp.nft.kernels.jit import kernel, run_threads
 from amp.nft.kernels.neighbors import find_neighbors
@@ -324,3 +325,29 @@ def test_threads_do_every_task_once_and_pass_on_the_first_error(threads):
 
     with pytest.raises(ZeroDivisionError):
         run_threads(fail, range(100), threads)
+
+
+def test_a_kernel_is_compiled_anew_when_what_it_calls_has_changed(tmp_path):
+    """Of another file, which numba by itself does not look at."""
+    package = tmp_path / "house"
+    package.mkdir()
+    (package / "jit.py").write_text(Path(jit.__file__).read_text())
+    (package / "calls.py").write_text(
+        "from house.jit import kernel\nfrom house.between import between\n@kernel\ndef calls(x):\n    return between(x)\n"
+    )
+    (package / "between.py").write_text(
+        "from house.jit import inner\nfrom house.far import far\n@inner\ndef between(x):\n    return far(x)\n"
+    )
+
+    def change(factor):
+        (package / "far.py").write_text(f"from house.jit import inner\n@inner\ndef far(x):\n    return {factor} * x\n")
+
+    def result():
+        text = "from house.calls import calls; print(calls(7), sum(calls.stats.cache_hits.values()))"
+        return subprocess.run([sys.executable, "-c", text], cwd=tmp_path, capture_output=True, text=True, check=True).stdout.split()
+
+    change(2)
+    assert result() == ["14", "0"]
+    assert result() == ["14", "1"]
+    change(300)
+    assert result() == ["2100", "0"]

@@ -77,7 +77,7 @@ class Scratch(NamedTuple):
     output: np.ndarray  # (layers + 1, nodes, members) of each layer; the first is the input
     slope: np.ndarray  # (layers + 1, nodes, members) derivative of the activation; later of the energy in the excitation
     gradient: np.ndarray  # (slots, members) dE/dG
-    total: np.ndarray  # (vectors, 4, LANES) dG/dx of the centre itself, laid out as `Workspace.grad`
+    total: np.ndarray  # (1, vectors, 4, LANES) dG/dx of the centre itself, laid out as `Workspace.grad`
     strain: np.ndarray  # (xyz, vectors, 4, LANES) dG/d(strain), likewise
     line: np.ndarray  # (atoms,) where in `force` an atom is, or -1
     touched: np.ndarray  # (atoms touched,)
@@ -95,7 +95,7 @@ def make_scratch(networks: Networks, n_atoms: int, n_centres: int, most_touched:
     vectors = n_slots // LANES
     return Scratch(
         simd.zeros(depth + 1, nodes, lanes), simd.zeros(depth + 1, nodes, lanes), simd.zeros(n_slots, lanes),
-        simd.zeros(vectors, 4, LANES), simd.zeros(3, vectors, 4, LANES), np.full(n_atoms, -1, dtype=np.int64),
+        simd.zeros(1, vectors, 4, LANES), simd.zeros(3, vectors, 4, LANES), np.full(n_atoms, -1, dtype=np.int64),
         np.zeros(most_touched, dtype=np.int64), simd.zeros(most_touched, 3, lanes), simd.zeros(3, 3, lanes),
         simd.zeros(n_centres, lanes), np.zeros(2, dtype=np.int64),
     )
@@ -104,7 +104,7 @@ def make_scratch(networks: Networks, n_atoms: int, n_centres: int, most_touched:
 @kernel
 def evaluate_block(first, found, kind, stress, tables, networks, ws, scratch):
     """Energies of the atoms from `first` on whose neighbours were found, and their forces on all atoms, of every member."""
-    everyone = first - first - 1  # a literal would make for a second compilation
+    everyone, none = np.int64(-1), np.int64(0)  # literals would make for more compilations
     for centre in range(found.start.size - 1):
         i = first + centre
         n = compute(found.start[centre], found.start[centre + 1], found, kind, i, everyone, tables, ws)
@@ -123,10 +123,10 @@ def evaluate_block(first, found, kind, stress, tables, networks, ws, scratch):
                       j * size, others, ws.grad, scratch.gradient, scratch.force)
         line = _line_of(i, scratch.line, scratch.touched, scratch.force, scratch.count)
         for member in range(0, networks.lanes, MEMBERS):
-            _pull(member, networks.lanes, line, 0, 0, 0, ws.record, ws.radial,
-                  0, n_radial + others, scratch.total, scratch.gradient, scratch.force)
+            _pull(member, networks.lanes, line, none, none, none, ws.record, ws.radial,
+                  none, n_radial + others, scratch.total, scratch.gradient, scratch.force)
             for axis in range(3 if stress else 0):
-                _pull(member, networks.lanes, axis, 0, 0, 0, ws.record, ws.radial,
+                _pull(member, networks.lanes, axis, none, none, none, ws.record, ws.radial,
                       axis * scratch.total.size, n_radial + others, scratch.strain, scratch.gradient, scratch.virial)
 
 

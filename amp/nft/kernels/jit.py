@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterable
+from functools import lru_cache
+from types import ModuleType
 from typing import Any
 
 from numba import njit
@@ -30,8 +33,25 @@ def kernel(function: Callable) -> Callable:
     except RuntimeError:  # numba found no place for a cache
         return njit(**_SETTINGS)(function)
     cache = compiled._cache
+    cache._cache_file._source_stamp = cache._cache_file._source_stamp, _stamp_below(function.__module__)
     cache.load_overload = _forgiving(cache.load_overload, cache.flush)
     return compiled
+
+
+@lru_cache
+def _stamp_below(module: str) -> tuple:
+    """
+    Names, times and sizes of the files in this package whose functions and classes a module uses, directly or not.
+
+    Numba looks at a kernel's own file only, and would go on with what it compiled of a function that has changed elsewhere.
+    """
+    below: set[tuple] = set()
+    for value in vars(sys.modules[module]).values():
+        name = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None)
+        if isinstance(name, str) and name.startswith(f"{__package__}.") and name != module:
+            file = os.stat(sys.modules[name].__file__ or "")
+            below |= {(name, file.st_mtime, file.st_size), *_stamp_below(name)}
+    return tuple(sorted(below))
 
 
 def _forgiving(load: Callable, forget: Callable) -> Callable:

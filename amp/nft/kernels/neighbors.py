@@ -192,8 +192,7 @@ def _list_entries(places, names, bins, limit, around, dense, start, index, image
     Returns _FULL if there are more than there is room for, and _CLASH if two atoms are in one place: their places
     are then in `start`. `around` and `dense` are scratch: the bins to look through, and squared distances.
     """
-    used, n_around = 0, 0
-    before = np.int64(-1)
+    used, before, n_around = np.int64(0), np.int64(-1), 0
     for centre in range(places.size):
         i = np.int64(places[centre])
         if before < 0 or _differ(i, before, bins.box):

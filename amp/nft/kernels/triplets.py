@@ -41,7 +41,7 @@ def add_triplets(block, radial, special, kind, tables, ws):
     a, b, far = tables.blocks[block, 0], tables.blocks[block, 1], tables.blocks[block, 2] == 1
     if special >= 0 and kind[special] == b:
         a, b = b, a
-    j, k, end_j, moved = ws.first[a], 0, ws.first[a + 1], ws.first[a + 1]
+    j, k, end_j, moved = ws.first[a], np.int64(0), ws.first[a + 1], ws.first[a + 1]
     if special >= 0:
         moved = j
         while moved < end_j and ws.atom[moved] == special:
@@ -55,7 +55,7 @@ def add_triplets(block, radial, special, kind, tables, ws):
             if far:
                 _constant_shape(ws.run[runs - 1, 2], ws.pairs)
             else:
-                radial_shape(shape, ws.run[runs - 1, 2], tables.shapes, tables.gamma, ws.pairs, ROOM, ws.pairs)
+                radial_shape(shape, ws.run[runs - 1, 2], tables.shapes, tables.gamma, ws.pairs, np.int64(ROOM), ws.pairs)
             _weigh(shape, gradients, runs, tables.radius, ws.near, ws.record, ws.run, ws.other, ws.pairs)
             for vector in range(tables.groups[group, 1], tables.groups[group, 2]):
                 slot, bits = tables.vectors[vector, 0], tables.vectors[vector, 1]
