@@ -245,6 +245,35 @@ def test_a_small_chunk_cutoff_warns_of_the_range_of_the_forces():
         run(cutoff=4.0, max_iterations=0)
 
 
+def test_distinct_spends_no_label_on_a_twin():
+    """A cluster of ideal shape: atoms that its symmetry turns into each other have the same surroundings."""
+    octahedron = Octahedron("Pt", 3, cutoff=1, latticeconstant=3.99)
+    ideal = Atoms(octahedron.symbols, octahedron.positions)
+    distances = np.sort(ideal.get_all_distances(), axis=1).round(6)
+    kinds_of_atom = np.unique(distances, axis=0, return_inverse=True)[1].ravel()
+    settings = {"target_image": ideal, "threshold": -0.5, "max_iterations": 2}
+    run(**settings)
+    twins = len(read("al-training/saved-info/atomic_chunks.traj", ":"))
+    run(**settings, label="b", distinct=1e-3)
+    chunks = read("b-training/saved-info/atomic_chunks.traj", ":")
+    kinds = [kinds_of_atom[chunk.info["target_atom"]] for chunk in chunks]
+    assert len(kinds) == len(set(kinds)) < twins
+
+
+def test_a_run_with_distinct_goes_on_as_it_would_have_and_with_no_other():
+    run(distinct=0.5, threshold=-0.5)
+    whole = results()
+    os.mkdir("parts")
+    os.chdir("parts")
+    for max_iterations in (0, 1, 2):
+        run(distinct=0.5, threshold=-0.5, max_iterations=max_iterations)
+    assert results() == whole
+    with pytest.raises(RunStoreError, match=r"distinct: was 0.5, is None"):
+        run(threshold=-0.5)
+    with pytest.raises(ValueError, match="distinct is -1: it must be above 0"):
+        run(distinct=-1, label="c")
+
+
 @pytest.mark.slow
 def test_the_jobs_trainer_runs_the_same_protocol():
     write("images.traj", cells())

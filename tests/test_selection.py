@@ -157,7 +157,7 @@ def test_distinct_leaves_out_what_others_cover():
     assert distinct(x, kinds, [0, 1, 3], [2], 0.1) == [0, 3]
     assert distinct(x, kinds, [4, 3], [2], 0.1) == [3]  # what is known covers
     assert distinct(x, kinds, [2, 4], [2], 0.1) == [2]  # one that is known itself stays: it costs no label
-    assert distinct(x, kinds, [4], [2], 0.1) == [4]  # never nothing
+    assert distinct(x, kinds, [4], [0, 2], 0.1) == [2]  # never nothing: the one that covers it
     assert distinct(x, np.array([0, 1, 0, 0, 1]), [0, 1, 2, 3, 4], [], 0.1) == [0, 1, 2, 3, 4]  # other elements
     assert distinct(x, kinds, [0, 1, 2, 3, 4], [], 1e-6) == [0, 1, 2, 3, 4]
 

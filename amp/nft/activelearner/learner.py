@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import platform
 import warnings
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from importlib.metadata import version
@@ -28,6 +29,8 @@ from amp.nft.processes import this_process
 from amp.nft.progress import Progress
 from amp.nft.runlog import RunLog
 from amp.nft.runstore import RunStore, RunStoreError
+from amp.nft.selection import distinct as distinct_atoms
+from amp.nft.selection import fingerprints
 from amp.nft.stopping import Iteration, StopReason, certain_enough, enough_iterations, no_improvement
 from amp.nft.training import Choice, choose_trainer, read_start
 from amp.nft.uncertainty import check_threshold
@@ -141,6 +144,7 @@ class NFT:
         executor: Executors | None = None,
         label_timeout: float | None = None,
         label_retries: int = 1,
+        distinct: float | None = None,
     ) -> bool:
         """Train an ensemble until it is certain enough of the forces on the target.
 
@@ -182,6 +186,11 @@ class NFT:
             Seconds after which a label has failed.
         label_retries : int
             How often a label that failed is tried again, before the next most uncertain atom takes its place.
+        distinct : float, optional
+            Of the atoms that `threshold` picks leave out those whose fingerprints lie within this of those of an atom that is
+            picked or was labelled before, so that no label is spent on a twin: the root mean square difference of
+            fingerprints that are scaled to between -1 and 1 over the target. Where none is left, the chunk that is most like
+            the most uncertain atom's is drawn again. All that are picked are labelled if not given.
 
         Returns
         -------
@@ -222,12 +231,14 @@ class NFT:
             threads=self.threads, log=self.log,
         )  # fmt: skip
         _compare_radii(cutoff, choice.radius, self.log)
+        spread = _spread(distinct, choice, targets, training_images)
         setup = Setup(
             label=label, images=training_images, centres=centres, targets=targets, n=n, cutoff=cutoff, seed=self.seed,
             threshold=self.threshold, parent=parent_calc, start=read_start(self.load, n, choice.spec), dblabel=self.dblabel,
             threads=self.threads, executor=executor, label_timeout=label_timeout, label_retries=label_retries,
+            spread=spread,
         )  # fmt: skip
-        settings = _identity(setup, calc_text, train_line, init_nft_ids)
+        settings = _identity(setup, calc_text, train_line, init_nft_ids) | {"distinct": distinct}
         rules = [
             certain_enough(self.stop_delta),
             no_improvement(self.steps_not_improved),
@@ -246,6 +257,20 @@ class NFT:
             self.log(f"Trainer: {choice.trainer.name} ({choice.why}).")
             self.stop_reason = protocol.run(rules)
         return self.stop_reason.converged
+
+
+def _spread(
+    distance: float | None, choice: Choice, targets: list[Atoms], images: list[Atoms]
+) -> Callable[[list[int], list[int]], list[int]] | None:
+    """What leaves out twins among chosen atoms, given those known; ValueError if they cannot be compared."""
+    if distance is None:
+        return None
+    inputs.check_positive(distinct=distance)
+    if choice.spec is None:
+        raise ValueError("distinct compares Gaussian fingerprints, but calc_text makes a calculator without them: leave it out.")
+    spec = choice.spec.resolved([symbol for image in images for symbol in image.symbols])
+    x, kinds, _ = fingerprints(targets, spec.gs, spec.cutoff)
+    return partial(distinct_atoms, x, kinds, distance=distance)
 
 
 def _interrupted(store: RunStore, name: str) -> None:

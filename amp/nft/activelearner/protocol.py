@@ -53,6 +53,7 @@ class Setup:
     start: list[str] | None
     dblabel: str
     threads: int | None
+    spread: Callable[[list[int], list[int]], list[int]] | None = None  # leaves out twins among chosen atoms, given known ones
 
 
 class Protocol:
@@ -217,10 +218,19 @@ class Protocol:
             chosen = select(delta, self.setup.threshold)
             if not len(chosen):
                 return _nothing_above(self.setup.threshold, delta)
-            event = self._label(iteration, chosen, delta)
+            event = self._label(iteration, self._without_twins(chosen, delta), delta)
         self.added.append(event["atoms"])
         self.files.save_chunks(iteration, event["chosen"], [self.labels[atom] for atom in self._chunk_atoms()])
         return None
+
+    def _without_twins(self, chosen: np.ndarray, delta: np.ndarray) -> np.ndarray:
+        """Chosen atoms without those whose surroundings another one's chunk covers."""
+        if self.setup.spread is None:
+            return chosen
+        ranked = [int(atom) for atom in chosen[np.argsort(-delta[chosen], kind="stable")]]
+        kept = self.setup.spread(ranked, self._chunk_atoms())
+        self.log(f"{len(chosen) - len(kept)} of {len(chosen)} atoms left out: others have the same surroundings.")
+        return np.sort(kept)
 
     def _label(self, iteration: int, chosen: np.ndarray, delta: np.ndarray) -> dict[str, Any]:
         """Label chunks around the chosen atoms; the next most uncertain atom takes the place of one that fails."""

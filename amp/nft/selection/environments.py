@@ -54,7 +54,7 @@ def distinct(x: np.ndarray, kinds: np.ndarray, chosen: Sequence[int], known: Seq
     kinds : ndarray of int, shape (atoms,)
         Element of each; atoms of different elements never cover each other.
     chosen : sequence of int
-        Atoms, the most wanted first.
+        At least one atom, the most wanted first.
     known : sequence of int
         Atoms that cover others already. One that is chosen itself stays.
     distance : float
@@ -64,18 +64,22 @@ def distinct(x: np.ndarray, kinds: np.ndarray, chosen: Sequence[int], known: Seq
     Returns
     -------
     list of int
-        Those of `chosen` that stay, in their order; the first one stays if there is no other.
+        Those of `chosen` that stay, in their order; if none does, the known atom that is most like the first of them.
     """
     x = scaled(x, kinds)
     taken = list(known)
     kept: list[int] = []
     for atom in chosen:
-        others = [other for other in taken if kinds[other] == kinds[atom]]
-        differences = np.sqrt(((x[others] - x[atom]) ** 2).mean(axis=1))
-        if atom in known or not (differences <= distance).any():
+        if atom in known or not (_differences(x, kinds, atom, taken) <= distance).any():
             kept.append(atom)
             taken.append(atom)
-    return kept or list(chosen[:1])
+    return kept or [known[int(np.argmin(_differences(x, kinds, chosen[0], known)))]]
+
+
+def _differences(x: np.ndarray, kinds: np.ndarray, atom: int, others: Sequence[int]) -> np.ndarray:
+    """Root mean square differences of an atom's fingerprints from those of others; inf for other elements."""
+    differences = np.sqrt(((x[list(others)] - x[atom]) ** 2).mean(axis=1))
+    return np.where(kinds[list(others)] == kinds[atom], differences, np.inf)
 
 
 def scaled(x: np.ndarray, kinds: np.ndarray) -> np.ndarray:
