@@ -18,7 +18,8 @@ at the end of this page.
 from ase import Atoms
 from ase.cluster import wulff_construction
 
-particle = wulff_construction("Cu", [(1, 0, 0), (1, 1, 1), (1, 1, 0)], [1.1, 1.0, 1.2], 180, "fcc", latticeconstant=3.6)
+facets, energies = [(1, 0, 0), (1, 1, 1), (1, 1, 0)], [1.1, 1.0, 1.2]
+particle = wulff_construction("Cu", facets, energies, size=180, structure="fcc", latticeconstant=3.6)
 target = Atoms(particle.symbols, particle.positions)
 del target[[0, 1, 2, 3]]
 target.rattle(0.08, seed=0)
@@ -58,7 +59,10 @@ from amp.model import LossFunction
 from amp.model.neuralnetwork import NeuralNetwork
 from amp.nft.features import g2x
 
-calc = Amp(descriptor=Gaussian(cutoff=6.0, Gs=g2x(["Cu"])), model=NeuralNetwork(hiddenlayers=(5, 5)))
+calc = Amp(
+    descriptor=Gaussian(cutoff=6.0, Gs=g2x(["Cu"])),
+    model=NeuralNetwork(hiddenlayers=(5, 5)),
+)
 calc.model.lossfunction = LossFunction(
     force_coefficient=0.04,
     convergence={"energy_rmse": 0.001, "force_rmse": 0.005, "force_maxresid": 0.02},
@@ -75,14 +79,18 @@ calc.model.lossfunction = LossFunction(
 from amp.nft.activelearner import NFT
 
 al = NFT(threshold=-0.9, stop_delta=0.05, max_iterations=10, log="nft.log")
-al.run(images, target, n=10, calc_text=calc_text, start_command="python run.py", parent_calc=EMT(), cutoff=6.0)
+al.run(
+    images, target, n=10, calc_text=calc_text, start_command="python run.py",
+    parent_calc=EMT(), cutoff=6.0,
+)
 print(al.stop_reason)
 
 # %%
 # What each iteration came to; ``nft.log`` says more.
 
 for entry in al.history:
-    print(f"{entry.iteration}: {entry.n_chunks:3d} chunks, uncertainty {entry.delta_max:.3f}, on average {entry.delta_mean:.3f} eV/Å")
+    print(f"{entry.iteration}: {entry.n_chunks:3d} chunks, uncertainty at most {entry.delta_max:.3f},",
+          f"on average {entry.delta_mean:.3f} eV/Å")
 
 # %%
 # 5. Where was it unsure?
