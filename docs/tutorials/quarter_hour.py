@@ -28,23 +28,17 @@ print(len(target), "atoms")
 # %%
 # 2. The first images
 # -------------------
-# Small bulk cells, in some lattices and at some densities, with energies and forces of the parent.  They are
-# all that is known at first: of a surface, nothing.
+# Small bulk cells with energies and forces of the parent: here fcc, bcc and simple cubic crystals (space groups
+# 225, 229 and 221), relaxed, doubled and rattled.  They are all that is known at first: of a surface, nothing.
 
-from ase.build import bulk
 from ase.calculators.emt import EMT
-from ase.calculators.singlepoint import SinglePointCalculator
 
-images = []
-for lattice, edge in [("fcc", 3.6), ("bcc", 2.87), ("sc", 2.4)]:
-    for strain in (0.94, 0.98, 1.02, 1.06, 1.1):
-        cell = bulk("Cu", lattice, a=edge * strain, cubic=True) * 2
-        cell.rattle(0.08, seed=len(images))
-        cell.calc = EMT()
-        energy, forces = cell.get_potential_energy(), cell.get_forces()
-        cell.calc = SinglePointCalculator(cell, energy=energy, forces=forces)
-        images.append(cell)
-print(len(images), "cells of", {len(cell) for cell in images}, "atoms")
+from amp.nft.initialization import initial_images
+
+images = initial_images(
+    ["Cu"], sgs=[225, 229, 221], a0=3.6, minsep=2.0, posamp=0.08, n_rattled=4, parent_calc=EMT(),
+)
+print(len(images), "cells of", sorted({len(cell) for cell in images}), "atoms")
 
 # %%
 # 3. What is trained
