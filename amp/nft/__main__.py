@@ -35,7 +35,12 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="name", required=True, metavar="COMMAND")
     status = commands.add_parser("status", help="one screen: where a run stands, from its files alone, also while it runs")
     status.set_defaults(command=_status)
-    for command in (status,):
+    report = commands.add_parser("report", help="an HTML page that tells whether the potential can be trusted, and why")
+    report.add_argument("-o", "--output", default="report.html", help="the page (report.html if not given)")
+    report.add_argument("--figures", help="a directory for the figures as PNG and SVG")
+    report.add_argument("--truth", help="a file with the targets and the parent's forces on them, where they can be had")
+    report.set_defaults(command=_report)
+    for command in (status, report):
         command.add_argument("directory", nargs="?", default=".", help="the training directory, al-training, or where it is")
     return parser
 
@@ -44,6 +49,14 @@ def _status(options: argparse.Namespace) -> int:
     from amp.nft.progress import read_standing, show
 
     show(read_standing(options.directory))
+    return 0
+
+
+def _report(options: argparse.Namespace) -> int:
+    from amp.nft.report import report
+
+    verdict = report(options.directory, options.output, figures=options.figures, truth=options.truth)
+    print(f"{verdict.headline}\nWhat next: {verdict.advice}\n{options.output} is written.")
     return 0
 
 
