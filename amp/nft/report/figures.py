@@ -23,6 +23,7 @@ GREY = "#8a8f98"
 COLOURS = "viridis"
 CRITERIA = ("energy_rmse", "energy_maxresid", "force_rmse", "force_maxresid")
 MOST_PICTURES = 3  # targets that are drawn, the most uncertain first
+MOST_ATOMS = 300  # that are drawn alone
 WIDE, SQUARE, PICTURE = (6.6, 3.4), (6.6, 4.6), (7.2, 3.3)
 
 
@@ -215,14 +216,14 @@ def reliability(checks: Checks) -> Figure:
 
 
 def target(run: Run, number: int) -> Figure:
-    """A target coloured by uncertainty: all atoms, and the most uncertain tenth alone."""
+    """A target coloured by uncertainty: all atoms, and the most uncertain ones alone."""
     import matplotlib
 
     delta = run.split(run.best.delta)[number]
     atoms, norm = run.targets[number], _norm(delta)
     colours = matplotlib.colormaps[COLOURS]
     figure, (left, right) = _new(PICTURE, 2)
-    most = delta >= np.sort(delta)[-max(len(delta) // 10, 1)]
+    most = delta >= np.sort(delta)[-min(max(len(delta) // 10, 1), MOST_ATOMS)]
     draw_atoms(left, atoms, delta, np.ones(len(atoms), dtype=bool), colours, norm)
     draw_atoms(right, atoms, delta, most, colours, norm)
     left.set_title(f"all {len(atoms)} atoms")
@@ -292,13 +293,17 @@ def _norm(values: np.ndarray) -> Any:
 
 def _colour_bar(figure: Figure, axes: Any, colours: Any, norm: Any, text: str, whole: bool = False) -> None:
     from matplotlib.cm import ScalarMappable
-    from matplotlib.ticker import MaxNLocator
+    from matplotlib.colors import LogNorm
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
     bar = figure.colorbar(ScalarMappable(norm, colours), ax=axes, shrink=0.85, pad=0.02, label=text)
     bar.outline.set_visible(False)
     if whole:
         bar.locator = MaxNLocator(integer=True)
-        bar.update_ticks()
+    elif isinstance(norm, LogNorm):
+        bar.locator, bar.formatter = LogLocator(subs=(1, 2, 5)), FuncFormatter(lambda value, _: f"{value:.3g}")
+        bar.minorticks_off()
+    bar.update_ticks()
 
 
 def _whole_numbers(axes: Any) -> None:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 VIEW = (-72.0, 12.0, 0.0)  # degrees about x, then y, then z
+MANY = 4000  # atoms among which one is still well seen
 RASTER_FROM = 2000  # atoms from which they are drawn as pixels also in SVG
 BEHIND = (-72.0, 192.0, 0.0)
 FAINT, SHADOW = "#8a8f98", 0.12
@@ -39,7 +40,9 @@ def draw_atoms(
     back_to_front = np.argsort(turned[:, 2])
     rest, front = (back_to_front[mask[back_to_front]] for mask in (~chosen, chosen))
     _discs(axes, turned[rest], radii[rest], facecolors=FAINT, alpha=SHADOW, linewidths=0)
-    edge = np.clip(12.0 / np.sqrt(len(atoms)), 0.0, 0.5)
+    if 0 < len(front) < len(atoms) / 50:  # a few among many: larger than they are, to be seen
+        radii[front] *= max((len(atoms) / MANY) ** (1 / 3), 1.0)
+    edge = np.clip(12.0 / np.sqrt(len(front) + 1), 0.0, 0.5)
     _discs(axes, turned[front], radii[front], facecolors=colours(norm(values[front])), edgecolors="#00000066", linewidths=edge)
     _draw_cell(axes, atoms, turn)
     low, high = (turned - radii[:, None]).min(axis=0), (turned + radii[:, None]).max(axis=0)

@@ -15,6 +15,7 @@ from amp.nft.stopping import VANISHING
 Grade = Literal["good", "caution", "bad", "none"]
 COVERED = 0.8  # of the labels that were not trained on, within the predicted uncertainty: below, it is not to be believed
 ENOUGH = 5  # labels from which a coverage is stated
+AT_CRITERIA = 10.0  # times force_rmse: about where the uncertainty comes to rest when all members meet their criteria
 FLAT = 1.6  # the last uncertainties differ by less than this factor where they have come to rest
 
 
@@ -55,7 +56,7 @@ def judge(run: Run, checks: Checks) -> Verdict:
         return Verdict("none", "Nothing to trust yet: no iteration is finished.", _state(run), _go_on(run))
     best, stop = run.best, run.settings.get("stop_delta", 0.0)
     largest = float(best.delta.max())
-    reasons = [*_state(run), *_about_uncertainty(run, stop), *_about_members(best), *_about_labels(run, checks)]
+    reasons = [*_state(run), *_about_uncertainty(run, stop), *_about_members(best, _floor(run)), *_about_labels(run, checks)]
     if largest < VANISHING:
         headline = "Do not trust it: all members predict the same forces, which independent fits never do."
         return Verdict("bad", headline, reasons, "Rattle the target: every force on it seems to vanish by symmetry.")
@@ -95,7 +96,13 @@ def _about_uncertainty(run: Run, stop: float) -> list[str]:
     return [text + (f"; {above} of {len(best.delta)} atoms are above stop_delta." if above else ", and no atom is above stop_delta.")]
 
 
-def _about_members(best: Step) -> list[str]:
+def _floor(run: Run) -> float:
+    """The uncertainty below which the members' criteria, rather than missing chunks, set it; eV/Å."""
+    criteria = run.settings.get("criteria") or {}
+    return max(AT_CRITERIA * (criteria.get("force_rmse") or 0.0), run.settings.get("stop_delta", 0.0))
+
+
+def _about_members(best: Step, floor: float) -> list[str]:
     """What the members' residuals say about the uncertainty itself."""
     missed = _missed(best)
     if missed:
@@ -105,10 +112,13 @@ def _about_members(best: Step) -> list[str]:
         ]
     if not best.reports:
         return []
+    text = f"All {len(best.reports)} members meet their training criteria"
+    if best.delta.max() > floor:
+        return [text + ": the uncertainty that is left comes from surroundings that they have not seen, and shows where these are."]
     return [
-        f"All {len(best.reports)} members meet their training criteria. From there on the uncertainty no longer tells good "
-        "atoms from bad ones (its correlation with the true error is about 0): what error is left is set by the "
-        "criteria and by the size of the chunks, not by a lack of chunks."
+        text + ", and their uncertainty is down to the size of these. From here on it no longer tells good atoms from bad ones (its "
+        "correlation with the true error is about 0): what error is left is set by the criteria and by the size of the chunks, "
+        "not by a lack of chunks."
     ]
 
 

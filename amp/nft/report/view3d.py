@@ -108,7 +108,8 @@ def _atoms(atoms: Any, chosen: np.ndarray, shade: np.ndarray, delta: np.ndarray,
     }  # fmt: skip
     del hover["ids"]
     if len(atoms) > SPHERES:
-        marker = {"size": float(np.clip(160.0 / len(atoms) ** (1 / 3), 2.5, 8.0)), "color": _packed(shade[chosen]), "line": {"width": 0}}
+        size = np.clip(160.0 / len(atoms) ** (1 / 3), 2.5, 8.0) * (2.0 if len(chosen) < len(atoms) / 50 else 1.0)
+        marker = {"size": float(size), "color": _packed(shade[chosen]), "line": {"width": 0}}
         return [{**hover, "marker": marker | colour}]
     corners, faces = _sphere()
     radii = 0.92 * covalent_radii[atoms.numbers[chosen]]
