@@ -55,7 +55,16 @@ class Comparison:
         return float(spearmanr(self.delta, self.errors).statistic)
 
     def at(self, iteration: int) -> Comparison:
-        """What the ensemble of one iteration predicted."""
+        """What the ensemble of one iteration predicted.
+
+        Parameters
+        ----------
+        iteration : int
+
+        Returns
+        -------
+        Comparison
+        """
         chosen = self.iteration == iteration
         return Comparison(*(values[chosen] for values in (self.known, self.predicted, self.delta, self.iteration)))
 

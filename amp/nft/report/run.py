@@ -119,11 +119,30 @@ class Run:
         return result
 
     def members(self, step: Step) -> list[str]:
-        """The ``.amp`` texts of an iteration."""
+        """The members of an iteration.
+
+        Parameters
+        ----------
+        step : Step
+
+        Returns
+        -------
+        list of str
+            ``.amp`` texts.
+        """
         return json.loads(self.record.content(step.file))
 
     def split(self, values: np.ndarray) -> list[np.ndarray]:
-        """Values on the atoms of all targets, by target."""
+        """Values on the atoms of all targets, by target.
+
+        Parameters
+        ----------
+        values : ndarray, shape (atoms of all targets,)
+
+        Returns
+        -------
+        list of ndarray
+        """
         sizes = [len(target) for target in self.targets]
         return np.split(values, np.cumsum(sizes)[:-1]) if sizes else [values]
 
