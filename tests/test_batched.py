@@ -12,10 +12,12 @@ from amp.nft import batched
 from amp.nft.amp_files import CalculatorSpec, write_amp
 from amp.nft.chunks import carve_chunks
 from amp.nft.features import g2x
+from amp.nft.kernels.descent import POLISH
 from amp.nft.kernels.gaussian import Fingerprints
 
 RADIUS = 5.0  # Å
 AMP = 1e-6  # agreement of Amp's predictions with what the report says, eV and eV/Å
+ROUNDING = 1e-9  # of the loss, where the inputs are scaled anew
 CRITERIA = {"energy_rmse": 0.002, "energy_maxresid": None, "force_rmse": 0.02, "force_maxresid": 0.08}
 WEAK = [{"type": "G2", "element": "Cu", "eta": 0.05, "offset": 0.0}, {"type": "G2", "element": "Cu", "eta": 4.0, "offset": 0.0}]
 
@@ -118,12 +120,28 @@ def test_images_of_weight_zero_have_no_part(images):
     assert write_amp(right[0][0]) == write_amp(changed[0][0])
 
 
-def test_a_warm_start_that_meets_the_criteria_is_kept_in_another_range(fitted, images):
-    models, reports = fit(images, spec_of(), WEIGHTS, start=fitted[0], widen=0.5)
+def test_a_warm_start_is_the_same_function_in_another_range(fitted, images):
+    models, reports = fit(images, spec_of(maxiter=0), WEIGHTS, start=fitted[0], widen=0.5)
     for old, new, report in zip(fitted[1], reports, models and reports, strict=True):
         assert report.steps == 0
         assert new.force_maxresid == pytest.approx(old.force_maxresid, rel=1e-9)
     assert not np.allclose(models[0].weights["Cu"][0], fitted[0][0].weights["Cu"][0])
+
+
+def test_a_fit_goes_on_past_its_criteria_and_never_leaves_them(fitted, images):
+    """From a start that meets them, by fewer steps than would make another fit."""
+    _, reports = fit(images, spec_of(), WEIGHTS, start=fitted[0])
+    for old, new in zip(fitted[1], reports, strict=True):
+        assert new.converged, new.message
+        assert new.loss <= old.loss * (1 + ROUNDING)
+        assert new.steps <= POLISH + 1
+    assert sum(report.loss for report in reports) < 0.9 * sum(report.loss for report in fitted[1])
+
+
+def test_a_member_that_may_not_begin_again_does_not(images):
+    _, reports = fit(images, spec_of(WEAK, maxiter=10_000), WEIGHTS[:2], retry_m=[False, True])
+    assert reports[0].attempts == 1
+    assert reports[1].attempts > 1
 
 
 def test_weak_fingerprints_are_called_the_limit(images):

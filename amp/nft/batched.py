@@ -30,6 +30,7 @@ CRITERIA = ("energy_rmse", "energy_maxresid", "force_rmse", "force_maxresid")
 SLOPE = 30.0  # a first slope, in units of Amp's: half the spread of the energies per atom. Amp's own has to grow that much
 LEAST_SLOPE = 1.0  # eV
 NEAR = 0.3  # distance from the criteria below which another attempt may well meet them
+ATTEMPTS = 3  # how often a member may begin
 ALIKE = 0.3  # two attempts have met one floor if their distances differ by less than this part
 
 
@@ -45,14 +46,14 @@ def fit(
     seeds: Sequence[Any],
     threads: int | None = None,
     log: Callable[[str], Any] = lambda message: None,
-    attempts: int = 3,
+    retry_m: Sequence[bool] | None = None,
     unlabelled: Sequence[Rows] = (),
     watch: Watch = unwatched,
 ) -> tuple[list[AmpModel], list[MemberReport]]:
     """Fit an ensemble to labelled images.
 
-    Each member is fitted by Levenberg-Marquardt until it meets the criteria. One that stalls before begins again with new
-    random weights, a bounded number of times; the attempt that came nearest is kept.
+    Each member is fitted by Levenberg-Marquardt until it meets the criteria, and a little further. One that stalls before begins
+    again with new random weights, a bounded number of times; the attempt that came nearest is kept.
 
     Parameters
     ----------
@@ -78,8 +79,8 @@ def fit(
         The result does not depend on it.
     log : callable
         Takes a line for each member.
-    attempts : int
-        How often a member may begin.
+    retry_m : sequence of bool, optional
+        Which members may begin again; all if not given.
     unlabelled : sequence of Rows
         Fingerprints of what the members are to predict, for the scaling of their inputs. Directions in which the images
         hardly differ but these do would be blown up without them.
@@ -111,6 +112,7 @@ def fit(
     def work(member: int) -> None:
         """All attempts of a member."""
         rng, done, steps = np.random.default_rng(seeds[member]), tries[member], 0
+        attempts = ATTEMPTS if retry_m is None or retry_m[member] else 1
         while len(done) < attempts and (not done or done[-1].outcome == "stalled") and not _met_floor(done):
             if start is not None and not done:
                 theta = change_inputs(pack(start[member], layout), layout, _inputs_of(start[member], layout), inputs)

@@ -73,6 +73,7 @@ class BatchedTrainer:
             fprange=self._range(rows),
             seeds=[[task.seed, task.iteration, member] for member in range(task.n_members)],
             threads=self.threads,
+            retry_m=task.retry_m,
             unlabelled=self._target_rows,
             watch=watch,
         )

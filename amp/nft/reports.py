@@ -28,6 +28,8 @@ class TrainingTask:
         The members' ``.amp`` texts to start from, or None for random weights.
     seed, iteration : int
         With the member's index, the seed of everything random.
+    retry_m : tuple of bool, optional
+        Which members may begin again with random weights where they stall; all if not given.
     """
 
     images: list[Atoms]
@@ -36,6 +38,7 @@ class TrainingTask:
     start: list[str] | None
     seed: int
     iteration: int
+    retry_m: tuple[bool, ...] | None = None
 
     @property
     def n_members(self) -> int:

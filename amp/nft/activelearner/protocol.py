@@ -152,10 +152,11 @@ class Protocol:
         setup, atoms = self.setup, self._chunk_atoms()
         place = {atom: len(setup.images) + k for k, atom in enumerate(atoms)}
         added = [[place[atom] for atom in batch] for batch in self.added]
-        if iteration == 0:
-            start = setup.start
-        else:
-            start = json.loads(self.store.content(self.store.find("trained", iteration=iteration - 1)["file"]))
+        start, retry_m = setup.start, None
+        if iteration > 0:
+            last = self.store.find("trained", iteration=iteration - 1)
+            start = json.loads(self.store.content(last["file"]))
+            retry_m = tuple(report["converged"] for report in last["reports"])  # what stalled there will stall again
         return TrainingTask(
             images=setup.images + [self.labels[atom] for atom in atoms],
             centres=setup.centres + [0] * len(atoms),
@@ -163,6 +164,7 @@ class Protocol:
             start=start,
             seed=setup.seed,
             iteration=iteration,
+            retry_m=retry_m,
         )
 
     def _chunk_atoms(self) -> list[int]:

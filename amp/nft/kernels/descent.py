@@ -15,6 +15,8 @@ from amp.nft.kernels.loss import Problem, Scratch, fill_jacobian, fill_residuals
 
 FIRST_LAMBDA, LARGEST_LAMBDA = 1e-4, 1e10
 TILT = 2.0  # factor on the residuals of the kind whose rms alone exceeds its criterion
+POLISH = 10  # accepted points beyond the first that meets the criteria
+WORTH = 0.02  # part of the loss that each of them has to take off
 EMPHASIS = 3.0  # how much more a residual counts that is at its limit, while only limits on the largest are exceeded
 
 
@@ -120,6 +122,9 @@ def descend(
 ) -> Fit:
     """Fit one member.
 
+    Once the criteria are met it goes on for a few steps, while each takes a good part off the loss: labels are dearer than
+    steps. What it keeps meets the criteria.
+
     Parameters
     ----------
     problem : Problem
@@ -140,17 +145,22 @@ def descend(
     n, work = len(residuals.root), make_work(len(residuals.root), len(theta))
     fill_residuals(problem, theta, weights, scratch, work.trial)
     damping, growth, accepted, best = FIRST_LAMBDA, 2.0, True, []  # best: the smallest distance so far, after each step
+    met: list[Fit] = []  # those that meet the criteria, after each step from the first on
     while True:
         if accepted:
             current = work.trial[:n].copy()
             measures = residuals.measures(current)
             work.root[:] = residuals.emphasized(current, measures, rules.criteria)
             objective = float(((work.root * current) ** 2).sum())
-            loss = float(((residuals.root * current) ** 2).sum())
         best.append(min([distance(measures, rules.criteria, objective), *best[-1:]]))
-        tell(len(best) - 1, loss, distance(measures, rules.criteria, np.nan))
-        if outcome := _outcome(measures, best, damping, rules):
-            return Fit(theta, outcome, len(best) - 1, loss, measures, best[-1])
+        outcome = _outcome(measures, best, damping, rules)
+        if outcome or met:
+            loss = float(((residuals.root * current) ** 2).sum())
+            fit = Fit(theta.copy(), outcome, len(best) - 1, loss, measures, best[-1])
+            if outcome == "converged":
+                met.append(fit)
+            if not met or _polished(met, fit, rules):
+                return min(met or [fit], key=lambda fit: fit.loss)
         if accepted:
             fill_jacobian(problem, theta, weights, scratch, work.residual, work.jacobian, len(work.step))
             largest = prepare(work)
@@ -175,6 +185,13 @@ def _try_step(
         accelerate(work, mu, n)
         fill_residuals(problem, theta + work.step[:n], weights, scratch, work.trial)
     return promised
+
+
+def _polished(met: list[Fit], last: Fit, rules: Rules) -> bool:
+    """Whether a fit that meets its criteria is to go on no longer."""
+    if last.outcome != "converged" or len(met) > POLISH or last.steps >= rules.max_steps:
+        return True
+    return len(met) > 1 and met[-1].loss > (1.0 - WORTH) * met[-2].loss
 
 
 def _outcome(measures: np.ndarray, best: list[float], damping: float, rules: Rules) -> str:
