@@ -71,6 +71,13 @@ def test_space_groups_give_the_lattices_that_they_are_known_for(group, neighbour
     assert set((np.abs(distances - nearest) < 1e-3 * nearest).sum(axis=1)) == {neighbours}
 
 
+@pytest.mark.parametrize("edge", np.random.default_rng(0).uniform(2.3, 4.0, 30))
+def test_a_cell_of_one_atom_has_its_own_image_as_its_neighbour(edge):
+    """However the edge is rounded."""
+    assert shortest_distance(Atoms("Cu", cell=[edge] * 3, pbc=True)) == pytest.approx(edge)
+
+
+
 def test_every_space_group_can_be_made():
     for group in range(1, 231):
         assert len(host_crystal("Pt", group, 4.0, np.random.default_rng(group))) >= 1

@@ -335,7 +335,7 @@ def _remove_if_empty(directory: Path) -> None:
 
 def shortest_distance(atoms: Atoms) -> float:
     """Distance of the two atoms that are nearest to each other, periodic images included, Å."""
-    cutoff = max(atoms.cell.lengths())  # an atom's own image is no farther than this
+    cutoff = 1.001 * max(atoms.cell.lengths())  # an atom's own image is nearer than this, however it is rounded
     (distances,) = NeighborList(cutoff=cutoff, full_list=False).compute(
         points=atoms.positions, box=atoms.cell.array, periodic=atoms.pbc, quantities="d"
     )
