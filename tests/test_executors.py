@@ -19,6 +19,8 @@ from amp.nft import labelpool
 from amp.nft.executors import ExecutorError, check_executor
 from amp.nft.labelling import Label, LabelFailure, LabelTask, carry_out, single_point
 from amp.nft.labelpool import LabelPool
+from amp.nft.orphans import SignOfLife
+from amp.nft.processes import machine, stat
 
 NOTICE = 5.0  # s in which a dead worker is noticed
 
@@ -282,6 +284,45 @@ with ProcessPoolExecutor(2) as pool:
     ):
         time.sleep(0.05)
     assert not any(_runs(pid) for pid in workers)
+
+
+WORKER = """
+import sys, time
+from amp.nft import orphans
+from amp.nft.labelling import LabelTask, carry_out
+from amp.nft.orphans import Driver
+from amp.nft.processes import Process
+sys.path.insert(0, {tests!r})
+from test_executors import images, parent
+orphans.SILENCE = 1.0
+driver = Driver(Process({machine!r}, {pid}, {born!r}), {sign!r}, owns={owns})
+image = images(1)[0]
+carry_out(LabelTask("0-first", parent(), image, "0-first", driver=driver))
+print("ready", flush=True)
+carry_out(LabelTask("0-second", parent(seconds=3.0), image, "0-second", driver=driver))
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("where", ["here", "elsewhere"])
+def test_a_worker_of_its_own_ends_with_its_driver_but_not_before_its_label(where, tmp_path, monkeypatch):
+    """As in a queue's job, where it is no child of the driver and would be billed for waiting."""
+    monkeypatch.chdir(tmp_path)
+    sign = SignOfLife(tmp_path / "sign")
+    sign.show()
+    with subprocess.Popen(["sleep", "30"]) as driver:
+        code = WORKER.format(
+            tests=os.path.dirname(__file__), machine=machine() if where == "here" else where, pid=driver.pid,
+            born=stat(driver.pid)[19], sign=str(sign.path), owns=True,
+        )  # fmt: skip
+        worker = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+        try:
+            assert worker.stdout.readline() == "ready\n"
+        finally:
+            driver.kill()
+    assert worker.wait(30) == 1
+    worker.stdout.close()
+    assert (tmp_path / "0-second" / "label.json").exists()
 
 
 def _runs(pid):

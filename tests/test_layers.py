@@ -23,7 +23,7 @@ FLOORS = [
     {"amp_files"},
     {"calc_text"},
     {"amp_model"},
-    {"amp_literal", "kernels"},
+    {"amp_literal", "kernels", "orphans"},
     {"amp_texts", "features", "reports", "processes", "atomic", "runlog"},
 ]
 MAY_IMPORT_AMP = {"activelearner", "initialization", "runlog", "training", "amp_jobs", "amp_files", "calc_text"}

@@ -74,6 +74,11 @@ class Workers:
         return 1 if isinstance(self._executor, InProcess) else math.inf
 
     @property
+    def owned(self) -> bool:
+        """Whether the workers are here for this alone, and end with it."""
+        return self._owned or self._make is not None
+
+    @property
     def reports_deaths(self) -> bool:
         """Whether a dead worker shows in its future by itself, and at once."""
         return isinstance(self._executor, InProcess | ThreadPoolExecutor | ProcessPoolExecutor)

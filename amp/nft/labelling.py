@@ -9,7 +9,6 @@ import contextlib
 import copy
 import hashlib
 import json
-import multiprocessing
 import os
 import signal
 import threading
@@ -26,6 +25,7 @@ from ase.calculators.calculator import BaseCalculator
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from amp.nft import atomic
+from amp.nft.orphans import Driver, at_work
 from amp.nft.processes import write_process
 
 Parent = BaseCalculator | Callable[[str], BaseCalculator]
@@ -71,8 +71,8 @@ class LabelTask:
         This task's own.
     timeout : float or None
         Seconds that the label may take.
-    driver : int
-        Process number of the driver.
+    driver : Driver or None
+        Who waits for it.
     """
 
     name: str
@@ -80,7 +80,7 @@ class LabelTask:
     image: Atoms
     directory: str
     timeout: float | None = None
-    driver: int = 0
+    driver: Driver | None = None
 
 
 class LabelTimeout(BaseException):
@@ -122,11 +122,11 @@ def carry_out(task: LabelTask) -> dict[str, Any]:
     try:
         directory.mkdir(parents=True, exist_ok=True)
         write_process(directory / WORKER)
-        _end_with(task.driver)
-        outcome = single_point(task.parent, task.image, directory, task.timeout)
-        data = {"name": task.name, **_as_data(outcome)}
-        if isinstance(outcome, Label):
-            atomic.write(directory / RESULT, json.dumps({**data, "image": digest(task.image)}).encode())
+        with at_work(task.driver):
+            outcome = single_point(task.parent, task.image, directory, task.timeout)
+            data = {"name": task.name, **_as_data(outcome)}
+            if isinstance(outcome, Label):
+                atomic.write(directory / RESULT, json.dumps({**data, "image": digest(task.image)}).encode())
     except Exception as error:  # a disk that is full, for example
         data = {"name": task.name, **_as_data(_failure(error))}
     return data
@@ -224,19 +224,6 @@ def _deadline(seconds: float | None) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-
-
-def _end_with(pid: int) -> None:
-    """Let a worker of a process pool end when its driver is killed: nobody else would tell it."""
-    driver = multiprocessing.parent_process()
-    if driver is None or driver.pid != pid or any(thread.name == WORKER for thread in threading.enumerate()):
-        return
-
-    def watch() -> None:
-        driver.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, name=WORKER, daemon=True).start()
 
 
 def _as_data(outcome: Label | LabelFailure) -> dict[str, Any]:

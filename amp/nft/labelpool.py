@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 import uuid
 from collections import deque
@@ -27,7 +26,8 @@ from amp.nft.labelling import (
     left_label,
     read_outcome,
 )
-from amp.nft.processes import Process, has_died, machine, read_process
+from amp.nft.orphans import SIGN, Driver, SignOfLife
+from amp.nft.processes import Process, has_died, machine, read_process, this_process
 
 POLL = 0.5  # s between two looks at the workers
 GRACE = 5.0  # s that a worker may take to stop its label by itself
@@ -98,6 +98,7 @@ class LabelPool:
     ) -> None:
         self._parent, self._directory = parent, directory
         self._workers = Workers(executor, parent)
+        self._sign = SignOfLife(directory.absolute() / SIGN)
         self._timeout, self._retries, self._on_retry = timeout, retries, on_retry
         self._waiting: deque[Request] = deque()
         self._flights: dict[Future, Flight] = {}
@@ -116,6 +117,7 @@ class LabelPool:
             _cancel(future)
             if (worker := flight.look()) is not None and worker.machine == machine():
                 self._workers.end(worker.pid)
+        self._sign.end()
         stopping = kind is not None and not issubclass(kind, Exception)
         self._workers.close(at_once=stopping)  # a pool with idle workers may hang at the end of the script
 
@@ -174,7 +176,7 @@ class LabelPool:
         """Send a label off; False if the executor turned out to be broken."""
         name = f"{request.atom}-{uuid.uuid4().hex[:12]}"
         task = LabelTask(
-            name, self._parent, request.image, str(self._directory / name), self._timeout, driver=os.getpid()
+            name, self._parent, request.image, str(self._directory / name), self._timeout, self._driver()
         )
         flight = Flight(request, task)
         self._places.setdefault(request.atom, []).append(flight.directory)
@@ -185,10 +187,16 @@ class LabelPool:
             return False
         return True
 
+    def _driver(self) -> Driver:
+        """This process, as its workers know it."""
+        return Driver(this_process(), str(self._sign.path), owns=self._workers.owned)
+
     # -- looking around ------------------------------------------------------------------------------------
 
     def _look_around(self) -> None:
         """Collect what is done, and see to what goes wrong."""
+        if self._workers.owned:
+            self._sign.show()
         finished, _ = wait(self._flights, timeout=POLL, return_when=FIRST_COMPLETED)
         broken = False
         for future in finished:
