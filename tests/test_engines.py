@@ -1,6 +1,11 @@
 """Labels on real engines: Dask, and Slurm by way of executorlib and dask-jobqueue."""
 
+import contextlib
+import json
+import subprocess
 import sys
+import textwrap
+import time
 from pathlib import Path
 
 import pytest
@@ -58,7 +63,7 @@ def test_dask_with_a_label_that_hangs(dask, tmp_path, monkeypatch):
 
 def executorlib_slurm():
     executorlib = pytest.importorskip("executorlib", reason="uv run --group engines")
-    return executorlib.SlurmJobExecutor(max_workers=2, block_allocation=True, resource_dict={"cores": 1})
+    return executorlib.SlurmJobExecutor(max_workers=2, block_allocation=True, resource_dict={"cores": 1, "slurm_cmd_args": ["--time=10"]})
 
 
 def test_slurm_by_executorlib(slurm, tmp_path):
@@ -80,21 +85,105 @@ def test_slurm_by_executorlib_with_a_worker_killed_in_the_middle_of_a_label(slur
     assert all(noticed - once.stat().st_mtime < NOTICE for _, _, noticed in retries)
 
 
-def test_slurm_by_dask_jobqueue(slurm, tmp_path, monkeypatch):
+@contextlib.contextmanager
+def jobqueue_slurm(tasks):
+    """Jobs of so many tasks, as the documentation has them, on the loopback."""
     jobqueue = pytest.importorskip("dask_jobqueue", reason="uv run --group engines")
     distributed = pytest.importorskip("distributed")
-    monkeypatch.chdir(tmp_path)
-    wanted = images(6)
     with (
         jobqueue.SLURMCluster(
-            cores=1, processes=1, memory="1GB", interface="lo", python=sys.executable, walltime="00:10:00",
-            job_directives_skip=["--mem="], scheduler_options={"dashboard_address": None}, queue="test",
+            cores=1, processes=1, memory="1GB", walltime="00:10:00", job_extra_directives=[f"--ntasks={tasks}"],
+            interface="lo", python=sys.executable, job_directives_skip=["--mem="], queue="test",
+            scheduler_options={"dashboard_address": None},
         ) as cluster,
         distributed.Client(cluster) as client,
     ):  # fmt: skip
-        cluster.scale(2)
-        outcomes, _ = label_all(tmp_path, wanted, parent(), client.get_executor(pure=False))
+        cluster.adapt(maximum_jobs=2 // tasks)
+        yield client.get_executor(pure=False)
+
+
+def test_slurm_by_dask_jobqueue(slurm, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    wanted = images(6)
+    with jobqueue_slurm(1) as executor:
+        outcomes, _ = label_all(tmp_path, wanted, parent(), executor)
     assert_good(outcomes, wanted)
+
+
+DRIVER = """
+import os
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
+
+from test_engines import executorlib_slurm, jobqueue_slurm, where_labels_are_made
+from test_learner import run
+
+if __name__ == "__main__":
+    Path("driver.txt").write_text(os.environ["JOB"])
+    with {engine} as executor:
+        run(max_iterations=1, executor=executor, parent_calc=partial(where_labels_are_made, seconds={seconds}), log="log.txt")
+"""
+PATIENCE = 120.0  # s; bound of the waits below
+
+
+def where_labels_are_made(directory, seconds):
+    """EMT that leaves a note of the job in which it runs, and of what `srun` gives it there."""
+    tasks = subprocess.run(["srun", "--overlap", "printenv", "SLURM_JOB_ID"], capture_output=True, text=True, check=True)
+    Path(directory, "job.txt").write_text(tasks.stdout)
+    return parent(seconds=seconds)(directory)
+
+
+def submit(path, engine, seconds=0.1):
+    """Number of a job that runs the documented batch script."""
+    (path / "script.py").write_text(DRIVER.format(engine=engine, seconds=seconds))
+    page = (Path(__file__).parent.parent / "docs" / "labels.rst").read_text(encoding="utf-8")
+    script = textwrap.dedent(page.split(".. code-block:: bash\n\n")[1].partition("\n\n")[0])
+    (path / "job.sh").write_text(script.lstrip().replace("unset", "export JOB=$SLURM_JOB_ID\nunset"))
+    command = ["sbatch", "--parsable", "--time=10", "--mem=500", "job.sh"]  # what this small Slurm has
+    return subprocess.run(command, cwd=path, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def wait_until(condition, path):
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        said = "".join(file.read_text() for file in path.glob("slurm-*.out"))
+        assert time.monotonic() < deadline, said + subprocess.run("squeue", capture_output=True, text=True, check=False).stdout
+        time.sleep(0.2)
+
+
+def queue_is_empty():
+    return not subprocess.run(["squeue", "--noheader"], capture_output=True, text=True, check=True).stdout
+
+
+def events(path):
+    journal = path / "al-training" / "saved-info" / "journal.jsonl"
+    return [json.loads(line) for line in journal.read_text().splitlines()] if journal.exists() else []
+
+
+@pytest.mark.parametrize(("engine", "tasks"), [("nullcontext(executorlib_slurm)", 1), ("jobqueue_slurm(2)", 2)])
+def test_a_driver_that_is_a_small_job_has_its_labels_made_in_others(slurm, tmp_path, engine, tasks):
+    driver = submit(tmp_path, engine)
+    wait_until(queue_is_empty, tmp_path)
+    assert events(tmp_path)[-1]["event"] == "stopped", [file.read_text() for file in tmp_path.glob("slurm-*.out")]
+    assert (tmp_path / "driver.txt").read_text() == driver
+    made_in = [note.read_text().split() for note in (tmp_path / "al-training" / "labels").glob("*/job.txt")]
+    assert made_in and all(len(jobs) == tasks and driver not in jobs for jobs in made_in)
+
+
+@pytest.mark.parametrize("number", ["TERM", "KILL"])
+def test_jobs_end_with_their_driver_and_leave_their_labels(slurm, tmp_path, number):
+    driver = submit(tmp_path, "nullcontext(executorlib_slurm)", seconds=8.0)
+    labels = tmp_path / "al-training" / "labels"
+    wait_until(lambda: len(list(labels.glob("*/job.txt"))) == 2, tmp_path)
+    subprocess.run(["scancel", "--batch", f"--signal={number}", driver], check=True)
+    wait_until(queue_is_empty, tmp_path)
+    assert (events(tmp_path)[-1]["event"] == "interrupted") == (number == "TERM")
+    assert len(list(labels.glob("*/label.json"))) == 2
+    submit(tmp_path, "nullcontext(executorlib_slurm)")
+    wait_until(queue_is_empty, tmp_path)
+    done = [event["atom"] for event in events(tmp_path) if event["event"] == "label"]
+    assert events(tmp_path)[-1]["event"] == "stopped" and len(done) == len(set(done)) == len(list(labels.glob("*/job.txt")))
 
 
 def test_the_whole_loop_on_slurm(slurm, tmp_path, monkeypatch):

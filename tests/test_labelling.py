@@ -1,5 +1,7 @@
 """Labels: good ones are the parent's own numbers, bad ones never get through."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from ase.build import bulk
@@ -69,6 +71,7 @@ def test_a_factory_gets_a_directory_of_its_own(image, tmp_path):
     assert (tmp_path / "1").is_dir()
     assert parent_name(parent).endswith("parent")
     assert parent_name(EMT()) == "EMT"
+    assert parent_name(partial(parent)) == parent_name(parent)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,8 @@ def check_parent(parent: Parent | None) -> None:
 
 def parent_name(parent: Parent) -> str:
     """Name of the parent for logs and reports."""
+    if isinstance(parent, partial):
+        return parent_name(parent.func)
     named = parent if not _is_calculator(parent) else type(parent)
     return getattr(named, "__qualname__", None) or type(named).__qualname__
 
