@@ -1,5 +1,6 @@
 """The report on a run: what it says, that it says it of the files' contents, and that its page needs nothing else."""
 
+import json
 import os
 import re
 import subprocess
@@ -88,6 +89,7 @@ def test_figures_show_what_is_in_the_files(finished):
     np.testing.assert_array_equal(figures["chunks"].axes[0].lines[0].get_ydata(), n_chunks)
 
 
+@pytest.mark.filterwarnings("ignore:.*outside the range")
 def test_labels_are_predicted_by_the_ensemble_that_had_not_seen_them(finished, monkeypatch):
     monkeypatch.chdir(finished)
     found = check(read_run("."), np.array(truth().get_forces()))
@@ -126,6 +128,7 @@ def having(of, deltas, converged=True, **settings):
         ([5.0, 0.031, 0.03, 0.032, 0.033], True, "caution", "tighten the criteria"),
         ([5.0, 0.31, 0.30, 0.32, 0.33], False, "bad", "more fingerprints or wider hidden layers"),
         ([5.0, 0.1, 2.0, 0.9], True, "bad", "steps_not_improved"),
+        ([5.0, 7.0], True, "bad", "Too early to say"),
         ([1e-15, 1e-15], True, "bad", "Rattle"),
     ],
 )
@@ -187,6 +190,13 @@ def test_spheres_are_closed_and_their_faces_look_outward():
     assert all((b, a) in edges for a, b in edges) and len(edges) == 3 * len(faces)
     volume = np.einsum("ij,ij->", np.cross(points[faces[:, 0]], points[faces[:, 1]]), points[faces[:, 2]]) / 6
     assert 0.8 < volume / (4 / 3 * np.pi) < 1.0
+
+
+def test_a_long_run_has_a_view_too(finished):
+    of = read_run(finished)
+    long = replace(of, added=[[k % len(of.best.delta)] for k in range(40)])
+    json.dumps(scene(long, 0))
+    assert "sources" in dict(draw_figures(long, check(of)))
 
 
 def test_each_button_shows_its_own_atoms(finished):

@@ -141,7 +141,7 @@ def _members(members: list[MemberStep]) -> Table:
     from rich.table import Table
 
     table = Table(box=None, padding=(0, 2), header_style="dim")
-    for name in ("member", "state", "steps", "loss", "residuals above criteria"):
+    for name in ("member", "state", "steps", "loss", "times above criteria"):
         table.add_column(name, justify="left" if name == "state" else "right", no_wrap=True)
     for member in members[:ROWS]:
         loss = "" if math.isnan(member.loss) else f"{member.loss:.3g}"

@@ -16,6 +16,7 @@ Grade = Literal["good", "caution", "bad", "none"]
 COVERED = 0.8  # of the labels that were not trained on, within the predicted uncertainty: below, it is not to be believed
 ENOUGH = 5  # labels from which a coverage is stated
 AT_CRITERIA = 10.0  # times force_rmse: about where the uncertainty comes to rest when all members meet their criteria
+EARLY = 4  # iterations, fewer of which tell no tendency
 FLAT = 1.6  # the last uncertainties differ by less than this factor where they have come to rest
 
 
@@ -62,8 +63,8 @@ def judge(run: Run, checks: Checks) -> Verdict:
         return Verdict("bad", headline, reasons, "Rattle the target: every force on it seems to vanish by symmetry.")
     if largest >= stop:
         headline = (
-            f"Not converged: the largest uncertainty on the target is {largest:.3g} eV/Å after {best.iteration} "
-            f"iterations, {largest / stop:.3g} times stop_delta." if stop else f"The largest uncertainty is {largest:.3g} eV/Å."
+            f"Not converged: after {_times(len(run.steps) - 1)} the largest uncertainty on the target is {largest:.3g} eV/Å at best, "
+            f"{largest / stop:.3g} times stop_delta."
         )
         return Verdict("bad" if largest > 2 * stop else "caution", headline, reasons, _if_not_converged(run, stop))
     where = "on this target and on structures whose uncertainty stays as low"
@@ -173,6 +174,10 @@ def _go_on(run: Run) -> str:
     return "Wait: python -m amp.nft status shows where it stands."
 
 
+def _times(number: int) -> str:
+    return f"{number} retraining" + ("" if number == 1 else "s")
+
+
 def _if_converged(run: Run, stop: float, largest: float) -> str:
     script = f'EnsembleCalculator("best.{run.label}.ensemble")'
     text = f"Use {script}, with an UncertaintyMonitor of threshold={max(stop, largest):.3g} eV/Å or somewhat more in relaxations "
@@ -191,16 +196,22 @@ def _if_not_converged(run: Run, stop: float) -> str:
     if len(recent) == 3 and max(recent) / min(recent) < FLAT and largest[0] > 2 * min(recent):
         return _at_a_floor(run, min(recent))
     if len(largest) >= 2 and largest[-1] <= 1.05 * min(largest):
-        most = 2 * max(run.settings.get("max_iterations", 5), 5)
         spent = sum(step.seconds for step in run.steps[-3:]) / len(run.steps[-3:])
         return (
-            f"It is falling: run the same script again with max_iterations={most} (training took {duration(spent)} per iteration "
+            f"It is falling: run the same script again with max_iterations={_more(run)} (training took {duration(spent)} per iteration "
             "lately); what is there is kept."
         )
+    if len(largest) < EARLY:
+        return f"Too early to say: run the same script again with max_iterations={_more(run)}; what is there is kept."
     return (
         "It goes up and down: run the same script again with a larger steps_not_improved (5, say) and max_iterations; if it "
         "does not help, label more atoms at a time (a threshold nearer to 0 takes more), or use more fingerprints."
     )
+
+
+def _more(run: Run) -> int:
+    """Twice as many iterations as were allowed."""
+    return 2 * max(run.settings.get("max_iterations", 5), 5)
 
 
 def _at_a_floor(run: Run, floor: float) -> str:

@@ -47,7 +47,7 @@ def scene(run: Run, number: int) -> dict[str, Any]:
     bar = _bar("uncertainty δ (eV/Å)", shade, log)
     views = {name: _atoms(atoms, np.flatnonzero(mask), shade, delta, bar) for name, mask in parts.items()}
     if (when >= 0).any():
-        bar = {"title": {"text": "chunk taken after iteration", "side": "right"}, "dtick": max(when.max() // 8, 1), "len": 0.8}
+        bar = {"title": {"text": "chunk taken after iteration", "side": "right"}, "dtick": max(int(when.max()) // 8, 1), "len": 0.8}
         views["where chunks were taken"] = _atoms(atoms, np.flatnonzero(when >= 0), when.astype(float), delta, bar, low=0.0)
     return _assemble(views, _shadows(atoms), _edges(atoms))
 
