@@ -87,7 +87,19 @@ for entry in al.history:
           f"on average {entry.delta_mean:.3f} eV/Å")
 
 # %%
-# 5. Where was it unsure?
+# 5. Is it any good?
+# ------------------
+# The report is one page that opens in a browser: whether to trust the result, and why; open it now.  Its first and
+# its last words:
+
+from amp.nft.report import report
+
+verdict = report("al-training", "report.html")
+print(verdict.headline)
+print("What next:", verdict.advice)
+
+# %%
+# 6. Where was it unsure?
 # -----------------------
 # ``deltas.npy`` has the uncertainty of every atom at every iteration.
 
@@ -106,7 +118,7 @@ for axis, iteration, title in zip(axes, (0, -1), ("after the bulk cells", "at th
 figure.colorbar(scale, ax=axes, label="uncertainty, eV/Å", format="%g")
 
 # %%
-# 6. Use it
+# 7. Use it
 # ---------
 # The ensemble of the lowest uncertainty is an ASE calculator.  EMT can do the whole particle, which a real
 # parent could not, so here the errors can be seen:
@@ -144,6 +156,7 @@ print(f"EMT's largest force there: {np.linalg.norm(true.get_forces(), axis=1).ma
 # %%
 # What next
 # ---------
+# * :doc:`../report`: what to look at in it.
 # * :doc:`../own_structure`: the same, for what you brought.
 # * :doc:`../settings`: how to choose cutoff, fingerprints, criteria and thresholds.
 # * :doc:`../labels`: DFT as the parent, in local processes, with Dask or Slurm.
