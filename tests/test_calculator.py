@@ -8,6 +8,7 @@ from amp.stats.bootstrap import BootStrap
 from amp.utilities import Logger
 from ase import Atoms, units
 from ase.build import bulk
+from ase.calculators.calculator import PropertyNotImplementedError
 from ase.calculators.fd import calculate_numerical_forces, calculate_numerical_stress
 from ase.filters import FrechetCellFilter
 from ase.io import read, write
@@ -71,6 +72,33 @@ def test_forces_and_stress_are_derivatives_of_the_energy(models, cluster, crysta
     assert crystal.get_potential_energies().sum() == pytest.approx(crystal.get_potential_energy(), rel=1e-12)
 
 
+def test_stress_is_made_up_of_what_atoms_contribute(models, crystal):
+    """Each atom's part is symmetric, for its energy does not change when it is turned with its surroundings."""
+    crystal.calc = EnsembleCalculator(models)
+    stresses = crystal.get_stresses(voigt=False)
+    np.testing.assert_allclose(stresses.sum(axis=0), crystal.get_stress(voigt=False), atol=1e-12)
+    np.testing.assert_allclose(stresses, stresses.transpose(0, 2, 1), atol=1e-12)
+    eight = crystal * (2, 2, 2)
+    eight.calc = EnsembleCalculator(models, threads=2)
+    np.testing.assert_allclose(eight.get_stresses(), np.tile(crystal.get_stresses(), (8, 1)) / 8, atol=1e-10)
+    crystal.set_cell(None)
+    crystal.pbc = False
+    with pytest.raises(PropertyNotImplementedError):
+        crystal.get_stress()
+
+
+def test_a_bar_shows_how_far_it_is(models, crystal, capsys):
+    calc = EnsembleCalculator(models, progress=True)
+    calc.get_property("energy", crystal)
+    shown = capsys.readouterr()
+    assert "evaluating atoms" in shown.err and f"{len(crystal)}/{len(crystal)}" in shown.err and not shown.out
+    calls = []
+    EnsembleCalculator(models, progress=lambda done, total: calls.append((done, total))).get_property("energy", crystal)
+    assert calls[-1] == (len(crystal), len(crystal))
+    with pytest.raises(ValueError, match="progress is 'bar'"):
+        EnsembleCalculator(models, progress="bar")
+
+
 def test_amp_says_the_same(models, cluster, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_ensemble("a.ensemble", [write_amp(m) for m in models])
@@ -81,6 +109,7 @@ def test_amp_says_the_same(models, cluster, tmp_path, monkeypatch):
     assert np.abs(atoms.get_forces() - forces_mni.mean(axis=0)).max() < FORCE_TOLERANCE
     results = atoms.calc.results
     assert np.abs(results["forces_ensemble"] - forces_mni).max() < FORCE_TOLERANCE
+    assert atoms.calc.get_property("forces_ensemble", atoms).shape == (MEMBERS, len(atoms), 3)
     np.testing.assert_allclose(results["forces_uncertainty"], force_uncertainty(forces_mni), atol=FORCE_TOLERANCE)
     energies = amp.get_potential_energy(atoms, output=[0.5, "e"])[-1]
     assert results["energy"] == pytest.approx(np.mean(energies), abs=1e-8)

@@ -133,6 +133,7 @@ def test_virial_is_a_finite_difference(atoms):
 
         assert -virial[:, a, b] == pytest.approx(slope(energy), abs=DIFFERENCES, rel=DIFFERENCES)
     assert virial == pytest.approx(virial.transpose(0, 2, 1), abs=EXACT)
+    assert run(models, atoms, stress=True).virial_iab.sum(axis=0) == pytest.approx(virial.mean(axis=0), abs=EXACT)
 
 
 def test_mean_and_uncertainty_are_those_of_the_members(atoms):
@@ -190,7 +191,7 @@ def test_threads_change_no_digit():
     models = ensemble(atoms)
     results = [run(models, atoms, threads=t, stress=True, forces_ensemble=True) for t in (1, 2, 5)]
     for other in results[1:]:
-        for name in ("energies_mi", "forces", "forces_uncertainty", "forces_mni", "virial_mab"):
+        for name in ("energies_mi", "forces", "forces_uncertainty", "forces_mni", "virial_mab", "virial_iab"):
             assert (getattr(other, name) == getattr(results[0], name)).all()
 
 

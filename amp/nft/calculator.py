@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +38,8 @@ class EnsembleCalculator(Calculator):
         Also keep ``results['forces_ensemble']``, shape (members, atoms, 3), eV/Å.
     skin : float
         A neighbour list is kept until an atom has moved half of this, Å.
-    progress : callable, optional
-        ``progress(done, all)`` is called now and then with numbers of atoms.
+    progress : bool or callable
+        True shows a bar in the terminal; or ``progress(done, all)`` is called now and then with numbers of atoms.
 
     Raises
     ------
@@ -62,7 +63,7 @@ class EnsembleCalculator(Calculator):
     """
 
     implemented_properties = [  # noqa: RUF012 - ASE's own interface
-        "energy", "free_energy", "energies", "forces", "stress",
+        "energy", "free_energy", "energies", "forces", "stress", "stresses",
         "forces_uncertainty", "energy_uncertainty", "extrapolating",
     ]  # fmt: skip
     ignored_changes = {"initial_charges", "initial_magmoms"}  # noqa: RUF012 - ASE's own interface
@@ -75,13 +76,15 @@ class EnsembleCalculator(Calculator):
         threads: int | None = None,
         keep_members: bool = False,
         skin: float = 0.5,
-        progress: Callable[[int, int], None] | None = None,
+        progress: bool | Callable[[int, int], None] = False,
     ) -> None:
         super().__init__()
-        _check_settings(threads, skin)
+        _check_settings(threads, skin, progress)
         self.models = _chosen(_models(ensemble), members)
         self.threads = threads
         self.keep_members = keep_members
+        if keep_members:
+            self.implemented_properties = [*self.implemented_properties, "forces_ensemble"]
         self.skin = skin
         self.progress = progress
         self._evaluator: Evaluator | None = None
@@ -99,11 +102,12 @@ class EnsembleCalculator(Calculator):
         check_cell(self.atoms)
         if self._evaluator is None:
             self._evaluator = Evaluator(self.models, skin=self.skin)
-        result = self._evaluator.evaluate(
-            self.atoms.positions, self.atoms.numbers, self.atoms.cell.array, self.atoms.pbc,
-            forces_ensemble=self.keep_members, stress=self.atoms.cell.rank == 3,
-            threads=self.threads, progress=self.progress,
-        )  # fmt: skip
+        with _bar() if self.progress is True else nullcontext(self.progress or None) as progress:
+            result = self._evaluator.evaluate(
+                self.atoms.positions, self.atoms.numbers, self.atoms.cell.array, self.atoms.pbc,
+                forces_ensemble=self.keep_members, stress=self.atoms.cell.rank == 3,
+                threads=self.threads, progress=progress,
+            )  # fmt: skip
         self.results = self._properties(result)
         self._say_if_extrapolating(result.extrapolating)
 
@@ -122,9 +126,9 @@ class EnsembleCalculator(Calculator):
         }
         if result.forces_mni is not None:
             found["forces_ensemble"] = result.forces_mni
-        if result.virial_mab is not None:
-            stress = -result.virial_mab.mean(axis=0) / self.atoms.get_volume()
-            found["stress"] = full_3x3_to_voigt_6_stress(stress)
+        if result.virial_iab is not None:
+            found["stresses"] = full_3x3_to_voigt_6_stress(-result.virial_iab / self.atoms.get_volume())
+            found["stress"] = found["stresses"].sum(axis=0)
         return found
 
     def _check_elements(self) -> None:
@@ -151,7 +155,20 @@ class EnsembleCalculator(Calculator):
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but compiled tables and neighbour lists, which are made again."""
-        return self.__dict__ | {"_evaluator": None, "progress": None}
+        return self.__dict__ | {"_evaluator": None, "progress": self.progress is True}
+
+
+@contextmanager
+def _bar() -> Iterator[Callable[[int, int], None]]:
+    """A bar in the terminal, and what moves it on."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
+
+    with Progress(
+        "evaluating atoms", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True)
+    ) as bar:
+        task = bar.add_task("")
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def _models(ensemble: Ensemble) -> list[AmpModel]:
@@ -177,7 +194,9 @@ def _chosen(models: list[AmpModel], members: int | Sequence[int] | None) -> list
     return [models[member] for member in chosen]
 
 
-def _check_settings(threads: int | None, skin: float) -> None:
+def _check_settings(threads: int | None, skin: float, progress: bool | Callable[[int, int], None]) -> None:
+    if not (isinstance(progress, bool) or callable(progress)):
+        raise ValueError(f"progress is {progress!r}: it must be True, False or a callable.")
     if threads is not None and not (isinstance(threads, int | np.integer) and threads >= 1):
         raise ValueError(f"threads is {threads!r}: it must be an integer, at least 1, or None.")
     if not skin >= 0:

@@ -82,7 +82,7 @@ class Scratch(NamedTuple):
     line: np.ndarray  # (atoms,) where in `force` an atom is, or -1
     touched: np.ndarray  # (atoms touched,)
     force: np.ndarray  # (atoms touched, xyz, members)
-    virial: np.ndarray  # (xyz, xyz, members)
+    virial: np.ndarray  # (atoms of a block, xyz, xyz, members)
     energy: np.ndarray  # (atoms of a block, members)
     count: np.ndarray  # type: ignore[assignment]  # (2,) atoms touched, centres with fingerprints outside the trained range
 
@@ -96,7 +96,7 @@ def make_scratch(networks: Networks, n_atoms: int, n_centres: int, most_touched:
     return Scratch(
         simd.zeros(depth + 1, nodes, lanes), simd.zeros(depth + 1, nodes, lanes), simd.zeros(n_slots, lanes),
         simd.zeros(1, vectors, 4, LANES), simd.zeros(3, vectors, 4, LANES), np.full(n_atoms, -1, dtype=np.int64),
-        np.zeros(most_touched, dtype=np.int64), simd.zeros(most_touched, 3, lanes), simd.zeros(3, 3, lanes),
+        np.zeros(most_touched, dtype=np.int64), simd.zeros(most_touched, 3, lanes), simd.zeros(n_centres, 3, 3, lanes),
         simd.zeros(n_centres, lanes), np.zeros(2, dtype=np.int64),
     )
 
@@ -126,7 +126,7 @@ def evaluate_block(first, found, kind, stress, tables, networks, ws, scratch):
             _pull(member, networks.lanes, line, none, none, none, ws.record, ws.radial,
                   none, n_radial + others, scratch.total, scratch.gradient, scratch.force)
             for axis in range(3 if stress else 0):
-                _pull(member, networks.lanes, axis, none, none, none, ws.record, ws.radial,
+                _pull(member, networks.lanes, 3 * centre + axis, none, none, none, ws.record, ws.radial,
                       axis * scratch.total.size, n_radial + others, scratch.strain, scratch.gradient, scratch.virial)
 
 

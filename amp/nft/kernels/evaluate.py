@@ -44,6 +44,8 @@ class Evaluation:
         Of each member, eV/Å.
     virial_mab : ndarray, shape (members, xyz, xyz), or None
         Minus the derivative of each member's energy in the strain, eV; the stress is minus this over the volume.
+    virial_iab : ndarray, shape (atoms, xyz, xyz), or None
+        Likewise of each atomic energy, mean over the members, eV.
     extrapolating : int
         How many atoms have a fingerprint outside the range that any of the members was trained on.
     """
@@ -53,6 +55,7 @@ class Evaluation:
     forces_uncertainty: np.ndarray
     forces_mni: np.ndarray | None
     virial_mab: np.ndarray | None
+    virial_iab: np.ndarray | None
     extrapolating: int
 
     @property
@@ -118,7 +121,7 @@ class Evaluator:
         pbc : ndarray of bool, shape (3,)
             Which of them repeat.
         forces_ensemble, stress : bool
-            Whether `forces_mni` and `virial_mab` are wanted.
+            Whether `forces_mni`, and `virial_mab` and `virial_iab` are wanted.
         threads : int, optional
             As many as there are processors to use if None.
         progress : callable, optional
@@ -142,7 +145,7 @@ class Evaluator:
             forces_mni = np.empty((self.n_members, n, 3))
             forces_mni[:, order] = sweep.forces[:, :, : self.n_members].transpose(2, 0, 1)
         virial_mab = np.ascontiguousarray(sweep.virial[:, :, : self.n_members].transpose(2, 0, 1)) if stress else None
-        return Evaluation(sweep.energies_mi, mean, uncertainty, forces_mni, virial_mab, sweep.extrapolating)
+        return Evaluation(sweep.energies_mi, mean, uncertainty, forces_mni, virial_mab, sweep.virial_iab, sweep.extrapolating)
 
     def _surroundings(self, positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> _Surroundings:
         """Lists of neighbours, to be filled: those of the last call if they still hold."""
@@ -208,6 +211,7 @@ class _Sweep:
         self._waiting: dict[int, tuple[int, _Room]] = {}
         self._done = 0
         self.forces, self.virial = np.zeros((n, 3, lanes)), np.zeros((3, 3, lanes))
+        self.virial_iab = np.empty((n, 3, 3)) if stress else None
         self.energies_mi, self.extrapolating = np.empty((owner.n_members, n)), 0
 
     def blocks(self) -> Iterator[tuple[int, int]]:
@@ -241,6 +245,8 @@ class _Sweep:
         evaluate_block(first, found, self._kind, self._stress, self._tables, self._networks, room.workspace, room.scratch)
         atoms = self._surroundings.search.order[first:last]
         self.energies_mi[:, atoms] = room.scratch.energy[: last - first, : self._n_members].T
+        if self.virial_iab is not None:
+            self.virial_iab[atoms] = room.scratch.virial[: last - first, :, :, : self._n_members].mean(axis=3)
         return room
 
     def _room(self, most: int) -> _Room:
@@ -255,5 +261,5 @@ class _Sweep:
     def _add(self, scratch: Scratch) -> None:
         """Add what came of a block."""
         add_block(scratch.count, scratch.touched, scratch.force, scratch.line, self.forces)
-        self.virial += scratch.virial
+        self.virial += scratch.virial.sum(axis=0)
         self.extrapolating += int(scratch.count[1])
