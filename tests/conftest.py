@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,23 @@ from ase.calculators.emt import EMT
 from ase.cluster import Octahedron
 
 HERE = Path(__file__).parent
+
+
+def pytest_addoption(parser):
+    """Bound the time of a whole session without hiding what it left out."""
+    parser.addoption("--until", type=float, metavar="S", help="skip, and say so, tests that have not begun S seconds after the start")
+
+
+def pytest_configure(config):
+    """Start the clock of ``--until``."""
+    seconds = config.getoption("until")
+    config.deadline = None if seconds is None else time.monotonic() + seconds
+
+
+def pytest_runtest_setup(item):
+    """Skip what comes too late; ``-rs`` names it."""
+    if item.config.deadline is not None and time.monotonic() > item.config.deadline:
+        pytest.skip(f"out of time: {item.nodeid} had not begun {item.config.getoption('until'):.0f} s after the start")
 
 
 def pytest_collection_modifyitems(items):
