@@ -9,11 +9,14 @@ Every run is a process of its own, forked from this one: all has been imported t
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import math
 import os
 import random
 import shutil
 import signal
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -67,16 +70,16 @@ def parent(directory: str) -> Witness:
     return Witness()
 
 
-def drive(workers: int) -> None:
+def drive(workers: int, trainer: str = "batched") -> None:
     """The user's script: a target of 38 atoms, five labels in each of two iterations."""
     octahedron = Octahedron("Pt", 4, cutoff=1, latticeconstant=3.99)
     target = Atoms(octahedron.symbols, octahedron.positions)
     target.rattle(0.1, seed=42)
     learner = NFT(
-        threshold=-0.87, stop_delta=1e-6, max_iterations=2, trainer="batched", threads=1, log="log.txt"
+        threshold=-0.87, stop_delta=1e-6, max_iterations=2, trainer=trainer, threads=1, log="log.txt", progress=False,
     )
     learner.run(
-        bulk_images(6), target, n=3, calc_text=CALC_TEXT, cutoff=5.0, parent_calc=parent,
+        bulk_images(6), target, n=3, calc_text=CALC_TEXT, cutoff=5.0, parent_calc=parent, start_command=f"{sys.executable} run.py &",
         executor=partial(ProcessPoolExecutor, workers) if workers else None,
     )  # fmt: skip
 
@@ -100,8 +103,9 @@ class Tally:
 class Trial:
     """One run in a directory of its own, from the first fault until it is through."""
 
-    def __init__(self, directory: Path, workers: int) -> None:
-        self.directory, self.workers, self.starts = directory, workers, 0
+    def __init__(self, directory: Path, workers: int, trainer: str = "batched") -> None:
+        self.directory, self.workers, self.trainer, self.starts = directory, workers, trainer, 0
+        self.struck = 0  # how often something else than the driver was killed
         self.finished: list[set[int]] = []  # labels that were safe before each start
 
     def start(self) -> BaseProcess:
@@ -118,7 +122,7 @@ class Trial:
         errors = os.open("errors.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(errors, 1)
         os.dup2(errors, 2)
-        drive(self.workers)
+        drive(self.workers, self.trainer)
 
     def events(self) -> list[dict]:
         """The journal, but for a torn last line."""
@@ -183,10 +187,27 @@ def kill_worker(trial: Trial, driver: BaseProcess, rng: random.Random, length: f
         notes = list((trial.directory / "al-training" / "labels").glob("*/worker.json"))
         try:
             os.kill(json.loads(rng.choice(notes).read_text())["pid"], signal.SIGKILL)
+            trial.struck += 1
             break
         except (IndexError, OSError, ValueError):
             time.sleep(0.002)
     driver.join()
+
+
+def kill_job(trial: Trial, driver: BaseProcess, rng: random.Random, length: float) -> None:
+    """kill -9 of each training job once, some time after its beginning; the driver is left alone"""
+    due: dict[tuple[int, str], float] = {}  # of each member in each training
+    while driver.is_alive():
+        trained = sum(event["event"] == "trained" for event in trial.events())
+        for note in (trial.directory / "al-training").glob("*/nft-job.json"):
+            job = json.loads(note.read_text())
+            key = trained, note.parent.name
+            if time.monotonic() > due.setdefault(key, time.monotonic() + rng.uniform(0.0, 1.0)):
+                due[key] = math.inf
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(job["pid"], signal.SIGKILL)
+                    trial.struck += 1
+        time.sleep(0.01)
 
 
 def strike_until_through(
@@ -203,7 +224,7 @@ def strike_until_through(
             tally.strikes += 1
             tally.slowest_stop = max(tally.slowest_stop, time.monotonic() - begin)
             continue
-        tally.strikes += strike is kill_worker
+        tally.strikes += trial.struck
         if status:
             tally.complaints.append((trial.directory / "errors.txt").read_text()[-2000:])
         return
@@ -220,14 +241,14 @@ def warm_up() -> None:
         os.chdir(here)
 
 
-def strike_often(strike: Strike, strikes: int, workers: int, seed: int = 0) -> Tally:
+def strike_often(strike: Strike, strikes: int, workers: int, trainer: str = "batched", seed: int = 0) -> Tally:
     """Let a fault strike so many times or more, in as many runs as that takes."""
     warm_up()
     tally, rng = Tally(), random.Random(seed)
     with tempfile.TemporaryDirectory() as scratch:
-        expected, length = uninterrupted(Path(scratch), workers)
+        expected, length = uninterrupted(Path(scratch), workers, trainer)
         while tally.strikes < strikes and not tally.complaints:
-            trial = Trial(Path(scratch, f"trial-{tally.runs}"), workers)
+            trial = Trial(Path(scratch, f"trial-{tally.runs}"), workers, trainer)
             trial.directory.mkdir()
             strike_until_through(trial, strike, rng, length, tally)
             tally.runs += 1
@@ -238,9 +259,9 @@ def strike_often(strike: Strike, strikes: int, workers: int, seed: int = 0) -> T
     return tally
 
 
-def uninterrupted(scratch: Path, workers: int) -> tuple[dict[str, bytes], float]:
+def uninterrupted(scratch: Path, workers: int, trainer: str) -> tuple[dict[str, bytes], float]:
     """What the run leaves that nothing happens to, and how long it takes, in s."""
-    whole = Trial(scratch / "whole", workers)
+    whole = Trial(scratch / "whole", workers, trainer)
     whole.directory.mkdir()
     begin = time.monotonic()
     driver = whole.start()
@@ -251,9 +272,10 @@ def uninterrupted(scratch: Path, workers: int) -> tuple[dict[str, bytes], float]
     return whole.results(), length
 
 
-FAULTS: list[tuple[Strike, int]] = [
-    (kill_after_event, 0), (kill_at_random, 0), (kill_at_random, 2), (terminate_at_random, 0), (terminate_at_random, 2),
-    (kill_worker, 2),
+FAULTS: list[tuple[Strike, int, str]] = [
+    (kill_after_event, 0, "batched"), (kill_at_random, 0, "batched"), (kill_at_random, 2, "batched"),
+    (terminate_at_random, 0, "batched"), (terminate_at_random, 2, "batched"), (kill_worker, 2, "batched"),
+    (kill_job, 0, "jobs"), (kill_at_random, 0, "jobs"),
 ]  # fmt: skip
 
 
@@ -265,9 +287,9 @@ def main() -> None:
     options = parser.parse_args()
     rows = []
     print(f"{'strikes':>7} {'runs':>5} {'identical':>9} {'labels twice':>12} {'trainings twice':>15}  fault")
-    for strike, workers in FAULTS if options.only is None else [FAULTS[options.only]]:
-        tally = strike_often(strike, options.strikes, workers)
-        where = f"{workers} worker processes" if workers else "labels in the driver"
+    for strike, workers, trainer in FAULTS if options.only is None else [FAULTS[options.only]]:
+        tally = strike_often(strike, options.strikes, workers, trainer)
+        where = f"trainer {trainer}, " + (f"{workers} worker processes" if workers else "labels in the driver")
         row = {"fault": strike.__doc__, "where": where, **vars(tally)}
         rows.append(row)
         print(

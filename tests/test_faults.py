@@ -61,9 +61,10 @@ def test_a_few_faults(strike, workers):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("strike", "workers"), faults.FAULTS)
-def test_many_faults(strike, workers):
-    assert_nothing_lost(faults.strike_often(strike, 8, workers, seed=1), 8)
+@pytest.mark.parametrize(("strike", "workers", "trainer"), faults.FAULTS)
+def test_many_faults(strike, workers, trainer):
+    strikes = 8 if trainer == "batched" else 2
+    assert_nothing_lost(faults.strike_often(strike, strikes, workers, trainer, seed=1), strikes)
 
 
 def test_where_labels_are_made_makes_no_difference():
