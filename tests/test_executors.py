@@ -176,6 +176,14 @@ def test_a_label_that_hangs_is_ended(executor, tmp_path, monkeypatch):
     assert_good(outcomes, [wanted[0], wanted[2]])
 
 
+def test_a_long_wait_is_spoken_of(tmp_path, monkeypatch):
+    monkeypatch.setattr(labelpool, "REMINDER", 0.3)
+    said = []
+    with ThreadPoolExecutor(1) as threads:
+        label_all(tmp_path, images(2), parent(seconds=0.8), threads, log=said.append)
+    assert said[0].startswith("Waiting for labels, without a bound: see label_timeout: 1 are being made, the longest for 0 min; 1 have")
+
+
 def test_a_worker_that_does_not_listen_is_ended_by_the_driver(processes, tmp_path, monkeypatch):
     monkeypatch.setattr(labelpool, "GRACE", 0.5)
     wanted = images(4)

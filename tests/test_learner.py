@@ -173,6 +173,12 @@ def test_the_journal_says_under_what_circumstances_it_was_written():
     assert read(f"al-training/saved-info/content/{starts[0]['targets'][0]}") == cluster()
 
 
+def test_another_parent_is_pointed_out():
+    run(max_iterations=1)
+    with pytest.warns(UserWarning, match="by EMT, and parent_calc is Fragile now"):
+        run(max_iterations=1, parent_calc=Fragile())
+
+
 def test_two_drivers_cannot_share_a_directory():
     run(max_iterations=0)
     with RunStore("al-training/saved-info"), pytest.raises(RunStoreError, match=f"in use by process {os.getpid()}"):

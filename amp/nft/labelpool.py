@@ -31,6 +31,7 @@ from amp.nft.processes import Process, has_died, machine, read_process, this_pro
 
 POLL = 0.5  # s between two looks at the workers
 GRACE = 5.0  # s that a worker may take to stop its label by itself
+REMINDER = 600.0  # s between two words on what is waited for
 FALSE_STARTS = 3  # executors in a row that break before any label has begun
 
 
@@ -84,6 +85,8 @@ class LabelPool:
         How often a label that failed is tried again.
     on_retry : callable, optional
         Is told (atom, LabelFailure) before a label is tried again.
+    log : callable, optional
+        Takes a message now and then, while nothing else happens.
     """
 
     def __init__(
@@ -95,11 +98,13 @@ class LabelPool:
         timeout: float | None = None,
         retries: int = 1,
         on_retry: Callable[[int, LabelFailure], object] = lambda atom, failure: None,
+        log: Callable[[str], object] = lambda message: None,
     ) -> None:
         self._parent, self._directory = parent, directory
         self._workers = Workers(executor, parent)
         self._sign = SignOfLife(directory.absolute() / SIGN)
-        self._timeout, self._retries, self._on_retry = timeout, retries, on_retry
+        self._timeout, self._retries, self._on_retry, self._log = timeout, retries, on_retry, log
+        self._heard = time.monotonic()  # of the last label that was done, or of the last reminder
         self._waiting: deque[Request] = deque()
         self._flights: dict[Future, Flight] = {}
         self._done: deque[tuple[int, Label | LabelFailure]] = deque()
@@ -145,6 +150,7 @@ class LabelPool:
             if not self._done:
                 self._hand_over()
                 self._look_around()
+                self._remind()
             while self._done:
                 yield self._done.popleft()
 
@@ -217,6 +223,20 @@ class LabelPool:
             self._recover()
         else:
             self._watch()
+
+    def _remind(self) -> None:
+        """Say what is waited for, when that takes long."""
+        now = time.monotonic()
+        if self._done:
+            self._heard = now
+        if now - self._heard < REMINDER:
+            return
+        self._heard = now
+        begun = [flight.began for flight in self._flights.values() if flight.look() is not None]
+        longest = f", the longest for {(time.monotonic() - min(begun)) / 60:.0f} min" if begun else ""
+        bound = "without a bound: see label_timeout" if self._timeout is None else f"for {self._timeout:g} s each at most"
+        waiting = len(self._waiting) + len(self._flights) - len(begun)
+        self._log(f"Waiting for labels, {bound}: {len(begun)} are being made{longest}; {waiting} have not begun.")
 
     def _watch(self) -> None:
         """Give up labels that take too long, and those whose worker is gone without a word of the executor."""

@@ -11,7 +11,6 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,12 +18,13 @@ from ase import Atoms
 
 from amp.nft import runstore
 from amp.nft.activelearner.files import RunFiles
+from amp.nft.activelearner.restart import compare_parents, compare_settings
 from amp.nft.chunks import carve_chunks
 from amp.nft.executors import Executors
 from amp.nft.labelling import Label, LabelFailure, Parent, labelled
 from amp.nft.labelpool import LabelPool
 from amp.nft.reports import MemberReport, MemberStep, Trainer, TrainingOutcome, TrainingTask
-from amp.nft.runstore import RunStore, RunStoreError
+from amp.nft.runstore import RunStore
 from amp.nft.stopping import Iteration, StopReason, StopRule, best_of, first_reason
 from amp.nft.training import sample_weights, target_uncertainty
 from amp.nft.uncertainty import select
@@ -96,9 +96,11 @@ class Protocol:
         if not self.store.events:
             self.files.check_fresh()
         if self.store.find("trained"):
-            _compare_settings(self.store.find("run")["settings"], settings, self.setup.label)
+            compare_settings(self.store.find("run")["settings"], settings, self.setup.label)
         else:  # nothing is lost that other settings would contradict
             self.store.append("run", format=runstore.FORMAT, settings=settings)
+        if self.store.find("label"):
+            compare_parents(self.store.find("start")["parent"], notes["parent"], self.log)
         self.store.append("start", **notes, targets=[self.store.keep_image(target) for target in self.setup.targets])
         for event in self.store.find_all("label"):
             self.labels[event["atom"]] = self.store.image(event["file"])
@@ -266,7 +268,7 @@ class Protocol:
         setup = self.setup
         return LabelPool(
             setup.parent, setup.executor, self.files.labels, timeout=setup.label_timeout, retries=setup.label_retries,
-            on_retry=partial(self._note, "label-retried"),
+            on_retry=partial(self._note, "label-retried"), log=self.log,
         )  # fmt: skip
 
     def _request(self, pool: LabelPool, atoms: list[int]) -> None:
@@ -334,16 +336,3 @@ def _nothing_above(threshold: float | None, delta: np.ndarray) -> StopReason:
         "there is nothing to label. Lower threshold, or raise stop_delta."
     )
     return StopReason("threshold", message)
-
-
-def _compare_settings(before: dict[str, Any], now: dict[str, Any], label: str) -> None:
-    """RunStoreError that shows what differs from the run that is in the directory."""
-    now = json.loads(runstore.as_json(now))
-    different = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
-    if not different:
-        return
-    lines = [f"  {key}: was {before.get(key)!r}, is {now.get(key)!r}" for key in different]
-    raise RunStoreError(
-        f"{Path(f'{label}-training')} holds a run with other settings:\n" + "\n".join(lines) + "\n"
-        "Use the same settings to go on with it, or another label=, or move the directory away."
-    )

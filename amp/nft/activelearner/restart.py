@@ -1,0 +1,36 @@
+"""What a run that is taken up again must have in common with what is there."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from amp.nft.runstore import RunStoreError, as_json
+
+
+def compare_settings(before: dict[str, Any], now: dict[str, Any], label: str) -> None:
+    """RunStoreError that shows what differs from the run that is in the directory."""
+    now = json.loads(as_json(now))
+    different = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
+    if not different:
+        return
+    lines = [f"  {key}: was {before.get(key)!r}, is {now.get(key)!r}" for key in different]
+    raise RunStoreError(
+        f"{Path(f'{label}-training')} holds a run with other settings:\n" + "\n".join(lines) + "\n"
+        "Use the same settings to go on with it, or another label=, or move the directory away."
+    )
+
+
+def compare_parents(before: str, now: str, log: Callable[[str], object]) -> None:
+    """Warn if labels of one parent are there, and another one is to make the rest."""
+    if before == now:
+        return
+    message = (
+        f"The labels of this run are by {before}, and parent_calc is {now} now: labels of two methods do not mix. "
+        "Use another label= for a run with another method."
+    )
+    warnings.warn(message, UserWarning, stacklevel=5)
+    log(message)
