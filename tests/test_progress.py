@@ -204,7 +204,7 @@ def test_an_estimate_is_exact_where_the_uncertainty_falls_by_a_constant_factor()
     assert time_left(deltas, settings | {"max_iterations": 6}, [10.0]).iterations == 2
     assert time_left([50.0, 0.2, 0.3, 0.4], settings, [10.0]) is None
     assert time_left(deltas[:3], settings, [10.0]) is None
-    assert duration(3725) == "1 h 2 min"
+    assert [duration(seconds) for seconds in (0.75, 12.3, 190, 3725)] == ["0.8 s", "12 s", "3 min 10 s", "1 h 2 min"]
 
 
 def test_members_say_how_they_stand_and_end():

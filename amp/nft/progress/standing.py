@@ -312,7 +312,9 @@ def _read_beat(path: Path) -> tuple[float | None, dict[int, tuple[int, MemberSte
 
 
 def duration(seconds: float) -> str:
-    """A time in words: 8 s, 3 min 10 s, 2 h 5 min."""
+    """A time in words: 0.8 s, 12 s, 3 min 10 s, 2 h 5 min."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
     seconds = round(seconds)
     if seconds < 60:
         return f"{seconds} s"

@@ -15,7 +15,7 @@ from amp.nft.stopping import VANISHING
 Grade = Literal["good", "caution", "bad", "none"]
 COVERED = 0.8  # of the labels that were not trained on, within the predicted uncertainty: below, it is not to be believed
 ENOUGH = 5  # labels from which a coverage is stated
-AT_CRITERIA = 10.0  # times force_rmse: about where the uncertainty comes to rest when all members meet their criteria
+AT_CRITERIA = 5.0  # times force_rmse: about where the uncertainty comes to rest when all members meet their criteria
 EARLY = 4  # iterations, fewer of which tell no tendency
 FLAT = 1.6  # the last uncertainties differ by less than this factor where they have come to rest
 

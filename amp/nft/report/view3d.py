@@ -14,6 +14,7 @@ from amp.nft.report.pictures import cell_edges
 from amp.nft.report.run import Run
 
 SPHERES = 1500  # atoms up to which they are drawn as spheres
+FINE = 400  # and up to which these are smooth
 SHADOW = "#8a8f98"
 Trace = dict[str, Any]
 
@@ -111,7 +112,7 @@ def _atoms(atoms: Any, chosen: np.ndarray, shade: np.ndarray, delta: np.ndarray,
         size = np.clip(160.0 / len(atoms) ** (1 / 3), 2.5, 8.0) * (2.0 if len(chosen) < len(atoms) / 50 else 1.0)
         marker = {"size": float(size), "color": _packed(shade[chosen]), "line": {"width": 0}}
         return [{**hover, "marker": marker | colour}]
-    corners, faces = _sphere()
+    corners, faces = _sphere(2 if len(atoms) <= FINE else 1)
     radii = 0.92 * covalent_radii[atoms.numbers[chosen]]
     vertices = (points[:, None] + radii[:, None, None] * corners).reshape(-1, 3)
     triangles = (faces + len(corners) * np.arange(len(points))[:, None, None]).reshape(-1, 3)
@@ -153,15 +154,18 @@ def _packed(values: np.ndarray, kind: str = "f4") -> dict[str, str]:
     return {"dtype": kind, "bdata": base64.b64encode(np.ascontiguousarray(values, dtype=f"<{kind}").tobytes()).decode()}
 
 
-def _sphere() -> tuple[np.ndarray, np.ndarray]:
-    """Corners and triangles of an icosahedron whose faces are divided in four: a sphere at the size of an atom."""
+def _sphere(times: int) -> tuple[np.ndarray, np.ndarray]:
+    """Corners and triangles of an icosahedron whose faces are divided in four so many times: a sphere to the eye."""
     golden = (1 + 5**0.5) / 2
     corners = [(0.0, a, b * golden) for a in (-1, 1) for b in (-1, 1)]
     points = np.array([np.roll(corner, shift) for shift in range(3) for corner in corners])
     distance = np.linalg.norm(points[:, None] - points[None], axis=2)
     near = np.abs(distance - 2.0) < 1e-9
     faces = [(i, j, k) for i in range(12) for j in range(i) for k in range(j) if near[i, j] and near[j, k] and near[i, k]]
-    return _outward(*_divide(points, np.array(faces)))
+    mesh = points, np.array(faces)
+    for _ in range(times):
+        mesh = _outward(*_divide(*mesh))
+    return mesh
 
 
 def _divide(points: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
