@@ -66,7 +66,7 @@ def test_a_terminal_shows_the_run_beside_whole_log_lines():
     before = "EMT = type('EMT', (EMT,), {'calculate': lambda *a, **k: (time.sleep(0.1), EMT0.calculate(*a, **k), None)[2]})"
     written = in_terminal(script(before="import time; EMT0 = EMT; " + before))
     text = CONTROL.sub("", written)
-    lines = [line.strip("\r") for line in text.split("\n")]
+    lines = [line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n")]  # what stands there in the end
     assert any(re.fullmatch(r"Iteration 1: \d+ chunks, uncertainty max [\d.]+, mean [\d.]+ eV/Å\.", line) for line in lines)
     assert "labels" in text and f"target of {len(cluster())} atoms, 3 members, parent EMT" in text
     assert CURSOR.findall(written)[-1] == "\x1b[?25h"
@@ -218,7 +218,7 @@ def test_members_say_how_they_stand_and_end():
         al, _ = run(max_iterations=0)
     for report in al.history[0].reports:
         mine = [step for iteration, step in steps if step.member == report.member and iteration == 0]
-        assert [step.steps for step in mine] == sorted(step.steps for step in mine)
+        assert [step.steps for step in mine[:-1]] == sorted(step.steps for step in mine[:-1])
         assert {step.state for step in mine[:-1]} == {"training"}
         assert mine[-1].state == ("met" if report.converged else "missed")
         assert (mine[-1].steps, mine[-1].loss) == (report.steps, report.loss)

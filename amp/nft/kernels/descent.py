@@ -152,10 +152,11 @@ def descend(
             measures = residuals.measures(current)
             work.root[:] = residuals.emphasized(current, measures, rules.criteria)
             objective = float(((work.root * current) ** 2).sum())
+            loss = float(((residuals.root * current) ** 2).sum())
         best.append(min([distance(measures, rules.criteria, objective), *best[-1:]]))
+        tell(len(best) - 1, loss, distance(measures, rules.criteria, np.nan))
         outcome = _outcome(measures, best, damping, rules)
         if outcome or met:
-            loss = float(((residuals.root * current) ** 2).sum())
             fit = Fit(theta.copy(), outcome, len(best) - 1, loss, measures, best[-1])
             if outcome == "converged":
                 met.append(fit)
