@@ -141,6 +141,7 @@ def test_a_fit_goes_on_past_its_criteria_and_never_leaves_them(fitted, images):
 def test_a_member_that_may_not_begin_again_does_not(images):
     _, reports = fit(images, spec_of(WEAK, maxiter=10_000), WEIGHTS[:2], retry_m=[False, True])
     assert reports[0].attempts == 1
+    assert "stalled at the last training too: the limit" in reports[0].message
     assert reports[1].attempts > 1
 
 

@@ -108,11 +108,12 @@ def fit(
     scalings = [_first_scalings(layout, rows, energies, n_atoms, weights) for weights in weights_mi]
     amps = scaled_inputs(fprange[element] for element in layout.elements)
     tries: list[list[Fit]] = [[] for _ in weights_mi]
+    retry_m = [True] * len(tries) if retry_m is None else retry_m
 
     def work(member: int) -> None:
         """All attempts of a member."""
         rng, done, steps = np.random.default_rng(seeds[member]), tries[member], 0
-        attempts = ATTEMPTS if retry_m is None or retry_m[member] else 1
+        attempts = ATTEMPTS if retry_m[member] else 1
         while len(done) < attempts and (not done or done[-1].outcome == "stalled") and not _met_floor(done):
             if start is not None and not done:
                 theta = change_inputs(pack(start[member], layout), layout, _inputs_of(start[member], layout), inputs)
@@ -126,11 +127,10 @@ def fit(
         watch(MemberStep(member, how, steps, end.loss, distance(end.measures, criteria, np.nan)))
 
     run_threads(work, range(len(weights_mi)), threads)
-    best = [_best(done) for done in tries]
-    reports = [_report(*those, criteria) for those in zip(range(len(best)), best, tries, strict=True)]
+    reports = [_report(*those, criteria) for those in zip(range(len(tries)), tries, retry_m, strict=True)]
     for report in reports:
         log(f"member {report.member}: {report.message}")
-    thetas = [change_inputs(fit.theta, layout, inputs, amps) for fit in best]
+    thetas = [change_inputs(_best(done).theta, layout, inputs, amps) for done in tries]
     return [unpack(theta, layout, spec, fprange) for theta in thetas], reports
 
 
@@ -207,8 +207,9 @@ def _met_floor(tries: Sequence[Fit]) -> bool:
     return len(last) == 2 and min(last) > NEAR and np.ptp(last) < ALIKE * max(last)
 
 
-def _report(member: int, best: Fit, tries: Sequence[Fit], criteria: np.ndarray) -> MemberReport:
+def _report(member: int, tries: Sequence[Fit], may_retry: bool, criteria: np.ndarray) -> MemberReport:
     """What became of a member."""
+    best = _best(tries)
     steps = sum(fit.steps for fit in tries)
     where = f"{steps} steps" if len(tries) == 1 else f"{steps} steps, {len(tries)} attempts"
     missed = [
@@ -224,8 +225,9 @@ def _report(member: int, best: Fit, tries: Sequence[Fit], criteria: np.ndarray) 
         message = f"maxiter reached, where Amp calls a fit converged, with {', '.join(missed)}; {where}"
     else:
         message = f"stalled at {', '.join(missed)}; {where}"
-        if _met_floor(tries):
-            message += "; attempts end alike: the limit is in the fingerprints, the hidden layers or a penalty by overfit"
+        if _met_floor(tries) or not may_retry:
+            how = "attempts end alike" if may_retry else "it stalled at the last training too"
+            message += f"; {how}: the limit is in the fingerprints, the hidden layers or a penalty by overfit"
     measures = dict(zip(CRITERIA, map(float, best.measures), strict=True))
     converged = best.outcome == "converged"
     return MemberReport(member, converged, steps, len(tries), best.loss, **measures, message=message)
