@@ -352,7 +352,7 @@ def test_job_that_raises_is_given_up_with_its_traceback(log):
     with pytest.raises(JobError, match=r"member 0 died 2 times.*no such luck") as error:
         jobs(log, text, retries=1).train(task())
     assert str(Path("al-training/0").absolute()) in str(error.value)
-    assert log.text.count("its job died: RuntimeError: no such luck") == 2
+    assert log.text.count("Member 0: its job died: RuntimeError: no such luck") == 2
     assert "Traceback (most recent call last)" in log.text
 
 
