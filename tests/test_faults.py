@@ -208,17 +208,17 @@ def test_a_truncated_ensemble_is_refused_before_any_work():
     assert not Path("b-training").exists()
 
 
-def test_a_disk_that_fills_up_in_the_middle():
+@pytest.mark.parametrize(("step", "last"), [("_grow", "evaluated"), ("_leave_training_directory", "stopped")])
+def test_a_disk_that_fills_up_in_the_middle(step, last):
     """The next run, with room, goes on where this one stopped."""
-    script = """
+    script = f"""
 import resource
 from amp.nft.activelearner.protocol import Protocol
-evaluate = Protocol._evaluate
-def evaluate_and_fill(self, *what):
-    delta = evaluate(self, *what)
+step = Protocol.{step}
+def full(self, *what):
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.RLIM_INFINITY))
-    return delta
-Protocol._evaluate = evaluate_and_fill
+    return step(self, *what)
+Protocol.{step} = full
 run()
 """
     driver = start(script)
@@ -226,7 +226,7 @@ run()
     assert driver.returncode == 1
     assert "cannot be written (File too large)" in errors and "make room" in errors
     before = journal()
-    assert before[-1]["event"] == "evaluated"
+    assert before[-1]["event"] == last
     al, _ = run()
     assert len(al.history) == 3 and journal()[: len(before)] == before
 

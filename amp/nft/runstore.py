@@ -49,6 +49,7 @@ from amp.nft import atomic
 FORMAT = 1
 JOURNAL = "journal.jsonl"
 CONTENT = "content"
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 
 
 class RunStoreError(RuntimeError):
@@ -285,7 +286,22 @@ def _explained(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise RunStoreError(
-            f"{path} cannot be written ({error.strerror or error}). What is finished is safe: make room, or give "
-            "permission, and run the same script again."
-        ) from error
+        raise _unwritable(path, error) from error
+
+
+@contextlib.contextmanager
+def explains_full_disks() -> Iterator[None]:
+    """Turn what a disk that takes no more does to any file in here, a log for example, into a RunStoreError."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        raise _unwritable(error.filename or "A file", error) from error
+
+
+def _unwritable(path: object, error: OSError) -> RunStoreError:
+    return RunStoreError(
+        f"{path} cannot be written ({error.strerror or error}). What is finished is safe: make room, or give "
+        "permission, and run the same script again."
+    )

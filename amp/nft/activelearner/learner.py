@@ -28,7 +28,7 @@ from amp.nft.labelling import Parent, check_parent, parent_name
 from amp.nft.processes import this_process
 from amp.nft.progress import Progress
 from amp.nft.runlog import RunLog
-from amp.nft.runstore import RunStore, RunStoreError
+from amp.nft.runstore import RunStore, RunStoreError, explains_full_disks
 from amp.nft.selection import distinct as distinct_atoms
 from amp.nft.selection import fingerprints
 from amp.nft.stopping import Iteration, StopReason, certain_enough, enough_iterations, no_improvement
@@ -246,6 +246,7 @@ class NFT:
         ]
         self.stop_reason = None
         with (
+            explains_full_disks(),
             RunStore(directory / "saved-info") as store,
             Progress(store, self.progress) as progress,
             self.log.beside(progress.aside),

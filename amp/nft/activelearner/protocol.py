@@ -326,7 +326,7 @@ def _all_failed(failures: dict[int, LabelFailure]) -> str:
     atom, failure = next(iter(failures.items()))
     return (
         f"None of {len(failures)} chunks could be labelled; the one around atom {atom} failed with {failure}. "
-        f"Mend parent_calc and run the same script again: nothing is lost.\n{failure.traceback}"
+        f"Mend that and run the same script again: nothing is lost.\n{failure.traceback}"
     )
 
 
