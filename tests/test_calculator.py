@@ -1,15 +1,22 @@
 """The ensemble as an ASE calculator: laws, Amp's own numbers, and the ways in which ASE uses calculators."""
 
+import json
 import pickle
 
 import numpy as np
 import pytest
+from amp import Amp
+from amp.descriptor.gaussian import Gaussian
+from amp.model import LossFunction
+from amp.model.neuralnetwork import NeuralNetwork
 from amp.stats.bootstrap import BootStrap
 from amp.utilities import Logger
 from ase import Atoms, units
 from ase.build import bulk
 from ase.calculators.calculator import PropertyNotImplementedError
+from ase.calculators.emt import EMT
 from ase.calculators.fd import calculate_numerical_forces, calculate_numerical_stress
+from ase.calculators.singlepoint import SinglePointCalculator
 from ase.filters import FrechetCellFilter
 from ase.io import read, write
 from ase.md.langevin import Langevin
@@ -114,6 +121,32 @@ def test_amp_says_the_same(models, cluster, tmp_path, monkeypatch):
     energies = amp.get_potential_energy(atoms, output=[0.5, "e"])[-1]
     assert results["energy"] == pytest.approx(np.mean(energies), abs=1e-8)
     assert results["energy_uncertainty"] == pytest.approx(2.58 * np.std(energies, ddof=1), abs=1e-8)
+
+
+@pytest.mark.fortran
+def test_what_amp_has_trained_by_itself_loads(tmp_path, monkeypatch):
+    """Two members trained by Amp's own code and saved by it, as a file of one and as its ensemble."""
+    monkeypatch.chdir(tmp_path)
+    images = []
+    for seed in range(2):
+        images.append(bulk("Cu", cubic=True))
+        images[-1].rattle(0.1, seed=seed)
+        images[-1].calc = EMT()
+        images[-1].calc = SinglePointCalculator(images[-1], energy=images[-1].get_potential_energy(), forces=images[-1].get_forces())
+    texts = []
+    for member in range(2):
+        np.random.seed(member)  # noqa: NPY002 - where Amp draws its weights
+        amp = Amp(Gaussian(cutoff=4.0), NeuralNetwork(hiddenlayers=(3, 2)), label=f"{member}", dblabel="db", cores=1)
+        amp.model.lossfunction = LossFunction(convergence={"energy_rmse": 10.0, "force_rmse": 100.0})
+        amp.train(images)
+        texts.append((tmp_path / f"{member}.amp").read_text())
+    (tmp_path / "amps.ensemble").write_text(json.dumps(texts))
+    atoms = images[0].copy()
+    amp = BootStrap(load="amps.ensemble", log=Logger(None))
+    expected = np.array(amp.get_forces(atoms.copy(), output=[0.5, "e"])[-1])
+    calc = EnsembleCalculator("amps.ensemble", keep_members=True)
+    assert np.abs(calc.get_property("forces_ensemble", atoms) - expected).max() < FORCE_TOLERANCE
+    assert np.abs(EnsembleCalculator("1.amp").get_property("forces", atoms) - expected[1]).max() < FORCE_TOLERANCE
 
 
 def test_members_files_and_a_single_one(models, cluster, tmp_path):
