@@ -2,7 +2,7 @@
 
 import numpy as np
 from ase.calculators.emt import EMT
-from ase.optimize import BFGS
+from ase.optimize import LBFGS
 from structures import pt260
 
 from amp.nft.calculator import EnsembleCalculator
@@ -10,7 +10,7 @@ from amp.nft.monitor import UncertaintyMonitor
 
 atoms = pt260()
 atoms.calc = EnsembleCalculator("best.al.ensemble")
-dyn = BFGS(atoms, trajectory="relax.traj")
+dyn = LBFGS(atoms, trajectory="relax.traj")  # BFGS would spend its time on the Hessian, not on forces
 monitor = UncertaintyMonitor(dyn, threshold=0.5, trajectory="uncertain.traj")
 dyn.attach(monitor)
 dyn.run(fmax=0.02, steps=200)
