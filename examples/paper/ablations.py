@@ -197,7 +197,7 @@ def plot(name: str, panels: list[list[str]], runs: dict[str, list[dict[str, Any]
             for number, key in enumerate(keys):
                 draw(axes[row][column], [one["iterations"] for one in runs[key]], what, f"C{number}", key)
         axes[0][column].axhline(PAPER_ERROR, color="k", ls=":", lw=1)
-        axes[0][column].legend(frameon=False, fontsize=7)
+        axes[0][column].legend(frameon=False, fontsize=7, loc="lower left", bbox_to_anchor=(0.0, 1.0))
         axes[1][column].set_xlabel("chunks")
     axes[0][0].set_ylabel("mean force error (eV/Å)")
     axes[1][0].set_ylabel("largest force error (eV/Å)")
