@@ -26,7 +26,7 @@ FLOORS = [
     {"amp_literal", "kernels", "orphans"},
     {"amp_texts", "features", "reports", "processes", "atomic", "runlog"},
 ]
-MAY_IMPORT_AMP = {"activelearner", "initialization", "runlog", "training", "amp_jobs", "amp_files", "calc_text"}
+MAY_IMPORT_AMP = {"activelearner", "refinement", "initialization", "runlog", "training", "amp_jobs", "amp_files", "calc_text"}
 MAX_FUNCTION, MAX_MODULE = 60, 350
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from amp.nft.runstore import RunStoreError, as_json
 
 
-def compare_settings(before: dict[str, Any], now: dict[str, Any], label: str) -> None:
+def compare_settings(before: dict[str, Any], now: dict[str, Any], directory: Path) -> None:
     """RunStoreError that shows what differs from the run that is in the directory."""
     now = json.loads(as_json(now))
     different = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
@@ -19,7 +19,7 @@ def compare_settings(before: dict[str, Any], now: dict[str, Any], label: str) ->
         return
     lines = [f"  {key}: was {before.get(key)!r}, is {now.get(key)!r}" for key in different]
     raise RunStoreError(
-        f"{Path(f'{label}-training')} holds a run with other settings:\n" + "\n".join(lines) + "\n"
+        f"{directory} holds a run with other settings:\n" + "\n".join(lines) + "\n"
         "Use the same settings to go on with it, or another label=, or move the directory away."
     )
 

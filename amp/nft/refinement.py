@@ -1,0 +1,333 @@
+"""Learn on from structures that the ensemble itself leads to: relax or move the target, label what becomes uncertain, train again."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import hashlib
+import os
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from amp.utilities import get_hash
+from ase import Atoms, units
+from ase.io import read
+from ase.md.langevin import Langevin
+from ase.optimize import LBFGS
+
+from amp.nft.activelearner import NFT
+from amp.nft.activelearner.inputs import Images, check_count, read_targets, read_training_images
+from amp.nft.activelearner.protocol import LabellingError
+from amp.nft.activelearner.restart import compare_settings
+from amp.nft.amp_files import read_ensemble
+from amp.nft.calculator import EnsembleCalculator
+from amp.nft.chunks import carve_chunks
+from amp.nft.executors import Executors
+from amp.nft.labelling import Label, Parent, labelled
+from amp.nft.labelpool import LabelPool
+from amp.nft.monitor import UncertaintyMonitor
+from amp.nft.runstore import FORMAT, RunStore
+from amp.nft.selection import choose_chunks
+from amp.nft.stopping import Iteration, StopReason, best_of
+
+Explorer = Callable[[Atoms, float], Sequence[Atoms]]
+BAND = (1.0, 1.5)
+
+
+@dataclass(frozen=True)
+class Relaxation:
+    """Explore by relaxing the positions.
+
+    Attributes
+    ----------
+    fmax : float
+        Largest force at the end, eV/Å.
+    steps : int
+        When to end anyway.
+    maxstep : float
+        How far an atom may move from one frame to the next, Å; long steps jump over the band.
+    """
+
+    fmax: float = 0.05
+    steps: int = 200
+    maxstep: float = 0.04
+
+    def __call__(self, atoms: Atoms, limit: float) -> list[Atoms]:
+        """Frames on the way down; they come back below `limit` by themselves where they go above it."""
+        return _frames(LBFGS(atoms, logfile=os.devnull, maxstep=self.maxstep), atoms, 1, fmax=self.fmax, steps=self.steps)
+
+
+@dataclass(frozen=True)
+class Dynamics:
+    """Explore by Langevin dynamics.
+
+    Attributes
+    ----------
+    temperature : float
+        In K.
+    steps : int
+    timestep : float
+        In fs.
+    interval : int
+        Steps from one frame to the next.
+    friction : float
+        In 1/fs.
+    seed : int
+        Seed of the velocities and of the noise.
+    """
+
+    temperature: float = 300.0
+    steps: int = 1000
+    timestep: float = 2.0
+    interval: int = 10
+    friction: float = 0.01
+    seed: int = 0
+
+    def __call__(self, atoms: Atoms, limit: float) -> list[Atoms]:
+        """Frames until the end, or until an uncertainty is above `limit`."""
+        rng = np.random.default_rng(self.seed)
+        widths = np.sqrt(units.kB * self.temperature * atoms.get_masses())[:, None]
+        atoms.set_momenta(widths * rng.standard_normal((len(atoms), 3)))
+        dyn = Langevin(
+            atoms, self.timestep * units.fs, temperature_K=self.temperature, friction=self.friction / units.fs, rng=rng,
+            fixcm=False,
+        )  # fmt: skip
+        dyn.attach(UncertaintyMonitor(dyn, limit), interval=1)
+        return _frames(dyn, atoms, self.interval, steps=self.steps)
+
+
+def _frames(dyn: Any, atoms: Atoms, interval: int, **end: Any) -> list[Atoms]:
+    """Copies of the atoms while `dyn` runs."""
+    frames: list[Atoms] = []
+    dyn.attach(lambda: frames.append(atoms.copy()), interval=interval)
+    dyn.run(**end)
+    return frames
+
+
+@dataclass(frozen=True)
+class Round:
+    """What one round of a refinement came to.
+
+    Attributes
+    ----------
+    label : str
+        Name of its results; round 0 is the run that is refined.
+    ensemble : Path
+        The ensemble of the lowest uncertainty.
+    delta : float
+        Its largest uncertainty on the targets, eV/Å.
+    exploration : tuple of int
+        How many frames were explored, how many of them were uncertain enough and not too uncertain, and how many atoms in those
+        were; zeros for round 0.
+    chunks : int
+        Chunks that were chosen among the latter and labelled.
+    history : list of Iteration
+    stop_reason : StopReason
+        Why its training stopped.
+    """
+
+    label: str
+    ensemble: Path
+    delta: float
+    exploration: tuple[int, int, int]
+    chunks: int
+    history: list[Iteration]
+    stop_reason: StopReason
+
+
+def refine(
+    learner: NFT,
+    images: Images,
+    target_image: Images,
+    *,
+    rounds: int = 2,
+    k: int = 10,
+    explore: Explorer | None = None,
+    band: tuple[float, float] = BAND,
+    label: str = "al",
+    parent_calc: Parent,
+    cutoff: float = 6.5,
+    executor: Executors | None = None,
+    label_timeout: float | None = None,
+    label_retries: int = 1,
+    **settings: Any,
+) -> list[Round]:
+    """Learn a target, then what its relaxation or dynamics with the ensemble leads to.
+
+    After the run itself (which is taken up, or already there) each round explores from the targets with the best ensemble so
+    far, takes the frames whose largest uncertainty lies between `band` times that on the targets, carves chunks around
+    their atoms above that on the targets, labels the `k` most different of these, and trains again on all images and chunks,
+    from the weights that there are. Run the same script again to go on after a crash.
+
+    Parameters
+    ----------
+    learner : NFT
+        Its stop criteria, threshold and seed hold in each round.
+    images, target_image
+        As for :meth:`amp.nft.activelearner.NFT.run`.
+    rounds : int
+        How often to explore. It ends before where no frame is uncertain enough.
+    k : int
+        Chunks that are added in each round, at most.
+    explore : callable
+        ``explore(atoms, limit)`` is given a target with the ensemble as its calculator, and the upper end of the band in
+        eV/Å; it returns frames. `Relaxation()` if not given; `Dynamics(...)` is the other one here.
+    band : (float, float)
+        Which frames are taken, in multiples of the largest uncertainty on the targets.
+    label : str
+        Name of the first run's results; those of round 1 are called ``<label>-refined-1``, and so on.
+    parent_calc, cutoff, executor, label_timeout, label_retries, **settings
+        As for :meth:`amp.nft.activelearner.NFT.run`.
+
+    Returns
+    -------
+    list of Round
+        The first run and each round.
+
+    Raises
+    ------
+    ValueError
+        If `rounds`, `k` or `band` is out of range, before any work starts.
+    LabellingError
+        If none of the chunks of a round can be labelled.
+    RunStoreError
+        If there are results of other settings.
+
+    Notes
+    -----
+    C. Zeng, X. Chen, A. A. Peterson, J. Chem. Phys. 156, 064104 (2022), supplementary material: two rounds, ten chunks each.
+    """
+    check_count("rounds", rounds, least=0)
+    check_count("k", k, least=1)
+    if not (len(band) == 2 and 0 < band[0] < band[1]):
+        raise ValueError(f"band is {band!r}: give two multiples of the uncertainty, the smaller one first, such as (1.0, 1.5).")
+    search = _Search(Relaxation() if explore is None else explore, tuple(band), k, cutoff)
+    settings |= {
+        "parent_calc": parent_calc, "cutoff": cutoff, "executor": executor, "label_timeout": label_timeout,
+        "label_retries": label_retries,
+    }  # fmt: skip
+    centres = list(settings.pop("init_nft_ids", None) or [])
+    training, targets = read_training_images(images), read_targets(target_image)
+    done = [_train(learner, training, targets, centres, label, learner.load, settings)]
+    for number in range(1, rounds + 1):
+        before, name = done[-1], f"{label}-refined-{number}"
+        with RunStore(Path(f"{name}-training") / "exploration") as store:
+            found = search.carry_out(store, before, targets, learner.log)
+            chunks = _labels(store, found, learner.log, parent_calc, executor, timeout=label_timeout, retries=label_retries)
+        if not chunks:
+            learner.log(f"Refinement ends after {number - 1} rounds: no frame lies in the band.")
+            break
+        new = _chunks_of(before.label) + chunks
+        training, centres = training + new, centres + [(get_hash(chunk), 0) for chunk in new]
+        after = _train(learner, training, targets, centres, name, str(before.ensemble), settings)
+        done.append(replace(after, exploration=found["counts"], chunks=len(chunks)))
+    return done
+
+
+def _train(
+    learner: NFT, images: list[Atoms], targets: list[Atoms], centres: list[tuple[str, int]], label: str, load: str | None,
+    settings: dict[str, Any],
+) -> Round:  # fmt: skip
+    """Run the protocol, or take it up, with the learner's criteria from other weights."""
+    again = copy.copy(learner)
+    again.load = load
+    again.run(images, targets, label=label, init_nft_ids=centres, **settings)
+    best = Path(label).with_name(f"best.{Path(label).name}.ensemble")
+    return Round(label, best, best_of(again.history).delta_max, (0, 0, 0), 0, again.history, again.stop_reason)
+
+
+def _chunks_of(label: str) -> list[Atoms]:
+    """Labelled chunks of a run."""
+    path = Path(f"{label}-training") / "saved-info" / "atomic_chunks.traj"
+    return read(path, ":") if path.exists() else []  # type: ignore[return-value]
+
+
+@dataclass(frozen=True)
+class _Search:
+    """How a round looks for chunks."""
+
+    explore: Explorer
+    band: tuple[float, ...]
+    k: int
+    cutoff: float
+
+    def carry_out(
+        self, store: RunStore, before: Round, targets: list[Atoms], log: Callable[[str], object]
+    ) -> dict[str, Any]:
+        """The event that names the chosen chunks, from the store if it is there."""
+        how = self.explore if not hasattr(self.explore, "__qualname__") else self.explore.__qualname__
+        settings = {"explore": str(how), "band": list(self.band), "k": self.k, "cutoff": self.cutoff,
+                    "ensemble": hashlib.sha256(before.ensemble.read_bytes()).hexdigest()[:16]}  # fmt: skip
+        if not store.events:
+            store.append("run", format=FORMAT, settings=settings)
+        compare_settings(store.events[0]["settings"], settings, store.directory)
+        return store.find("explored") or self._explore(store, before, targets, log)
+
+    def _explore(
+        self, store: RunStore, before: Round, targets: list[Atoms], log: Callable[[str], object]
+    ) -> dict[str, Any]:
+        models = read_ensemble(before.ensemble)
+        calc = EnsembleCalculator(models)
+        low, high = (factor * before.delta for factor in self.band)
+        frames, uncertain, beyond, candidates = 0, 0, 0, []
+        with _quiet():
+            for target in targets:
+                atoms = target.copy()
+                atoms.calc = EnsembleCalculator(models)
+                for frame in self.explore(atoms, high):
+                    delta = calc.get_property("forces_uncertainty", frame)
+                    frames += 1
+                    beyond += int(delta.max() > high)
+                    if low < delta.max() <= high:
+                        uncertain += 1
+                        candidates += carve_chunks(frame, np.flatnonzero(delta > low), self.cutoff)
+        k = min(self.k, len(candidates))
+        chosen = choose_chunks(candidates, k, models[0].gs, cutoff=models[0].cutoff) if k else []
+        log(f"\nExplored {frames} frames with {before.ensemble}: {uncertain} of them have a largest uncertainty between "
+            f"{low:.4f} and {high:.4f} eV/Å, {beyond} a larger one; {k} of {len(candidates)} chunks chosen.")  # fmt: skip
+        return store.append(
+            "explored", counts=[frames, uncertain, len(candidates)], chunks=[store.keep_image(candidates[i]) for i in chosen]
+        )
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Explore without being told that fingerprints leave their range: that is what exploring is for."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".* outside the range of the training set", category=UserWarning)
+        yield
+
+
+def _labels(
+    store: RunStore, found: dict[str, Any], log: Callable[[str], object], parent: Parent, executor: Executors | None, **how: Any
+) -> list[Atoms]:
+    """Labelled copies of the chosen chunks, those left out that fail."""
+    finished = store.find("labelled")
+    if finished is not None:  # what failed then is not tried again: the training that followed is without it
+        return [store.image(name) for name in finished["files"]]
+    have = {event["chunk"]: event["file"] for event in store.find_all("label")}
+    failures = []
+    with LabelPool(parent, executor, store.directory / "labels", **how) as pool:
+        for number, name in enumerate(found["chunks"]):
+            if number not in have:
+                pool.request(number, store.image(name))
+        for number, outcome in pool.done():
+            if isinstance(outcome, Label):
+                have[number] = store.keep_image(labelled(store.image(found["chunks"][number]), outcome))
+                store.append("label", chunk=number, file=have[number], seconds=outcome.seconds)
+                pool.tidy(number)
+            else:
+                failures.append(outcome)
+                log(f"A chunk could not be labelled: {outcome}")
+    if failures and not have:
+        raise LabellingError(
+            f"None of {len(failures)} chunks could be labelled: {failures[0]}. Mend parent_calc and run the same script "
+            "again: nothing is lost."
+        )
+    files = [have[number] for number in sorted(have)]
+    store.append("labelled", files=files)
+    return [store.image(name) for name in files]

@@ -1,0 +1,166 @@
+"""Refinement as a user runs it: an ensemble that has seen a rattled cluster is led to, and taught, the relaxed one."""
+
+import itertools
+import os
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.calculators.emt import EMT
+from ase.cluster import Icosahedron
+from ase.optimize import BFGS
+
+from amp.nft.activelearner import NFT
+from amp.nft.calculator import EnsembleCalculator
+from amp.nft.initialization import initial_images
+from amp.nft.refinement import Dynamics, Relaxation, refine
+from amp.nft.runstore import RunStore, RunStoreError
+
+CALC_TEXT = """
+from amp import Amp
+from amp.descriptor.gaussian import Gaussian
+from amp.model import LossFunction
+from amp.model.neuralnetwork import NeuralNetwork
+from amp.nft.features import g2x
+
+calc = Amp(descriptor=Gaussian(cutoff=5.0, Gs=g2x(['Pt'])), model=NeuralNetwork(hiddenlayers=(5,)))
+calc.model.lossfunction = LossFunction(
+    force_coefficient=0.04, convergence={'energy_rmse': 0.002, 'force_rmse': 0.01, 'force_maxresid': 0.05})
+"""
+BAND = (1.0, 4.0)
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def cluster():
+    icosahedron = Icosahedron("Pt", 3, latticeconstant=3.99)
+    atoms = Atoms(icosahedron.symbols, icosahedron.positions)
+    atoms.rattle(0.1, seed=42)
+    return atoms
+
+
+def run(parent=None, **changes):
+    al = NFT(threshold=-0.9, stop_delta=0.01, max_iterations=2, log=os.devnull)
+    images = initial_images("Pt", [225, 79], 4.0, 2.4, 0.1, n_rattled=4)
+    settings = {"rounds": 1, "band": BAND, "n": 4, "calc_text": CALC_TEXT, "start_command": "python run.py", "cutoff": 6.0}
+    return refine(al, images, cluster(), parent_calc=parent or EMT(), **settings | changes)
+
+
+def largest_true_force(ensemble):
+    """EMT's largest force where the ensemble thinks that there is none, eV/Å."""
+    atoms = cluster()
+    atoms.calc = EnsembleCalculator(ensemble)
+    assert BFGS(atoms, logfile=None).run(fmax=0.01, steps=300)
+    atoms.calc = EMT()
+    return np.linalg.norm(atoms.get_forces(), axis=1).max()
+
+
+def test_the_minimum_is_nearer_to_the_parents_afterwards():
+    before, after = run()
+    assert before.exploration == (0, 0, 0) and before.chunks == 0
+    frames, uncertain, candidates = after.exploration
+    assert frames >= uncertain > 0 and candidates >= after.chunks == 10
+    assert (before.label, after.label) == ("al", "al-refined-1")
+    assert largest_true_force(after.ensemble) < 0.5 * largest_true_force(before.ensemble)
+
+
+def counted(directory, calls):
+    calls.append(directory)
+    return EMT()
+
+
+def files():
+    """Ensembles and labels of all rounds."""
+    return {path.name: path.read_bytes() for path in [*Path().glob("*.ensemble"), *Path().glob("*-training/saved-info/*.traj")]}
+
+
+def test_it_goes_on_where_it_was_and_does_nothing_twice():
+    calls = []
+    parent = partial(counted, calls=calls)
+    run(parent, rounds=0)
+    of_first_run = len(calls)
+    run(parent, k=3)
+    assert len(calls) > of_first_run
+    done, results = len(calls), files()
+    again = run(parent, k=3)
+    assert len(calls) == done and files() == results
+    assert again[1].chunks == 3
+
+    os.mkdir("whole")
+    os.chdir("whole")
+    run(k=3)
+    assert files() == results
+    with pytest.raises(RunStoreError, match=r"exploration holds a run with other settings:\n  k: was 3, is 4"):
+        run(k=4)
+
+
+class Fails(EMT):
+    """Its labels of what was explored fail: all, or the first so many."""
+
+    left = 0
+
+    def calculate(self, atoms=None, *args, **kwargs):
+        if Path("al.2.ensemble").exists() and not Path("al-refined-1.ensemble").exists() and Fails.left > 0:
+            Fails.left -= 1
+            raise RuntimeError("SCF did not converge")
+        super().calculate(atoms, *args, **kwargs)
+
+
+def test_chunks_that_cannot_be_labelled_are_left_out_for_good():
+    Fails.left = 99
+    with pytest.raises(RuntimeError, match=r"None of 3 chunks could be labelled: .*SCF did not converge.*nothing is lost"):
+        run(Fails(), k=3, label_retries=0)
+    Fails.left = 1
+    rounds = run(Fails(), k=3, label_retries=0)
+    assert rounds[1].chunks == 2
+    results = files()
+    assert run(EMT(), k=3)[1].chunks == 2  # it would work now, but the training was without it
+    assert files() == results
+
+
+def test_it_ends_where_no_frame_is_uncertain_enough():
+    rounds = run(band=(50.0, 60.0), rounds=3)
+    assert [one.label for one in rounds] == ["al"]
+    with RunStore("al-refined-1-training/exploration") as store:
+        frames, uncertain, candidates = store.find("explored")["counts"]
+    assert frames > 0 == uncertain == candidates
+
+
+def test_dynamics_explores_the_same_way_each_time_and_stops_at_the_limit():
+    atoms = cluster()
+    run(rounds=0)
+
+    def explore(limit):
+        atoms = cluster()
+        atoms.calc = EnsembleCalculator("best.al.ensemble")
+        return Dynamics(temperature=300.0, steps=20, interval=5, seed=3)(atoms, limit)
+
+    frames = explore(1e3)
+    assert len(frames) == 5
+    assert frames == explore(1e3)
+    assert not np.allclose(frames[-1].positions, atoms.positions, atol=1e-3)
+    assert len(explore(1e-6)) < 5
+
+
+def test_relaxation_takes_no_longer_steps_than_it_may():
+    atoms = cluster()
+    atoms.calc = EMT()
+    frames = Relaxation(fmax=0.05, steps=30, maxstep=0.03)(atoms, 1.0)
+    moved = [np.linalg.norm(b.positions - a.positions, axis=1).max() for a, b in itertools.pairwise(frames)]
+    assert len(frames) > 5 and max(moved) <= 0.03 + 1e-9
+
+
+def test_errors_come_before_any_work():
+    for changes, message in [
+        ({"rounds": -1}, "rounds is -1"),
+        ({"k": 0}, "k is 0"),
+        ({"band": (1.5, 1.0)}, r"band is \(1.5, 1.0\): give two multiples"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            run(**changes)
+    assert not Path("al-training").exists()
