@@ -96,7 +96,7 @@ class Protocol:
         if not self.store.events:
             self.files.check_fresh()
         if self.store.find("trained"):
-            compare_settings(self.store.find("run")["settings"], settings, Path(f"{self.setup.label}-training"))
+            compare_settings(self.store.find("run")["settings"], settings, self.files.saved_info.parent)
         else:  # nothing is lost that other settings would contradict
             self.store.append("run", format=runstore.FORMAT, settings=settings)
         if self.store.find("label"):
