@@ -159,9 +159,10 @@ def refine(
     """Learn a target, then what its relaxation or dynamics with the ensemble leads to.
 
     After the run itself (which is taken up, or already there) each round explores from the targets with the best ensemble so
-    far, takes the frames whose largest uncertainty lies between `band` times that on the targets, carves chunks around
-    their atoms above that on the targets, labels the `k` most different of these, and trains again on all images and chunks,
-    from the weights that there are. Run the same script again to go on after a crash.
+    far, takes the frames whose largest uncertainty lies between `band` times that on the targets (the first above, where
+    the path jumps over the band), carves chunks around their atoms above the lower end of the band, labels the `k` most
+    different of these, and trains again on all images and chunks, from the weights that there are. Run the same script
+    again to go on after a crash.
 
     Parameters
     ----------
@@ -219,7 +220,7 @@ def refine(
             found = search.carry_out(store, before, targets, learner.log)
             chunks = _labels(store, found, learner.log, parent_calc, executor, timeout=label_timeout, retries=label_retries)
         if not chunks:
-            learner.log(f"Refinement ends after {number - 1} rounds: no frame lies in the band.")
+            learner.log(f"Refinement ends after {number - 1} rounds: no frame reaches the lower end of the band.")
             break
         new = _chunks_of(before.label) + chunks
         training, centres = training + new, centres + [(get_hash(chunk), 0) for chunk in new]
@@ -278,13 +279,12 @@ class _Search:
             for target in targets:
                 atoms = target.copy()
                 atoms.calc = EnsembleCalculator(models)
-                for frame in self.explore(atoms, high):
-                    delta = calc.get_property("forces_uncertainty", frame)
-                    frames += 1
-                    beyond += int(delta.max() > high)
-                    if low < delta.max() <= high:
-                        uncertain += 1
-                        candidates += carve_chunks(frame, np.flatnonzero(delta > low), self.cutoff)
+                seen = [(frame, calc.get_property("forces_uncertainty", frame)) for frame in self.explore(atoms, high)]
+                inside = [(frame, delta) for frame, delta in seen if low < delta.max() <= high]
+                above = [(frame, delta) for frame, delta in seen if delta.max() > high]
+                frames, uncertain, beyond = frames + len(seen), uncertain + len(inside), beyond + len(above)
+                for frame, delta in inside or above[:1]:  # a path may jump over the band
+                    candidates += carve_chunks(frame, np.flatnonzero(delta > low), self.cutoff)
         k = min(self.k, len(candidates))
         chosen = choose_chunks(candidates, k, models[0].gs, cutoff=models[0].cutoff) if k else []
         log(f"\nExplored {frames} frames with {before.ensemble}: {uncertain} of them have a largest uncertainty between "
