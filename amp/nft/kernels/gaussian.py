@@ -163,12 +163,13 @@ class Fingerprints:
         """
         kind, x, none = self.kinds(atoms.numbers), np.zeros((len(atoms), self.width)), np.zeros(0, dtype=np.int64)
         search = Search(atoms.positions, atoms.cell.array, atoms.pbc, self.radius)
+        placed = kind[search.order]
         for first in range(0, len(atoms), _BLOCK):
             centres = np.arange(first, min(first + _BLOCK, len(atoms)))
             found = search.neighbors(first, first + len(centres))
             wanted = _Wanted(np.zeros(len(centres) + 1, dtype=np.int64), none, none)
             # as special atoms, too: triplets that need no gradients are summed more quickly
-            x[search.order[centres]], _ = self._fill(centres, centres, found, first, kind[search.order], wanted)
+            x[search.order[centres]], _ = self._fill(centres, centres, found, first, placed, wanted)
         return Rows(x, kind, np.zeros(1, dtype=np.int64), none, np.zeros((0, 3, self.width)))
 
     def _fill(
