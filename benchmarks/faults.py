@@ -167,12 +167,17 @@ def kill_at_random(trial: Trial, driver: BaseProcess, rng: random.Random, length
 
 def kill_after_event(trial: Trial, driver: BaseProcess, rng: random.Random, length: float) -> None:
     """kill -9 of the driver right after its next event in the journal"""
-    before = trial.events()
-    through = any(event["event"] == "stopped" for event in before)
-    own = len(before) + 1 if before else 1  # the note of its own start does not count
-    while driver.is_alive() and (through or len(trial.events()) <= own):
+    done = steps(trial)
+    through = any(event["event"] == "stopped" for event in trial.events())
+    own = {1: "run", 2: "start"}.get(trial.starts)  # what a driver writes at each of its starts counts once
+    while driver.is_alive() and (through or not (steps(trial) > done or any(e["event"] == own for e in trial.events()))):
         time.sleep(0.001)
     driver.kill()
+
+
+def steps(trial: Trial) -> int:
+    """Events in the journal, but for those that a driver writes at each of its starts."""
+    return sum(event["event"] not in ("run", "start") for event in trial.events())
 
 
 def terminate_at_random(trial: Trial, driver: BaseProcess, rng: random.Random, length: float) -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import textwrap
 from functools import partial
 from pathlib import Path
 
@@ -115,6 +116,24 @@ def test_tblite_with_a_density_that_does_not_converge():
     pytest.importorskip("tblite")
     failure = single_point(partial(tblite, max_iterations=3), cluster("Cu", 3.6), "short")
     assert isinstance(failure, LabelFailure) and "not converge" in failure.message
+
+
+def documented(heading):
+    """The parent that the documentation has under a heading."""
+    page = (Path(__file__).parent.parent / "docs" / "labels.rst").read_text(encoding="utf-8")
+    block = page.split(f"\n{heading}\n~~~")[1].split(".. code-block:: python\n\n")[1]
+    names = {}
+    exec(textwrap.dedent(block[: block.index("\n\n", block.index("return"))]), names)
+    return names["parent"]
+
+
+@pytest.mark.parametrize(("heading", "module", "symbol", "constant"), [("GPAW", "gpaw", "Al", 4.05), ("tblite", "tblite", "Cu", 3.6)])
+def test_documented_recipes(heading, module, symbol, constant):
+    pytest.importorskip(module)
+    chunk = carve_chunk(cluster(symbol, constant), 0, 2.7)
+    label = single_point(documented(heading), chunk, "label")
+    assert isinstance(label, Label), label
+    assert np.abs(label.forces.sum(axis=0)).max() < 0.2  # eV/Å; on GPAW's grid they do not quite cancel
 
 
 def espresso(directory, electron_maxstep=100):
