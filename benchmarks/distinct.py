@@ -29,7 +29,7 @@ def run(seed: int, distance: float | None) -> list[dict]:
     """Chunks and true errors of each iteration of one run."""
     target = pt260()
     al = NFT(threshold=-0.9, stop_delta=1e-9, max_iterations=RETRAININGS, steps_not_improved=99, seed=seed, log=os.devnull)
-    al.run(bulk_images(20), target, n=10, calc_text=CALC_TEXT.format(set="g2x", layers=(5, 5)), start_command="python run.py",
+    al.run(bulk_images(20), target, n=10, calc_text=CALC_TEXT.format(set="g2x(['Pt'])", layers=(5, 5)), start_command="python run.py",
            parent_calc=EMT(), distinct=distance)  # fmt: skip
     return table(al, target)
 

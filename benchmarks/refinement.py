@@ -51,7 +51,7 @@ def true_fmax(ensemble: Path) -> float:
 def run(seed: int, band: tuple[float, float], rounds: int) -> list[dict]:
     """Chunks and largest true force after each round."""
     al = NFT(threshold=-0.9, stop_delta=0.02, max_iterations=2, seed=seed, log=os.devnull)
-    text = CALC_TEXT.format(set="g2x", layers=(5, 5)).replace("cutoff=6.5", "cutoff=5.0")
+    text = CALC_TEXT.format(set="g2x(['Pt'])", layers=(5, 5)).replace("cutoff=6.5", "cutoff=5.0")
     found = refine(al, bulk_images(20), pt55(), rounds=rounds, k=10, band=band, explore=Relaxation(0.02), n=5, calc_text=text,
                    start_command="python run.py", parent_calc=EMT(), cutoff=6.5)  # fmt: skip
     return [
@@ -61,7 +61,7 @@ def run(seed: int, band: tuple[float, float], rounds: int) -> list[dict]:
 
 def run_on(seed: int, rounds: int) -> list[dict]:
     """The same of the target's chunks alone, three retrainings more for each round."""
-    text = CALC_TEXT.format(set="g2x", layers=(5, 5)).replace("cutoff=6.5", "cutoff=5.0")
+    text = CALC_TEXT.format(set="g2x(['Pt'])", layers=(5, 5)).replace("cutoff=6.5", "cutoff=5.0")
     found, before = [], 0
     for number in range(rounds + 1):
         al = NFT(threshold=-0.9, stop_delta=1e-9, max_iterations=2 + 3 * number, steps_not_improved=99, seed=seed, log=os.devnull)
