@@ -15,6 +15,8 @@ version = release = version_of("amp-nft")
 extensions = ["sphinx.ext.autodoc", "numpydoc", "sphinx_gallery.gen_gallery"]
 exclude_patterns = ["_build", "_gallery", "tutorials", "tutorial/index.rst", "tutorial/sg_execution_times.rst", "sg_execution_times.rst"]
 html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["wrap.css"]
 html_math_renderer = "mathml"             # equations show without a network
 html_title = f"amp.nft {release}"
 
@@ -33,6 +35,7 @@ sphinx_gallery_conf = {
     "filename_pattern": r"\.py$",
     "abort_on_example_error": True,
     "show_memory": False,
+    "capture_repr": (),
     "download_all_examples": False,
     "run_stale_examples": True,          # what it shows is what this version does
     "remove_config_comments": True,

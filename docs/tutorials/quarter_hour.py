@@ -68,7 +68,7 @@ calc.model.lossfunction = LossFunction(
 # -------------------------------------
 # Ten members.  After each training a chunk of 6 Å around each of the most uncertain tenth of the atoms goes to
 # the parent, until the largest uncertainty is below
-# 0.05 eV/Å.  On its first use the package compiles its kernels, half a minute or so, once.
+# 0.05 eV/Å.  On its first use the package compiles its kernels, some twenty seconds, once.
 
 from amp.nft.activelearner import NFT
 
@@ -115,7 +115,8 @@ for axis, iteration, title in zip(axes, (0, -1), ("after the bulk cells", "at th
     plot_atoms(target, axis, colors=scale.to_rgba(deltas[iteration]), rotation="-80x,25y,10z")
     axis.set_axis_off()
     axis.set_title(title)
-figure.colorbar(scale, ax=axes, label="uncertainty, eV/Å", format="%g")
+bar = figure.colorbar(scale, ax=axes, label="uncertainty, eV/Å", ticks=[0.01, 0.03, 0.1, 0.3, 1], format="%g")
+bar.minorticks_off()
 
 # %%
 # 7. Use it
