@@ -168,7 +168,7 @@ def refine(
     ----------
     learner : NFT
         Its stop criteria, threshold and seed hold in each round.
-    images, target_image
+    images, target_image : as there
         As for :meth:`amp.nft.activelearner.NFT.run`.
     rounds : int
         How often to explore. It ends before where no frame is uncertain enough.
@@ -181,7 +181,7 @@ def refine(
         Which frames are taken, in multiples of the largest uncertainty on the targets.
     label : str
         Name of the first run's results; those of round 1 are called ``<label>-refined-1``, and so on.
-    parent_calc, cutoff, executor, label_timeout, label_retries, **settings
+    parent_calc, cutoff, executor, label_timeout, label_retries, **settings : as there
         As for :meth:`amp.nft.activelearner.NFT.run`.
 
     Returns
