@@ -153,6 +153,15 @@ def _journal():
     return path.read_text().splitlines() if path.exists() else []
 
 
+@pytest.mark.parametrize("laxer", [{"max_iterations": 1}, {"stop_delta": 100.0}])
+def test_laxer_criteria_lose_nothing_that_was_done(laxer):
+    al, _ = run(max_iterations=3)
+    before, iterations = results(), len(al.history)
+    again, _ = run(**laxer)
+    assert len(again.history) == iterations
+    assert results() == before
+
+
 def test_other_settings_are_refused_with_the_difference():
     run(max_iterations=0)
     before = _journal()

@@ -108,13 +108,15 @@ class Protocol:
             self.log(f"Taking up the run in {self.store.directory}: {len(self.labels)} labelled chunks are there.")
 
     def run(self, rules: Sequence[StopRule]) -> StopReason:
-        """Iterate until a rule says stop."""
+        """Iterate until a rule says stop; what is in the store comes first, though stricter rules were set then."""
         reason = None
         while reason is None:
             iteration = len(self.history)
             texts = self._train(iteration)
             delta = self._evaluate(iteration, texts)
-            reason = first_reason(rules, self.history) or self._grow(iteration, delta)
+            if not self.store.find("trained", iteration=iteration + 1):
+                reason = first_reason(rules, self.history)
+            reason = reason or self._grow(iteration, delta)
         self._finish(reason)
         return reason
 
