@@ -294,6 +294,32 @@ with ProcessPoolExecutor(2) as pool:
     assert not any(_runs(pid) for pid in workers)
 
 
+def test_workers_of_a_killed_driver_end_that_never_had_a_label(tmp_path):
+    code = f"""
+import sys
+sys.path.insert(0, {os.path.dirname(__file__)!r})
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from test_executors import images, label_all, parent
+label_all(Path({str(tmp_path)!r}), images(1), parent(seconds=30.0), partial(ProcessPoolExecutor, 3, get_context("fork")))
+"""
+    driver = subprocess.Popen([sys.executable, "-c", code])
+    deadline = time.monotonic() + 30
+    while not list(tmp_path.glob("labels/*/worker.json")):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    workers = [int(name) for name in os.listdir("/proc") if name.isdigit() and stat(int(name))[1:2] == [str(driver.pid)]]
+    assert len(workers) == 3
+    driver.kill()
+    driver.wait()
+    deadline = time.monotonic() + NOTICE
+    while time.monotonic() < deadline and any(map(_runs, workers)):
+        time.sleep(0.05)
+    assert not any(map(_runs, workers))
+
+
 WORKER = """
 import sys, time
 from amp.nft import orphans

@@ -187,11 +187,17 @@ class LabelPool:
         flight = Flight(request, task)
         self._places.setdefault(request.atom, []).append(flight.directory)
         try:
+            self._show()
             self._flights[self._workers.submit(carry_out, task)] = flight
         except BrokenExecutor:
             self._recover(extra=[flight])
             return False
         return True
+
+    def _show(self) -> None:
+        """Show workers of its own that this process lives."""
+        if self._workers.owned:
+            self._sign.show()
 
     def _driver(self) -> Driver:
         """This process, as its workers know it."""
@@ -201,8 +207,7 @@ class LabelPool:
 
     def _look_around(self) -> None:
         """Collect what is done, and see to what goes wrong."""
-        if self._workers.owned:
-            self._sign.show()
+        self._show()
         finished, _ = wait(self._flights, timeout=POLL, return_when=FIRST_COMPLETED)
         broken = False
         for future in finished:

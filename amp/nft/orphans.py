@@ -52,6 +52,7 @@ class SignOfLife:
 
     def show(self) -> None:
         """Touch the file, if that is due."""
+        _showing.add(self)
         if time.monotonic() - self._last > BEAT:
             self._last = time.monotonic()
             with contextlib.suppress(OSError):  # a full disk is for others to tell
@@ -60,9 +61,11 @@ class SignOfLife:
 
     def end(self) -> None:
         """Remove it."""
+        _showing.discard(self)
         self.path.unlink(missing_ok=True)
 
 
+_showing: set[SignOfLife] = set()
 _at_work = 0
 _watched: set[str] = set()
 _lock = threading.Lock()
@@ -84,6 +87,21 @@ def at_work(driver: Driver | None) -> Iterator[None]:
     finally:
         with _lock:
             _at_work -= 1
+
+
+def _end_with_parent() -> None:
+    """In a forked process, while a driver shows life: its pool's workers lose it, it may be, before their first label."""
+    if _showing:
+        threading.Thread(target=_watch_parent, args=(os.getppid(),), daemon=True).start()
+
+
+def _watch_parent(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(LOOK)
+    os._exit(1)
+
+
+os.register_at_fork(after_in_child=_end_with_parent)
 
 
 def _watch_once(driver: Driver) -> None:
