@@ -91,9 +91,29 @@ def test_what_cannot_be_is_an_error():
         atoms.positions[21] = atoms.positions[4] + (atoms.cell[1] if pbc else 0.0)
         with pytest.raises(ValueError, match=r"Atoms (4 and 21|21 and 4) are in one place"):
             find_neighbors(np.round(atoms.positions, 3), atoms.cell.array, atoms.pbc, 3.0)
-    atoms.positions[5, 2] = np.inf
-    with pytest.raises(ValueError, match="atom 5"):
+    for seed in range(20):  # in one place but for the rounding of the cell
+        atoms = structure(CELLS["skewed"], True, 5, seed)
+        atoms.positions[3] = atoms.positions[1] + [3, -2, 1] @ atoms.cell.array
+        with pytest.raises(ValueError, match=r"Atoms (1 and 3|3 and 1) are in one place"):
+            find_neighbors(atoms.positions, atoms.cell.array, atoms.pbc, 3.0)
+    atoms.positions[4, 2] = np.inf
+    with pytest.raises(ValueError, match="atom 4"):
         find_neighbors(atoms.positions, atoms.cell.array, atoms.pbc, 3.0)
+
+
+@pytest.mark.parametrize("cell", [np.zeros((3, 3)), [[4.0, 0, 0], [0, 4, 0], [4, 4, 0]], np.full((3, 3), np.nan)])
+def test_a_cell_that_spans_no_space_cannot_repeat(cell):
+    with pytest.raises(ValueError, match=r"which repeat, span no space: set the cell, or pbc=False"):
+        find_neighbors(np.zeros((1, 3)), cell, np.ones(3, dtype=bool), 3.0)
+
+
+def test_vectors_that_do_not_repeat_do_not_matter():
+    """Nor may they lie in the plane of the others, which no bins could be made of."""
+    atoms, flat = structure(CELLS["skewed"], [True, True, False], 20), CELLS["skewed"].copy()
+    flat[2] = flat[0] - flat[1]
+    found = [find_neighbors(atoms.positions, cell, atoms.pbc, 4.0) for cell in (atoms.cell.array, flat)]
+    first, second = (entries(one, np.arange(20)) for one in found)
+    assert len(first) > 0 and second == pytest.approx(first, abs=ROUNDING)
 
 
 def test_no_atoms():

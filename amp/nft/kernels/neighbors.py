@@ -18,6 +18,7 @@ from amp.nft.kernels.jit import inner, kernel
 from amp.nft.kernels.simd import LANES, get, load, put, splat, store
 
 _BINS_PER_ATOM = 4  # at most; in a structure with much vacuum bins are wider
+_SAME = 1e-6  # Å; atoms nearer than this are in one place: a cell's vectors round them apart
 
 
 class Neighbors(NamedTuple):
@@ -61,7 +62,7 @@ class Search:
     positions : ndarray, shape (atoms, xyz)
         In Å; need not be wrapped.
     cell : ndarray, shape (3, 3)
-        Cell vectors as rows, Å; any.
+        Cell vectors as rows, Å; any. Those that do not repeat do not matter.
     pbc : ndarray of bool, shape (3,)
         Which of them repeat.
     radius : float
@@ -77,7 +78,7 @@ class Search:
     Raises
     ------
     ValueError
-        If a position is no number.
+        If a position is no number, or the cell vectors that repeat span no space.
     """
 
     def __init__(self, positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, radius: float):
@@ -85,7 +86,7 @@ class Search:
         if not np.isfinite(positions).all():
             atom = int(np.flatnonzero(~np.isfinite(positions).all(axis=1))[0])
             raise ValueError(f"The position of atom {atom} is {positions[atom]}: not a place.")
-        cell = complete_cell(cell) if pbc.any() else np.eye(3)
+        cell = _completed(np.where(pbc[:, None], cell, 0.0), pbc)
         inverse = np.linalg.inv(cell)
         place = positions @ inverse
         whole = np.where(pbc, np.floor(place), 0.0)
@@ -153,6 +154,13 @@ def find_neighbors(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, rad
 
 
 _FULL, _CLASH = -1, -2  # what `_list_entries` may say instead
+
+
+def _completed(cell: np.ndarray, pbc: np.ndarray) -> np.ndarray:
+    """The vectors that repeat, with unit vectors across them in place of the zeros of the others; ValueError if they are none."""
+    if not np.isfinite(cell).all() or np.linalg.matrix_rank(cell) < pbc.sum():
+        raise ValueError(f"The cell vectors {cell[pbc].tolist()}, which repeat, span no space: set the cell, or pbc=False.")
+    return complete_cell(cell)
 
 
 def _number_of_bins(most: np.ndarray, n_atoms: int) -> np.ndarray:
@@ -256,10 +264,10 @@ def _measure(i, first, last, which, xyz, shift, dense):
 
 @inner
 def _take(first, last, which, limit, names, dense, used, index, image):
-    """Append those of some atoms that are within the limit; returns the number of entries, or -1 - an atom at no distance."""
+    """Append those of some atoms that are within the limit; returns the number of entries, or -1 - an atom in the same place."""
     for k in range(first, last):
         square = get(dense, k - first)
-        if square == 0.0:
+        if square < _SAME * _SAME:
             return -1 - k
         put(index, used, get(names, k))
         put(image, used, np.int32(which))
