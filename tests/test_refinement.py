@@ -150,7 +150,27 @@ def test_dynamics_explores_the_same_way_each_time_and_stops_at_the_limit():
     assert len(frames) == 5
     assert frames == explore(1e3)
     assert not np.allclose(frames[-1].positions, atoms.positions, atol=1e-3)
-    assert len(explore(1e-6)) < 5
+    stopped = explore(1e-6)
+    assert len(stopped) < 5
+    calc = EnsembleCalculator("best.al.ensemble")
+    limit = max(calc.get_property("forces_uncertainty", frame).max() for frame in frames[:1]) * 1.0001
+    beyond = explore(limit)  # it ends between two frames that are due, and the last one is what it ended for
+    assert len(beyond) < 5 and calc.get_property("forces_uncertainty", beyond[-1]).max() > limit
+
+
+class Explorer:
+    """One that does not say what it is, as most objects do not."""
+
+    def __call__(self, atoms, limit):
+        return Relaxation(steps=30)(atoms, limit)
+
+
+def test_an_explorer_is_the_same_one_the_next_time():
+    """It lies elsewhere in memory then."""
+    first, second = Explorer(), Explorer()
+    before = run(explore=first, k=2)
+    again = run(explore=second, k=2)
+    assert again == before
 
 
 def test_relaxation_takes_no_longer_steps_than_it_may():

@@ -6,6 +6,7 @@ import contextlib
 import copy
 import hashlib
 import os
+import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -101,10 +102,12 @@ class Dynamics:
 
 
 def _frames(dyn: Any, atoms: Atoms, interval: int, **end: Any) -> list[Atoms]:
-    """Copies of the atoms while `dyn` runs."""
+    """Copies of the atoms while `dyn` runs, and at its end."""
     frames: list[Atoms] = []
     dyn.attach(lambda: frames.append(atoms.copy()), interval=interval)
     dyn.run(**end)
+    if dyn.nsteps % interval:  # where it ended, the very frame that was too uncertain perhaps
+        frames.append(atoms.copy())
     return frames
 
 
@@ -225,7 +228,7 @@ def refine(
         new = _chunks_of(before.label) + chunks
         training, centres = training + new, centres + [(get_hash(chunk), 0) for chunk in new]
         after = _train(learner, training, targets, centres, name, str(before.ensemble), settings)
-        done.append(replace(after, exploration=found["counts"], chunks=len(chunks)))
+        done.append(replace(after, exploration=tuple(found["counts"]), chunks=len(chunks)))
     return done
 
 
@@ -260,8 +263,7 @@ class _Search:
         self, store: RunStore, before: Round, targets: list[Atoms], log: Callable[[str], object]
     ) -> dict[str, Any]:
         """The event that names the chosen chunks, from the store if it is there."""
-        how = self.explore if not hasattr(self.explore, "__qualname__") else self.explore.__qualname__
-        settings = {"explore": str(how), "band": list(self.band), "k": self.k, "cutoff": self.cutoff,
+        settings = {"explore": _name(self.explore), "band": list(self.band), "k": self.k, "cutoff": self.cutoff,
                     "ensemble": hashlib.sha256(before.ensemble.read_bytes()).hexdigest()[:16]}  # fmt: skip
         if not store.events:
             store.append("run", format=FORMAT, settings=settings)
@@ -292,6 +294,11 @@ class _Search:
         return store.append(
             "explored", counts=[frames, uncertain, len(candidates)], chunks=[store.keep_image(candidates[i]) for i in chosen]
         )
+
+
+def _name(explore: Explorer) -> str:
+    """What an explorer is, without the place in memory that Python adds: that is another one each time."""
+    return getattr(explore, "__qualname__", None) or re.sub(r" at 0x[0-9a-fA-F]+", "", repr(explore))
 
 
 @contextlib.contextmanager
