@@ -1,8 +1,10 @@
 """One pass for the whole ensemble: finite differences, Amp's own BootStrap, and independence of how the work is cut."""
 
+import contextlib
 import itertools
 import json
 import pickle
+import threading
 from types import SimpleNamespace
 
 import numpy as np
@@ -284,6 +286,25 @@ def test_an_error_in_one_block_ends_all(monkeypatch, threads):
     for _ in range(20):
         with pytest.raises(ValueError, match="in one place"):
             run(models, atoms, threads=threads)
+
+
+def test_what_interrupts_the_sum_ends_all(monkeypatch):
+    """As Ctrl-C does while blocks are added up: the other threads must not wait for ever for the one that was to be next."""
+    atoms, ended = cluster("Pt70", seed=2), threading.Event()
+    models = ensemble(atoms)
+
+    def interrupted(sweep, scratch):
+        raise KeyboardInterrupt
+
+    def evaluate():
+        with contextlib.suppress(KeyboardInterrupt):
+            run(models, atoms, threads=2)
+        ended.set()
+
+    monkeypatch.setattr(module, "_BLOCK", 1)
+    monkeypatch.setattr(module._Sweep, "_add", interrupted)
+    threading.Thread(target=evaluate, daemon=True).start()
+    assert ended.wait(10.0)
 
 
 def test_progress_is_reported(monkeypatch):

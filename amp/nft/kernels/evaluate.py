@@ -223,10 +223,13 @@ class _Sweep:
     def work(self, block: tuple[int, int]) -> None:
         """Evaluate a block, and add up those whose turn has come."""
         try:
-            room = self._evaluate(*block)
-        except BaseException:
+            self._take_turn(block, self._evaluate(*block))
+        except BaseException:  # Ctrl-C too
             self._places.release(self._threads)  # others may be waiting for this block
             raise
+
+    def _take_turn(self, block: tuple[int, int], room: _Room) -> None:
+        """Add up what came of a block, and of those that waited for it, or let it wait."""
         with self._lock:
             self._waiting[block[0]] = block[1], room
             while self._done in self._waiting:
