@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -162,6 +163,16 @@ def test_a_run_without_a_finished_iteration_has_a_report_too():
         store.append("run", format=1, settings={"n": 3})
     assert report(".").grade == "none"
     assert "no iteration is finished" in Path("report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.usefixtures("_here")
+def test_a_run_on_another_machine_that_stopped_showing_life_is_called_interrupted():
+    with RunStore("al-training/saved-info") as store:
+        store.append("run", format=1, settings={"n": 3})
+        store.append("start", process={"machine": "node07 pid:[1]", "pid": 7, "born": ""}, settings={"stop_delta": 0.01})
+    for age, said in ((5.0, "Wait"), (600.0, "Run the same script again")):
+        Path("al-training/saved-info/progress.json").write_text(json.dumps({"time": time.time() - age, "iteration": 0, "members": []}))
+        assert report(".").advice.startswith(said)
 
 
 @pytest.mark.usefixtures("_here")

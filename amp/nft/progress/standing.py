@@ -104,7 +104,11 @@ def read_standing(directory: str | os.PathLike[str]) -> Standing:
     RunStoreError
         If there is no run, there are several, or its journal is damaged.
     """
-    record = RunRecord(find_run(directory))
+    return standing_of(RunRecord(find_run(directory)))
+
+
+def standing_of(record: RunRecord) -> Standing:
+    """Where a run stands, from its journal and what its driver leaves beside it."""
     beat, steps = _read_beat(record.directory / BEAT_FILE)
     return standing(record, steps, beat)
 

@@ -13,7 +13,7 @@ import numpy as np
 from ase import Atoms
 
 from amp.nft.progress import Standing
-from amp.nft.progress.standing import find_run, standing
+from amp.nft.progress.standing import find_run, standing_of
 from amp.nft.reports import MemberReport
 from amp.nft.runstore import RunRecord, RunStoreError
 
@@ -169,7 +169,7 @@ def read_run(directory: str | os.PathLike[str]) -> Run:
     start = record.find("start") or {}
     return Run(
         record=record,
-        standing=standing(record, {}),
+        standing=standing_of(record),
         targets=_targets(record, start.get("targets", [])),
         steps=_steps(record),
         added=[event["atoms"] for event in _by_iteration(record, "added")],
