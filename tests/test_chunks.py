@@ -150,8 +150,8 @@ def test_convergence_takes_up_labels_that_are_there(pt260, tmp_path):
     parent = partial(counted, calls=calls)
     first = convergence(pt260, parent, [5.0, 5.5], [3, 30], directory=tmp_path)
     assert len(calls) == len(set(calls)) == 4
-    more = convergence(pt260, parent, [5.0, 5.5, 6.0], [3, 30], directory=tmp_path)
-    assert len(calls) == 6
+    more = convergence(pt260, parent, [5.0, 5.5, 6.0], [3, 30, 3], directory=tmp_path)
+    assert len(calls) == 6 and more.atoms.tolist() == [3, 30]
     assert more.sizes_ra[:2].tolist() == first.sizes_ra.tolist()
 
 

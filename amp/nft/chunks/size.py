@@ -223,7 +223,7 @@ def _chosen_atoms(target: Atoms, atoms: int | Sequence[int], radius: float) -> n
         chosen = np.asarray(atoms, dtype=int)
         if chosen.ndim != 1 or not len(chosen):
             raise ValueError(f"atoms is {atoms!r}: give a number of atoms, or a list of their indices.")
-        return chosen
+        return np.array(list(dict.fromkeys(chosen.tolist())))  # there is one label of each
     if not 1 <= atoms <= len(target):
         raise ValueError(f"atoms is {atoms}: it must be between 1 and the {len(target)} atoms of the target.")
     neighbours = [len(chunk) for chunk in carve_chunks(target, range(len(target)), radius)]
