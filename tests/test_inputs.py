@@ -1,6 +1,8 @@
 """Bad input: each error names the value, the rule and the way out, before any work starts."""
 
 import os
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 
 import numpy as np
 import pytest
@@ -28,6 +30,12 @@ def cell(seed=0, symbol="Pt", calc=EMT):
     if calc is not None:
         atoms.calc = calc()
         atoms.get_forces()
+    return atoms
+
+
+def labelled(atoms):
+    """With energy and forces, whatever they are."""
+    atoms.calc = SinglePointCalculator(atoms, energy=0.0, forces=np.zeros((len(atoms), 3)))
     return atoms
 
 
@@ -71,6 +79,18 @@ def test_what_the_caller_gave_is_not_changed(images):
     np.testing.assert_array_equal(found[0].get_forces(), free.get_forces())
 
 
+SETTING = """
+from amp import Amp
+from amp.descriptor.gaussian import Gaussian
+from amp.model import LossFunction
+from amp.model.neuralnetwork import NeuralNetwork
+from amp.nft.features import g2x
+calc = Amp(descriptor=Gaussian(Gs=g2x(["Pt"])), model=NeuralNetwork())
+calc.model.lossfunction = LossFunction(force_coefficient=0.04, convergence={"force_rmse": 0.01})
+"""
+IN_ONE_PLACE = Atoms("Pt2", [[0, 0, 0], [4, 0, 0]], cell=[4, 9, 9], pbc=True)
+
+
 BAD = [
     ({"images": [cell(calc=None)]}, ValueError, r"images\[0\] \(Pt4\) has no energy or no forces"),
     ({"images": []}, ValueError, "images is empty"),
@@ -98,6 +118,16 @@ BAD = [
     ({"calc_text": "calc ="}, ValueError, "not valid Python"),
     ({"start_command": "no-such-queue run.py"}, ValueError, "no-such-queue"),
     ({"init_nft_ids": [("beef", 0)]}, ValueError, "init_nft_ids names beef"),
+    ({"images": os.path.dirname(__file__)}, ValueError, "cannot be read .* give a file that ase.io.read understands"),
+    ({"cutoff": None}, ValueError, "cutoff is None: it must be a number above 0"),
+    ({"n": 1}, ValueError, "at least 2, since the uncertainty is what members disagree about"),
+    ({"target_image": IN_ONE_PLACE}, ValueError, "target_image: atoms 0 and 1 are in one place"),
+    ({"images": [labelled(IN_ONE_PLACE)]}, ValueError, r"images\[0\] \(Pt2\): atoms 0 and 1 are in one place"),
+    ({"calc_text": SETTING.replace("Pt", "Cu")}, ValueError, "Gs in calc_text cover Cu but the images also hold Pt"),
+    ({"calc_text": SETTING.replace("force_rmse", "forces_rmse")}, ValueError, "convergence in calc_text has 'forces_rmse'"),
+    ({"calc_text": SETTING.replace("g2x", "g3x", 1)}, ValueError, "calc_text fails with ImportError: .* in line 6; it must run"),
+    ({"headerlines": "import no_such"}, ValueError, "headerlines fails with ModuleNotFoundError: .* in line 1; it must run by itself$"),
+    ({"parent_calc": lambda directory: EMT(), "executor": partial(ProcessPoolExecutor, 2)}, TypeError, "cannot be sent to another process"),
 ]
 
 
@@ -125,6 +155,11 @@ def test_run_refuses(images, changes, error, says):
 def test_constructor_refuses(settings, says):
     with pytest.raises(ValueError, match=says):
         NFT(**settings)
+
+
+def test_an_ensemble_to_start_from_that_is_not_there(images):
+    with pytest.raises(FileNotFoundError, match=r"load: there is no file 'best\.ensemble'"):
+        NFT(load="best.ensemble", log=os.devnull).run(images, cell(5), n=2, parent_calc=EMT())
 
 
 def test_a_corrupted_trajectory(images):

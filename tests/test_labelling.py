@@ -44,6 +44,12 @@ def image():
     return atoms
 
 
+def test_a_function_that_returns_no_calculator_is_told_so(image, tmp_path):
+    failure = single_point(lambda directory: None, image, tmp_path / "0")
+    assert isinstance(failure, LabelFailure)
+    assert "parent_calc returned None: a function f(directory) must return an ASE calculator" in failure.message
+
+
 def test_a_label_is_what_the_parent_says_and_nothing_of_the_callers_changes(image, tmp_path):
     parent = EMT()
     before = image.copy()

@@ -168,6 +168,12 @@ def test_other_settings_are_refused_with_the_difference():
     with pytest.raises(RunStoreError, match=r"holds a run with other settings:\n  cutoff: was 5.0, is 4.8") as error:
         run(cutoff=4.8)
     assert "another label=" in str(error.value)
+    with pytest.raises(RunStoreError, match="calc_text") as error:
+        run(calc_text=CALC_TEXT.replace("maxiter=", "maxiter=1"))
+    shown = [line.strip() for line in str(error.value).splitlines() if line.startswith("    ")]
+    assert len(shown) == 2 and shown[0][0] == "-" and shown[1][0] == "+" and "maxiter=1" in shown[1]
+    with pytest.raises(RunStoreError, match="target: these are not the structures that the run began with"):
+        run(target_image=cells()[0])
     assert _journal() == before
 
 

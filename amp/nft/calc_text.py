@@ -7,6 +7,7 @@ import os
 import pickle
 import shutil
 import tempfile
+import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -148,6 +149,7 @@ def spec_of(calc: Any) -> CalculatorSpec:
 def _calculator_of(headerlines: str, calc_text: str) -> Any:
     """Run the user's text and return its ``calc``."""
     names = _names_in_job()
+    name = ""
     try:
         for text, name in ((headerlines, "<headerlines>"), (calc_text, "<calc_text>")):
             exec(compile(text, name, "exec", dont_inherit=True), names)  # the user's own code, as in the job
@@ -158,7 +160,8 @@ def _calculator_of(headerlines: str, calc_text: str) -> Any:
         ) from error
     except (Exception, SystemExit) as error:
         raise ValueError(
-            f"calc_text fails with {type(error).__name__}: {error}; it must run by itself and define `calc`"
+            f"{name.strip('<>')} fails with {type(error).__name__}: {error}{_place(error, name)}; it must run by itself"
+            + (" and define `calc`" if name == "<calc_text>" else "")
         ) from error
     if "calc" not in names:
         raise ValueError(
@@ -166,6 +169,12 @@ def _calculator_of(headerlines: str, calc_text: str) -> Any:
             "under that name, such as calc = Amp(descriptor=Gaussian(), model=NeuralNetwork())"
         )
     return names["calc"]
+
+
+def _place(error: BaseException, name: str) -> str:
+    """The last line of the user's text that was at work."""
+    lines = [entry.lineno for entry in traceback.extract_tb(error.__traceback__) if entry.filename == name]
+    return f" in line {lines[-1]}" if lines else ""
 
 
 def _names_in_job() -> dict[str, Any]:
@@ -260,6 +269,10 @@ def _starting_model(descriptor: Any, model: Any) -> AmpModel | None:
 
 def _loss_settings(p: Any) -> dict[str, Any]:
     """The loss function's settings as they act: without a force criterion Amp trains no forces."""
+    if unknown := sorted(set(p.convergence) - set(CRITERIA)):
+        raise ValueError(
+            f"convergence in calc_text has {unknown[0]!r}, which Amp would leave out without a word; it knows {', '.join(CRITERIA)}"
+        )
     convergence = {key: p.convergence[key] for key in CRITERIA}
     force_coefficient = p.force_coefficient
     if convergence["force_rmse"] is None and convergence["force_maxresid"] is None:

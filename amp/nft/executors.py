@@ -21,12 +21,18 @@ class ExecutorError(RuntimeError):
 
 def check_executor(executor: Executors | None, cargo: object) -> None:
     """Raise TypeError unless `executor` is one, or makes one, and `cargo` can be sent to its workers."""
-    if executor is None or isinstance(executor, Executor):
-        _check_travels(executor, cargo)
-    elif not callable(executor):
+    if not (executor is None or isinstance(executor, Executor) or callable(executor)):
         raise TypeError(
             f"executor is {executor!r}: give a concurrent.futures.Executor, or a function that returns a new one."
         )
+    _check_travels(executor, cargo)
+
+
+def _makes_processes(executor: Executors | None) -> bool:
+    """Whether this is a process pool, or is seen to make one; executors of other kinds have pickles of their own."""
+    while isinstance(executor, partial):
+        executor = executor.func
+    return isinstance(executor, ProcessPoolExecutor) or (isinstance(executor, type) and issubclass(executor, ProcessPoolExecutor))
 
 
 def executor_name(executor: Executors) -> str:
@@ -142,9 +148,9 @@ def _another(pool: ProcessPoolExecutor) -> ProcessPoolExecutor:
     )  # fmt: skip
 
 
-def _check_travels(executor: Executor | None, cargo: object) -> None:
-    """Raise TypeError for a parent that a process pool cannot send; others have pickles of their own."""
-    if not isinstance(executor, ProcessPoolExecutor):
+def _check_travels(executor: Executors | None, cargo: object) -> None:
+    """Raise TypeError for a parent that a process pool cannot send."""
+    if not _makes_processes(executor):
         return
     try:
         pickle.dumps(cargo)

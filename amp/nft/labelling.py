@@ -247,7 +247,10 @@ def make_calculator(parent: Any, directory: str | os.PathLike[str]) -> BaseCalcu
     """A calculator for one label, which works in `directory`: a fresh one, or a copy of `parent` where it can be copied."""
     if not _is_calculator(parent):
         Path(directory).mkdir(parents=True, exist_ok=True)
-        return parent(str(directory))
+        made = parent(str(directory))
+        if not _is_calculator(made):
+            raise TypeError(f"parent_calc returned {made!r}: a function f(directory) must return an ASE calculator")
+        return made
     try:
         return copy.deepcopy(parent)
     except Exception:  # some calculators hold what cannot be copied (files, sockets, libraries)

@@ -14,7 +14,7 @@ from ase.calculators.calculator import PropertyNotImplementedError
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read
 
-from amp.nft.chunks import check_cell
+from amp.nft.chunks import check_apart, check_cell
 
 Images = str | os.PathLike[str] | Atoms | Iterable[Atoms] | Mapping[str, Atoms]
 
@@ -61,7 +61,9 @@ def _read_file(path: str | os.PathLike[str], name: str) -> list[Atoms]:
     try:
         found = read(os.fspath(path), index=":")
     except Exception as error:  # ASE's readers raise many kinds
-        raise ValueError(f"{name}: {os.fspath(path)!r} cannot be read ({type(error).__name__}: {error}).") from error
+        raise ValueError(
+            f"{name}: {os.fspath(path)!r} cannot be read ({type(error).__name__}: {error}); give a file that ase.io.read understands."
+        ) from error
     return found if isinstance(found, list) else [found]
 
 
@@ -87,6 +89,9 @@ def _labelled_copy(image: Atoms, name: str) -> Atoms:
         ) from error
     if not (np.isfinite(energy) and np.isfinite(forces).all() and np.isfinite(image.positions).all()):
         raise ValueError(f"{name} ({image.get_chemical_formula()}) has an energy, force or position that is not finite.")
+    described = f"{name} ({image.get_chemical_formula()})"
+    check_cell(image, described)
+    check_apart(image, described)
     atoms = image.copy()
     atoms.set_constraint()
     atoms.calc = SinglePointCalculator(atoms, energy=float(energy), forces=np.array(forces, dtype=float))
@@ -107,6 +112,7 @@ def _plain_copy(target: Atoms, name: str) -> Atoms:
         bad = int(np.flatnonzero(~np.isfinite(target.positions).all(axis=1))[0])
         raise ValueError(f"{name}: the position of atom {bad} is {target.positions[bad]}; it must be finite.")
     check_cell(target, name)
+    check_apart(target, name)
     plain = Atoms(numbers=target.numbers, positions=target.positions, cell=target.cell, pbc=target.pbc)
     for name, values in target.arrays.items():
         if name not in ("numbers", "positions"):
@@ -128,7 +134,8 @@ def check_positive(**numbers: float) -> None:
     """Raise ValueError for a value that is no number above 0."""
     for name, value in numbers.items():
         if not (isinstance(value, Real) and value > 0):
-            raise ValueError(f"{name} is {value!r}: it must be above 0.")
+            kind = "" if isinstance(value, Real) else "a number "
+            raise ValueError(f"{name} is {value!r}: it must be {kind}above 0.")
 
 
 def check_texts(**texts: str) -> None:
@@ -144,10 +151,10 @@ def check_label(label: str | os.PathLike[str]) -> None:
         raise ValueError(f"label is {label!r}: it must be a name, such as 'al'; the results are named after it.")
 
 
-def check_count(name: str, value: int, least: int) -> None:
-    """Raise ValueError unless `value` is an integer and at least `least`."""
+def check_count(name: str, value: int, least: int, why: str = "") -> None:
+    """Raise ValueError, which says `why`, unless `value` is an integer and at least `least`."""
     if not (isinstance(value, int | np.integer) and value >= least):
-        raise ValueError(f"{name} is {value!r}: it must be an integer, at least {least}.")
+        raise ValueError(f"{name} is {value!r}: it must be an integer, at least {least}{why}.")
 
 
 def central_atoms(images: list[Atoms], init_nft_ids: list[tuple[str, int]] | None) -> list[int | None]:

@@ -204,7 +204,7 @@ class NFT:
         RunStoreError
             If the training directory belongs to a running process, or to a run with other settings.
         """
-        inputs.check_count("n", n, least=2)
+        inputs.check_count("n", n, least=2, why=", since the uncertainty is what members disagree about (10 is usual)")
         inputs.check_positive(cutoff=cutoff, expired=expired)
         inputs.check_texts(
             calc_text=calc_text, headerlines=headerlines, start_command=start_command, train_line=train_line
@@ -231,6 +231,8 @@ class NFT:
             threads=self.threads, log=self.log,
         )  # fmt: skip
         _compare_radii(cutoff, choice.radius, self.log)
+        if choice.spec is not None:  # refuses a calc_text that leaves out an element
+            choice.spec.resolved([symbol for image in training_images for symbol in image.symbols])
         spread = _spread(distinct, choice, targets, training_images)
         setup = Setup(
             label=label, images=training_images, centres=centres, targets=targets, n=n, cutoff=cutoff, seed=self.seed,

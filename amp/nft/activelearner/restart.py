@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import warnings
 from collections.abc import Callable
@@ -17,11 +18,22 @@ def compare_settings(before: dict[str, Any], now: dict[str, Any], directory: Pat
     different = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
     if not different:
         return
-    lines = [f"  {key}: was {before.get(key)!r}, is {now.get(key)!r}" for key in different]
+    lines = [_difference(key, before.get(key), now.get(key)) for key in different]
     raise RunStoreError(
         f"{directory} holds a run with other settings:\n" + "\n".join(lines) + "\n"
         "Use the same settings to go on with it, or another label=, or move the directory away."
     )
+
+
+def _difference(key: str, before: Any, now: Any) -> str:
+    """What a setting was and is; of texts the lines that differ."""
+    if key in ("target", "images"):
+        return f"  {key}: these are not the structures that the run began with"
+    if not (isinstance(before, str) and isinstance(now, str) and "\n" in before + now):
+        return f"  {key}: was {before!r}, is {now!r}"
+    lines = difflib.unified_diff(before.splitlines(), now.splitlines(), "was", "is", lineterm="", n=0)
+    shown = [line for line in lines if not line.startswith(("---", "+++", "@@"))]
+    return "\n".join([f"  {key} (- was, + is):", *("    " + line for line in shown)])
 
 
 def compare_parents(before: str, now: str, log: Callable[[str], object]) -> None:
