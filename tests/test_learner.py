@@ -14,6 +14,7 @@ from amp.utilities import Logger, get_hash
 from ase import Atoms
 from ase.build import bulk
 from ase.calculators.emt import EMT
+from ase.calculators.singlepoint import SinglePointCalculator
 from ase.cluster import Octahedron
 from ase.constraints import FixAtoms
 from ase.io import read, write
@@ -175,6 +176,14 @@ def test_other_settings_are_refused_with_the_difference():
     with pytest.raises(RunStoreError, match="target: these are not the structures that the run began with"):
         run(target_image=cells()[0])
     assert _journal() == before
+
+
+def test_other_labels_of_the_same_images_are_refused():
+    run(max_iterations=0)
+    images = cells()
+    images[1].calc = SinglePointCalculator(images[1], energy=images[1].get_potential_energy(), forces=1.1 * images[1].get_forces())
+    with pytest.raises(RunStoreError, match=r"image_labels: was 'energies add up to .*, is 'energies add up to"):
+        run(images=images)
 
 
 def test_the_journal_says_under_what_circumstances_it_was_written():

@@ -14,6 +14,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from amp.utilities import Logger, get_hash
 from ase import Atoms
 
@@ -306,6 +307,7 @@ def _identity(setup: Setup, calc_text: str, train_line: str, init_nft_ids: Any) 
         "target_atoms": [len(target) for target in setup.targets],
         "images": _short_hash(setup.images),
         "n_images": len(setup.images),
+        "image_labels": _label_sums(setup.images),
         "n": setup.n,
         "cutoff": setup.cutoff,
         "seed": setup.seed,
@@ -314,6 +316,13 @@ def _identity(setup: Setup, calc_text: str, train_line: str, init_nft_ids: Any) 
         "init_nft_ids": [list(pair) for pair in init_nft_ids or []],
         "load": setup.start is not None,
     }
+
+
+def _label_sums(images: list[Atoms]) -> str:
+    """Two numbers that other energies or forces would change, and those of another day's last digits would not."""
+    energy = sum(image.get_potential_energy() for image in images)
+    force = sum(np.linalg.norm(image.get_forces(apply_constraint=False), axis=1).sum() for image in images)
+    return f"energies add up to {energy:.3f} eV, lengths of forces to {force:.2f} eV/Å"
 
 
 def _short_hash(images: list[Atoms]) -> str:
