@@ -10,6 +10,7 @@ import pytest
 from ase import Atoms
 from ase.calculators.emt import EMT
 from ase.cluster import Icosahedron
+from ase.constraints import FixAtoms
 from ase.optimize import BFGS
 
 from amp.nft.activelearner import NFT
@@ -44,11 +45,11 @@ def cluster():
     return atoms
 
 
-def run(parent=None, seed=0, **changes):
+def run(parent=None, seed=0, target=None, **changes):
     al = NFT(threshold=-0.9, stop_delta=0.01, max_iterations=2, seed=seed, log=os.devnull)
     images = initial_images("Pt", [225, 79], 4.0, 2.4, 0.1, n_rattled=4)
     settings = {"rounds": 1, "band": BAND, "n": 4, "calc_text": CALC_TEXT, "start_command": "python run.py", "cutoff": 6.0}
-    return refine(al, images, cluster(), parent_calc=parent or EMT(), **settings | changes)
+    return refine(al, images, target or cluster(), parent_calc=parent or EMT(), **settings | changes)
 
 
 def largest_true_force(ensemble):
@@ -171,6 +172,19 @@ def test_an_explorer_is_the_same_one_the_next_time():
     before = run(explore=first, k=2)
     again = run(explore=second, k=2)
     assert again == before
+
+
+def test_what_is_held_fixed_stays_where_it_is():
+    target, seen = cluster(), []
+    target.set_constraint(FixAtoms([0, 5]))
+
+    def explore(atoms, limit):
+        seen.extend(Relaxation(steps=10)(atoms, limit))
+        return seen
+
+    run(target=target, explore=explore, k=2)
+    moved = np.linalg.norm(seen[-1].positions - target.positions, axis=1)
+    assert moved[[0, 5]].max() == 0.0 and np.delete(moved, [0, 5]).min() > 1e-3
 
 
 def test_relaxation_takes_no_longer_steps_than_it_may():

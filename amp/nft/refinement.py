@@ -21,7 +21,7 @@ from ase.md.langevin import Langevin
 from ase.optimize import LBFGS
 
 from amp.nft.activelearner import NFT
-from amp.nft.activelearner.inputs import Images, check_count, read_targets, read_training_images
+from amp.nft.activelearner.inputs import Images, check_count, read_images, read_targets, read_training_images
 from amp.nft.activelearner.protocol import LabellingError
 from amp.nft.activelearner.restart import compare_settings
 from amp.nft.amp_files import read_ensemble
@@ -172,7 +172,7 @@ def refine(
     learner : NFT
         Its stop criteria, threshold and seed hold in each round.
     images, target_image : as there
-        As for :meth:`amp.nft.activelearner.NFT.run`.
+        As for :meth:`amp.nft.activelearner.NFT.run`. Constraints of the target hold while it explores.
     rounds : int
         How often to explore. It ends before where no frame is uncertain enough.
     k : int
@@ -215,12 +215,13 @@ def refine(
         "label_retries": label_retries,
     }  # fmt: skip
     centres = list(settings.pop("init_nft_ids", None) or [])
-    training, targets = read_training_images(images), read_targets(target_image)
+    starts = read_images(target_image, "target_image")
+    training, targets = read_training_images(images), read_targets(starts)
     done = [_train(learner, training, targets, centres, label, learner.load, settings)]
     for number in range(1, rounds + 1):
         before, name = done[-1], f"{label}-refined-{number}"
         with RunStore(Path(f"{name}-training") / "exploration") as store:
-            found = search.carry_out(store, before, targets, learner.log)
+            found = search.carry_out(store, before, starts, learner.log)
             chunks = _labels(store, found, learner.log, parent_calc, executor, timeout=label_timeout, retries=label_retries)
         if not chunks:
             learner.log(f"Refinement ends after {number - 1} rounds: no frame reaches the lower end of the band.")
@@ -260,7 +261,7 @@ class _Search:
     cutoff: float
 
     def carry_out(
-        self, store: RunStore, before: Round, targets: list[Atoms], log: Callable[[str], object]
+        self, store: RunStore, before: Round, starts: list[Atoms], log: Callable[[str], object]
     ) -> dict[str, Any]:
         """The event that names the chosen chunks, from the store if it is there."""
         settings = {"explore": _name(self.explore), "band": list(self.band), "k": self.k, "cutoff": self.cutoff,
@@ -268,18 +269,18 @@ class _Search:
         if not store.events:
             store.append("run", format=FORMAT, settings=settings)
         compare_settings(store.events[0]["settings"], settings, store.directory)
-        return store.find("explored") or self._explore(store, before, targets, log)
+        return store.find("explored") or self._explore(store, before, starts, log)
 
     def _explore(
-        self, store: RunStore, before: Round, targets: list[Atoms], log: Callable[[str], object]
+        self, store: RunStore, before: Round, starts: list[Atoms], log: Callable[[str], object]
     ) -> dict[str, Any]:
         models = read_ensemble(before.ensemble)
         calc = EnsembleCalculator(models)
         low, high = (factor * before.delta for factor in self.band)
         frames, uncertain, beyond, candidates = 0, 0, 0, []
         with _quiet():
-            for target in targets:
-                atoms = target.copy()
+            for start in starts:
+                atoms = start.copy()
                 atoms.calc = EnsembleCalculator(models)
                 seen = [(frame, calc.get_property("forces_uncertainty", frame)) for frame in self.explore(atoms, high)]
                 inside = [(frame, delta) for frame, delta in seen if low < delta.max() <= high]
