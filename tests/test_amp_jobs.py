@@ -21,7 +21,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import Trajectory, read
 
 from amp.nft.amp_files import AmpFileError, read_amp, write_ensemble
-from amp.nft.amp_jobs import AmpJobs, JobError, check_start_command, script, state
+from amp.nft.amp_jobs import AmpJobs, JobError, check_start_command, kernel_fit, script, state
 from amp.nft.amp_jobs.database import KEPT, SharedDatabase
 from amp.nft.amp_jobs.directory import TrainingDirectory, script_text
 from amp.nft.amp_jobs.loss_table import read_last_step
@@ -631,3 +631,15 @@ def test_slow_fingerprints_show_in_the_log(monkeypatch):
     calc, hashed = set_up([images()[0], images()[3]], None)
     calc.descriptor.calculate_fingerprints(hashed, calculate_derivatives=True)
     assert Path("amp-log.txt").read_text().count("amp.nft: 2 images so far.") == 3
+
+
+def test_a_job_knows_whether_its_member_may_begin_again(tmp_path, monkeypatch):
+    """What stalled at the last training stalls again: three attempts would cost a queue three times the hours."""
+    files = TrainingDirectory(tmp_path / "al-training")
+    for retry_m in (None, (True, False)):
+        task = TrainingTask(images(), CENTRES, np.ones((2, 5), dtype=int), None, seed=1, iteration=1, retry_m=retry_m)
+        files.lay_out(task, CALC_TEXT)
+        files.hand_over(task, images()[:1])
+        for member in (0, 1):
+            monkeypatch.chdir(files.clear_member(member, None))
+            assert kernel_fit._this_members_task(seed=0).retry_m == (retry_m and (retry_m[member],))

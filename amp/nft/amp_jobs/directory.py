@@ -146,7 +146,7 @@ class TrainingDirectory:
         samples = self.path / "training-images"
         write(samples / ALL_IMAGES, task.images)
         write(samples / TARGETS, targets)
-        told = {"centres": task.centres, "weights_mi": task.weights_mi.tolist()}
+        told = {"centres": task.centres, "weights_mi": task.weights_mi.tolist(), "retry_m": task.retry_m}
         (samples / TASK).write_text(json.dumps(told))
 
     def clear_member(self, index: int, start: str | None) -> Path:

@@ -72,6 +72,7 @@ def _this_members_task(seed: int) -> TrainingTask:
         start=[start.read_text()] if start.exists() else None,
         seed=seed,
         iteration=0,
+        retry_m=told["retry_m"] and (told["retry_m"][member],),
     )
 
 
