@@ -142,6 +142,13 @@ def test_the_verdict_follows_from_the_uncertainty_and_the_members(finished, delt
     assert told == (converged and min(deltas) <= 5 * of.settings["criteria"]["force_rmse"])
 
 
+def test_a_loose_stop_delta_is_not_taken_for_the_size_of_the_criteria(finished):
+    of = read_run(finished)
+    verdict = judge(having(of, [5.0, 0.5], stop_delta=1.0), replace(check(replace(of, steps=[])), why_not=""))
+    assert verdict.grade == "good"
+    assert any("comes from surroundings that they have not seen" in reason for reason in verdict.reasons)
+
+
 def test_uncertainty_that_does_not_cover_the_labels_is_not_trusted(finished):
     of = read_run(finished)
     checks = check(of)
@@ -209,6 +216,15 @@ def test_a_long_run_has_a_view_too(finished):
     long = replace(of, added=[[k % len(of.best.delta)] for k in range(40)])
     json.dumps(scene(long, 0))
     assert "sources" in dict(draw_figures(long, check(of)))
+
+
+def test_a_structure_in_a_tall_cell_is_seen_from_further_away(finished):
+    of = read_run(finished)
+    slab = of.targets[0].copy()
+    slab.set_cell(np.diag([12.0, 12.0, 60.0]))
+    slab.pbc = (True, True, False)
+    round_one, tall = (scene(replace(of, targets=[target]), 0)["layout"]["scene"]["camera"]["eye"] for target in (of.targets[0], slab))
+    assert np.hypot(*(tall[axis] for axis in "xy")) > 1.5 * np.hypot(*(round_one[axis] for axis in "xy"))
 
 
 def test_each_button_shows_its_own_atoms(finished):

@@ -102,6 +102,7 @@ def uncertainty(run: Run) -> Figure:
         axes.axhline(stop, color=GREEN, ls="--", label=f"stop_delta = {stop:g} eV/Å")
     axes.set(xlabel="iteration", ylabel="uncertainty δ (eV/Å)", yscale="log")
     _whole_numbers(axes)
+    _plain_numbers(axes.yaxis)
     axes.legend()
     return figure
 
@@ -119,6 +120,7 @@ def distribution(run: Run) -> Figure:
     if stop := run.settings.get("stop_delta"):
         axes.axvline(stop, color=INK, ls="--", label="stop_delta")
     axes.set(xlabel="uncertainty δ (eV/Å)", ylabel="atoms", xscale="log")
+    _plain_numbers(axes.xaxis)
     axes.legend()
     return figure
 
@@ -185,7 +187,7 @@ def forces(checks: Checks) -> Figure:
         right.hist(some.errors, edges, weights=weights, histtype="stepfilled", color=colour, alpha=0.35)
         right.hist(some.errors, edges, weights=weights, histtype="step", color=colour, label=text)
     right.set(xlabel="error (eV/Å)", ylabel="fraction", xscale="log", title="length of the error")
-    right.legend(fontsize="small")
+    figure.legend(*right.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize="small")
     return figure
 
 
@@ -206,11 +208,13 @@ def reliability(checks: Checks) -> Figure:
     for k, iteration in enumerate(iterations):
         some = checks.unseen.at(iteration)
         name = f"labels after iteration {iteration} ({_share(some)} below)" if len(iterations) <= 6 or iteration == iterations[-1] else None
-        axes.plot(some.delta, some.errors, "o", ms=4.5, color=colours(0.1 + 0.85 * k / max(len(iterations) - 1, 1)),
+        axes.plot(some.delta, some.errors, "o", ms=4.5, color=colours(0.3 + 0.65 * k / max(len(iterations) - 1, 1)),
                   mec=GREY, mew=0.3, label=name)  # fmt: skip
     axes.plot([low, high], [low, high], color=INK, lw=0.8)
     axes.set(xlabel="predicted uncertainty δ (eV/Å)", ylabel="error (eV/Å)", xscale="log", yscale="log",
              xlim=(low, high), ylim=(low, high))  # fmt: skip
+    for axis in (axes.xaxis, axes.yaxis):
+        _plain_numbers(axis)
     figure.legend(loc="outside lower center", ncols=2, fontsize="small")
     return figure
 
@@ -310,6 +314,16 @@ def _whole_numbers(axes: Any) -> None:
     from matplotlib.ticker import MaxNLocator
 
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+
+
+def _plain_numbers(axis: Any) -> None:
+    """Numbers that can be read off a logarithmic axis, between the powers of ten too where these are few."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 2000 * low else (1,)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _log_edges(values: np.ndarray, bins: int) -> np.ndarray:

@@ -100,7 +100,7 @@ def _about_uncertainty(run: Run, stop: float) -> list[str]:
 def _floor(run: Run) -> float:
     """The uncertainty below which the members' criteria, rather than missing chunks, set it; eV/Å."""
     criteria = run.settings.get("criteria") or {}
-    return max(AT_CRITERIA * (criteria.get("force_rmse") or 0.0), run.settings.get("stop_delta", 0.0))
+    return AT_CRITERIA * (criteria.get("force_rmse") or criteria.get("force_maxresid") or 0.0)
 
 
 def _about_members(best: Step, floor: float) -> list[str]:

@@ -50,10 +50,17 @@ def scene(run: Run, number: int) -> dict[str, Any]:
     if (when >= 0).any():
         bar = {"title": {"text": "chunk taken after iteration", "side": "right"}, "dtick": max(int(when.max()) // 8, 1), "len": 0.8}
         views["where chunks were taken"] = _atoms(atoms, np.flatnonzero(when >= 0), when.astype(float), delta, bar, low=0.0)
-    return _assemble(views, _shadows(atoms), _edges(atoms))
+    return _assemble(views, _shadows(atoms), _edges(atoms), _distance(atoms))
 
 
-def _assemble(views: dict[str, list[Trace]], shadows: Trace, edges: list[Trace]) -> dict[str, Any]:
+def _distance(atoms: Any) -> float:
+    """How far to stand away to see all of a structure and its cell, 1 for a round one; the page is twice as wide as high."""
+    points = np.vstack([atoms.positions, *(end for edge in cell_edges(atoms) for end in edge)])
+    extent = np.maximum(np.ptp(points, axis=0), 1.0)
+    return max(1.0, float((extent / (2, 2, 1)).max() / np.cbrt(extent.prod())))
+
+
+def _assemble(views: dict[str, list[Trace]], shadows: Trace, edges: list[Trace], distance: float) -> dict[str, Any]:
     """Traces of all views, and a button for each."""
     names = list(views)
     traces = [*edges, {**shadows, "visible": False}]
@@ -71,7 +78,7 @@ def _assemble(views: dict[str, list[Trace]], shadows: Trace, edges: list[Trace])
         "margin": {"l": 0, "r": 0, "t": 44, "b": 0},
         "scene": {
             "xaxis": axis, "yaxis": axis, "zaxis": axis, "aspectmode": "data",
-            "camera": {"eye": {"x": 0.45, "y": -1.5, "z": 0.4}},
+            "camera": {"eye": {"x": 0.45 * distance, "y": -1.5 * distance, "z": 0.4 * distance}},
         },
         "showlegend": False,
         "updatemenus": [
