@@ -15,12 +15,12 @@ from ase.build import bulk
 from ase.calculators.emt import EMT
 from parents import parent
 
-from amp.nft import labelpool
+from amp.nft import labelpool, orphans
 from amp.nft.executors import ExecutorError, check_executor
 from amp.nft.labelling import Label, LabelFailure, LabelTask, carry_out, single_point
 from amp.nft.labelpool import LabelPool
-from amp.nft.orphans import SignOfLife
-from amp.nft.processes import machine, stat
+from amp.nft.orphans import Driver, SignOfLife
+from amp.nft.processes import Process, machine, stat
 
 NOTICE = 5.0  # s in which a dead worker is noticed
 
@@ -357,6 +357,17 @@ def test_a_worker_of_its_own_ends_with_its_driver_but_not_before_its_label(where
     assert worker.wait(30) == 1
     worker.stdout.close()
     assert (tmp_path / "0-second" / "label.json").exists()
+
+
+def test_a_worker_without_a_common_file_system_does_not_take_its_driver_to_be_gone(tmp_path, monkeypatch):
+    """It cannot see the sign of life, and would end between two labels while its driver waits for them."""
+    monkeypatch.setattr(orphans, "SILENCE", 0.1)
+    gone = [orphans._Gone(Driver(Process("elsewhere", 1, ""), str(tmp_path / name), owns=True)) for name in ("seen", "unseen")]
+    (tmp_path / "seen").touch()
+    assert [one() for one in gone] == [False, False]
+    time.sleep(0.2)
+    assert [one() for one in gone] == [True, False]
+
 
 
 def _runs(pid):

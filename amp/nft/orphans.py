@@ -122,18 +122,22 @@ def _watch(driver: Driver) -> None:
 
 
 class _Gone:
-    """Whether a driver has ended, or shows no sign of life any more, by this machine's clock."""
+    """Whether a driver has ended, or shows no sign of life any more, by this machine's clock.
+
+    Where its file was never seen there is none to be seen, without a common file system: that tells nothing.
+    """
 
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
         self._sign, self._since = self._look(), time.monotonic()
+        self._seen = self._sign is not None
 
     def __call__(self) -> bool:
         if self._driver.process.machine == machine():
             return has_died(self._driver.process)
         if (sign := self._look()) != self._sign:
-            self._sign, self._since = sign, time.monotonic()
-        return time.monotonic() - self._since > SILENCE
+            self._sign, self._since, self._seen = sign, time.monotonic(), True
+        return self._seen and time.monotonic() - self._since > SILENCE
 
     def _look(self) -> float | None:
         try:
