@@ -284,6 +284,20 @@ def test_monitor_refuses(watched):
         UncertaintyMonitor(dyn, 1.0, action="halt")
 
 
+def test_monitor_names_a_calculator_without_uncertainty(cluster):
+    cluster.calc = EMT()
+    dyn = BFGS(cluster, logfile=None)
+    dyn.attach(UncertaintyMonitor(dyn, 0.1))
+    with pytest.raises(TypeError, match="The calculator is EMT, which gives no forces_uncertainty"):
+        dyn.run(fmax=1e-9, steps=1)
+
+
+@pytest.mark.parametrize("name", ["best.nothing.ensemble", "."])
+def test_an_ensemble_that_is_not_there_is_named(name):
+    with pytest.raises(FileNotFoundError, match=f"There is no file '{name}' in .*: give an ensemble that a run has left"):
+        EnsembleCalculator(name)
+
+
 def test_monitor_looks_through_a_cell_filter(models, crystal, tmp_path):
     crystal.calc = EnsembleCalculator(models)
     dyn = BFGS(FrechetCellFilter(crystal), logfile=None)

@@ -108,6 +108,11 @@ def test_errors_name_the_value(pt260):
         carve_chunk(pt260, 260, 6.5)
 
 
+def test_convergence_wants_atoms():
+    with pytest.raises(TypeError, match=r"target is 'mine\.xyz': give an ase\.Atoms"):
+        convergence("mine.xyz", EMT(), [5.0, 6.0])
+
+
 def test_convergence_against_the_whole_target(pt260):
     atoms = range(0, len(pt260), 10)
     found = convergence(pt260, EMT(), [6.0, 5.5], atoms, reference="target")

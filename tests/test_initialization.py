@@ -178,3 +178,8 @@ def test_errors_come_first_and_say_what_to_do(tmp_path):
         initial_images("Pt", [225], minsep=2.0, posamp=3.0, n_rattled=2)
     with pytest.raises(RuntimeError, match="none of 2 rattled cells could be labelled: RuntimeError: SCF did not converge"):
         initial_images("Pt", [225], posamp=0.03, n_rattled=2, parent_calc=Fails(), directory=tmp_path / "labels")
+
+
+def test_one_space_group_may_stand_alone():
+    several, one = (initial_images("Cu", sgs, a0=3.6, posamp=0.05, n_rattled=1, parent_calc=EMT()) for sgs in ([225], 225))
+    assert [len(image) for image in several] == [len(image) for image in one]

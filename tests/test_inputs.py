@@ -158,7 +158,7 @@ def test_constructor_refuses(settings, says):
 
 
 def test_an_ensemble_to_start_from_that_is_not_there(images):
-    with pytest.raises(FileNotFoundError, match=r"load: there is no file 'best\.ensemble'"):
+    with pytest.raises(FileNotFoundError, match=r"There is no file 'best\.ensemble'"):
         NFT(load="best.ensemble", log=os.devnull).run(images, cell(5), n=2, parent_calc=EMT())
 
 

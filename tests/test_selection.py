@@ -8,7 +8,7 @@ from ase.calculators.emt import EMT
 from ase.cluster import Octahedron
 
 from amp.nft.chunks import carve_chunks
-from amp.nft.features import candidates, paper20
+from amp.nft.features import candidates, g2x, paper20
 from amp.nft.initialization import initial_images
 from amp.nft.selection import (
     by_correlation,
@@ -175,3 +175,10 @@ def test_errors_name_the_value(images):
         choose_features([bulk("Pt", cubic=True)], 5)
     with pytest.raises(ValueError, match="at least one image"):
         choose_images([], 1)
+
+
+def test_features_are_those_of_elements():
+    assert g2x("Cu") == g2x(["Cu"]) and g2x("CuAu") == g2x(("Au", "Cu", "Au"))
+    for nothing in ([], ["Cq"], "Plat"):
+        with pytest.raises(ValueError, match="give chemical symbols"):
+            g2x(nothing)

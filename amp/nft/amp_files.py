@@ -49,6 +49,10 @@ def read_texts(path: str | os.PathLike[str]) -> list[str]:
     FileNotFoundError
         There is no such file.
     """
+    if not Path(path).is_file():
+        raise FileNotFoundError(
+            f"There is no file {os.fspath(path)!r} in {os.getcwd()}: give an ensemble that a run has left, such as best.al.ensemble."
+        )
     try:
         texts = json.loads(Path(path).read_bytes().decode("utf-8"))
     except (ValueError, RecursionError) as error:

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
+from ase.data import chemical_symbols
+from ase.symbols import string2symbols
 
 SymmetryFunctions = dict[str, list[dict[str, Any]]]
 
@@ -23,12 +25,39 @@ _PAPER_G4 = (
 )  # fmt: skip
 
 
-def candidates(elements: Iterable[str]) -> SymmetryFunctions:
+def symbols_of(elements: str | Iterable[str]) -> list[str]:
+    """Chemical symbols, each once.
+
+    Parameters
+    ----------
+    elements : iterable of str, or str
+        Symbols, or a formula such as 'Cu' or 'CuAu'.
+
+    Returns
+    -------
+    list of str
+
+    Raises
+    ------
+    ValueError
+        There are none, or one is no element's.
+    """
+    try:
+        symbols = list(dict.fromkeys(string2symbols(elements) if isinstance(elements, str) else elements))
+    except ValueError:
+        symbols = [str(elements)]
+    if not symbols or not set(symbols) <= set(chemical_symbols[1:]):
+        given = elements if isinstance(elements, str) else symbols
+        raise ValueError(f"elements is {given!r}: give chemical symbols, as in ['Pt'] or ['Cu', 'Au'].")
+    return symbols
+
+
+def candidates(elements: str | Iterable[str]) -> SymmetryFunctions:
     """The 78 functions from which the paper chose, to be chosen from with `amp.nft.selection.choose_features`.
 
     Parameters
     ----------
-    elements : iterable of str
+    elements : iterable of str, or str
         Chemical symbols; each pair and triple of them gets its own functions.
 
     Returns
@@ -47,12 +76,12 @@ def candidates(elements: Iterable[str]) -> SymmetryFunctions:
     return _for_all(elements, radial, angular)
 
 
-def g2x(elements: Iterable[str], radial: int = 8) -> SymmetryFunctions:
+def g2x(elements: str | Iterable[str], radial: int = 8) -> SymmetryFunctions:
     """Radial functions from wide to narrow, and Amp's four default angular ones.
 
     Parameters
     ----------
-    elements : iterable of str
+    elements : iterable of str, or str
         Chemical symbols; each pair and triple of them gets its own functions.
     radial : int
         How many radial functions, with eta from 1 to 100 (Rc = 6.5 Å: widths of 4.6 to 0.46 Å). 8 suit (5, 5) nodes, 16
@@ -66,7 +95,7 @@ def g2x(elements: Iterable[str], radial: int = 8) -> SymmetryFunctions:
     Raises
     ------
     ValueError
-        There are no elements, or fewer than two radial functions.
+        Something is no element, or there are fewer than two radial functions.
     """
     if radial < 2:
         raise ValueError(f"radial is {radial}: there must be at least 2 radial functions, 8 for example.")
@@ -74,12 +103,12 @@ def g2x(elements: Iterable[str], radial: int = 8) -> SymmetryFunctions:
     return _for_all(elements, [(float(eta), 0.0) for eta in np.geomspace(1.0, 100.0, radial)], angular)
 
 
-def paper20(elements: Iterable[str]) -> SymmetryFunctions:
+def paper20(elements: str | Iterable[str]) -> SymmetryFunctions:
     """The 20 functions that were chosen for platinum.
 
     Parameters
     ----------
-    elements : iterable of str
+    elements : iterable of str, or str
         Chemical symbols; each pair and triple of them gets its own functions.
 
     Returns
@@ -96,12 +125,12 @@ def paper20(elements: Iterable[str]) -> SymmetryFunctions:
 
 
 def _for_all(
-    elements: Iterable[str],
+    elements: str | Iterable[str],
     radial: Sequence[tuple[float, float]],
     angular: Sequence[tuple[float, float, float]],
 ) -> SymmetryFunctions:
     """The same (eta, offset) and (eta, zeta, gamma) around every element, for all its kinds of neighbours."""
-    names = sorted(set(elements))
+    names = sorted(symbols_of(elements))
     pairs = [[a, b] for i, a in enumerate(names) for b in names[i:]]
     functions = [
         {"type": "G2", "element": name, "eta": eta, "offset": offset} for eta, offset in radial for name in names

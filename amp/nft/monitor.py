@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 from ase import Atoms
+from ase.calculators.calculator import PropertyNotImplementedError
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.filters import Filter
 from ase.io import Trajectory
@@ -46,6 +47,8 @@ class UncertaintyMonitor:
     ValueError
         If `threshold` is not positive, `action` is none of these, or (at a step) the uncertainty is not a number,
         as with a single member.
+    TypeError
+        If (at a step) the calculator gives no uncertainty.
 
     Examples
     --------
@@ -81,7 +84,7 @@ class UncertaintyMonitor:
     def __call__(self) -> None:
         """Record the uncertainty of this step and act on it."""
         atoms = _atoms_of(self.dyn)
-        delta = float(np.max(atoms.calc.get_property("forces_uncertainty", atoms)))
+        delta = _largest_uncertainty(atoms)
         if np.isnan(delta):  # no comparison with a threshold would ever be true
             raise ValueError("The force uncertainty is not a number: a calculator of one member has none; use two or more.")
         self.deltas.append(delta)
@@ -104,6 +107,17 @@ class UncertaintyMonitor:
                 UserWarning,
                 stacklevel=2,
             )
+
+
+def _largest_uncertainty(atoms: Atoms) -> float:
+    """Of the force on any atom, eV/Å; TypeError for a calculator that knows none."""
+    try:
+        return float(np.max(atoms.calc.get_property("forces_uncertainty", atoms)))
+    except PropertyNotImplementedError as error:
+        raise TypeError(
+            f"The calculator is {type(atoms.calc).__name__}, which gives no forces_uncertainty: an UncertaintyMonitor watches "
+            "atoms with an EnsembleCalculator."
+        ) from error
 
 
 def _atoms_of(dyn: Any) -> Atoms:

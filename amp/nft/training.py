@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import tempfile
 import warnings
@@ -166,8 +165,6 @@ def read_start(load: str | None, n: int, spec: CalculatorSpec | None) -> list[st
     """Members of an ensemble file to start from; ValueError if there are not `n`, or they are not what `spec` makes."""
     if load is None:
         return None
-    if not Path(load).exists():
-        raise FileNotFoundError(f"load: there is no file {os.fspath(load)!r} in {os.getcwd()}.")
     texts = amp_files.read_texts(load)
     if len(texts) != n:
         raise ValueError(f"{load!r} holds {len(texts)} members, but n is {n}: use n={len(texts)}, or another file.")

@@ -185,6 +185,8 @@ def convergence(
     RuntimeError
         If the reference, or every label, failed.
     """
+    if not isinstance(target, Atoms):
+        raise TypeError(f"target is {target!r}: give an ase.Atoms, such as ase.io.read(...) returns.")
     radii = _checked_radii(radii, reference)
     check_parent(parent)
     check_executor(executor, parent)

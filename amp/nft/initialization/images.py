@@ -16,14 +16,13 @@ from ase.calculators.calculator import PropertyNotImplementedError
 from ase.calculators.emt import EMT
 from ase.calculators.fd import FiniteDifferenceCalculator
 from ase.calculators.singlepoint import SinglePointCalculator
-from ase.data import chemical_symbols
 from ase.filters import StrainFilter
 from ase.io import write
 from ase.optimize import BFGS
-from ase.symbols import string2symbols
 from vesin import NeighborList
 
 from amp.nft.executors import Executors, check_executor
+from amp.nft.features import symbols_of
 from amp.nft.initialization.crystals import alloy, crystal_system, host_crystal
 from amp.nft.labelling import Label, Parent, check_parent, labelled, make_calculator
 from amp.nft.labelpool import LabelPool
@@ -40,7 +39,7 @@ STRAIN = 1e-3  # of the finite differences that stand in for a stress: large eno
 
 def initial_images(
     elements: str | Sequence[str],
-    sgs: Iterable[int] = GROUPS,
+    sgs: int | Iterable[int] = GROUPS,
     a0: float = 4.0,
     minsep: float = 1.6,
     posamp: float = 0.15,
@@ -63,7 +62,7 @@ def initial_images(
     ----------
     elements : list of str, or str
         Chemical symbols, ``['Cu', 'Au']``, or a formula that holds them, ``'CuAu'``. Any number of them.
-    sgs : iterable of int
+    sgs : iterable of int, or int
         Numbers of space groups, 1 to 230. The site at the origin is occupied (at 1/3, 2/3, 3/4 in trigonal and hexagonal
         groups), so that 225 gives fcc, 229 bcc, 221 simple cubic, 227 diamond and 194 hcp.
     a0 : float
@@ -108,7 +107,7 @@ def initial_images(
     C. J. Pickard, R. J. Needs, J. Phys.: Condens. Matter 23, 053201 (2011).
     """
     parent = EMT() if parent_calc is None else parent_calc
-    sgs = list(sgs)
+    sgs = [sgs] if isinstance(sgs, int | np.integer) else list(sgs)
     symbols = _checked(elements, sgs, n_rattled, seed, a0=a0, minsep=minsep, posamp=posamp)
     check_parent(parent)
     check_executor(executor, parent)
@@ -155,7 +154,7 @@ class Initialization:
     def __init__(
         self,
         elements: str | Sequence[str],
-        sgs: Iterable[int] | None = None,
+        sgs: int | Iterable[int] | None = None,
         a0: float = 4.0,
         minsep: float = 1.6,
         posamp: float = 0.15,
@@ -168,7 +167,7 @@ class Initialization:
     ) -> None:
         self._log = RunLog(log)
         self._make = partial(
-            initial_images, elements, GROUPS if sgs is None else list(sgs), a0, minsep, posamp, parent_calc,
+            initial_images, elements, GROUPS if sgs is None else sgs, a0, minsep, posamp, parent_calc,
             seed=seed, executor=executor, log=self._log,
         )  # fmt: skip
         self.images: list[Atoms] = []
@@ -207,13 +206,7 @@ def _checked(
     elements: str | Sequence[str], sgs: list[int], n_rattled: int, seed: int, **lengths: float
 ) -> list[str]:
     """Chemical symbols, each once; ValueError for what cannot be."""
-    try:
-        symbols = list(dict.fromkeys(string2symbols(elements) if isinstance(elements, str) else elements))
-    except ValueError:
-        symbols = [str(elements)]
-    unknown = [symbol for symbol in symbols if symbol not in chemical_symbols[1:]]
-    if unknown or not symbols:
-        raise ValueError(f"elements is {elements!r}: give chemical symbols, as in ['Pt'] or ['Cu', 'Au'].")
+    symbols = symbols_of(elements)
     if not sgs:
         raise ValueError("sgs is empty: give at least one space group, 225 for fcc.")
     for group in sgs:
