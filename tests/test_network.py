@@ -18,7 +18,6 @@ from amp.nft.kernels.network import (
     draw_weights,
     losses,
     make_problem,
-    refresh_range,
     scaled_inputs,
     whitened_inputs,
 )
@@ -204,17 +203,18 @@ def test_permuting_rows_changes_nothing():
     assert first == pytest.approx(second, abs=1e-12)
 
 
-def test_refreshed_ranges_leave_the_functions_as_they_were():
+def test_changed_ranges_leave_the_functions_as_they_were():
     arguments, _, _, theta = made_up()
     layout, *data, old = arguments
     new = {"Cu": old["Cu"] + [-0.4, 1.3], "Pt": np.array([[-1.5, 2.0], [-0.5, 4.0], [7.0, 7.0], [-2.0, 8.0]])}
-    weights = np.array([1, 1])
+    inputs = [list(scaled_inputs(ranges[element] for element in layout.elements)) for ranges in (old, new)]
+    changed, weights = change_inputs(theta, layout, *inputs), np.array([1, 1])
     before = residuals_of(make_problem(layout, *data, old), theta, weights)
-    after = residuals_of(make_problem(layout, *data, new), refresh_range(theta, layout, old, new), weights)
-    assert not np.allclose(theta, refresh_range(theta, layout, old, new))
+    after = residuals_of(make_problem(layout, *data, new), changed, weights)
+    assert not np.allclose(theta, changed)
     assert after == pytest.approx(before, abs=AMP * np.abs(before).max())
-    both = refresh_range(np.array([theta, 2.0 * theta]), layout, old, new)
-    assert both[0] == pytest.approx(refresh_range(theta, layout, old, new), rel=1e-14)
+    both = change_inputs(np.array([theta, 2.0 * theta]), layout, *inputs)
+    assert both[0] == pytest.approx(changed, rel=1e-14)
 
 
 def test_parameters_are_in_amps_order(tmp_path):

@@ -161,8 +161,8 @@ def refine(
 ) -> list[Round]:
     """Learn a target, then what its relaxation or dynamics with the ensemble leads to.
 
-    After the run itself (which is taken up, or already there) each round explores from the targets with the best ensemble so
-    far, takes the frames whose largest uncertainty lies between `band` times that on the targets (the first above, where
+    After the run itself (which is taken up, or already there) each round explores from the targets with the best ensemble of the
+    round before, takes the frames whose largest uncertainty lies between `band` times that on the targets (the first above, where
     the path jumps over the band), carves chunks around their atoms above the lower end of the band, labels the `k` most
     different of these, and trains again on all images and chunks, from the weights that there are. Run the same script
     again to go on after a crash.

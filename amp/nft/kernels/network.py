@@ -145,25 +145,6 @@ def change_inputs(theta: np.ndarray, layout: Layout, old: Inputs, new: Inputs) -
     return theta
 
 
-def refresh_range(
-    theta: np.ndarray, layout: Layout, old: dict[str, np.ndarray], new: dict[str, np.ndarray]
-) -> np.ndarray:
-    """Parameters of the same functions of the fingerprints, with the inputs scaled by other ranges.
-
-    Parameters
-    ----------
-    theta : ndarray, shape (..., parameters)
-    layout : Layout
-    old, new : dict of str to ndarray, shape (features, 2)
-        Smallest and largest value of each fingerprint, by element.
-
-    Returns
-    -------
-    ndarray, shape (..., parameters)
-    """
-    return change_inputs(theta, layout, *(scaled_inputs(ranges[e] for e in layout.elements) for ranges in (old, new)))
-
-
 def make_problem(
     layout: Layout,
     rows: Sequence[Any],

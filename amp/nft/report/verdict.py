@@ -66,7 +66,7 @@ def judge(run: Run, checks: Checks) -> Verdict:
             f"Not converged: after {_times(len(run.steps) - 1)} the largest uncertainty on the target is {largest:.3g} eV/Å at best, "
             f"{largest / stop:.3g} times stop_delta."
         )
-        return Verdict("bad" if largest > 2 * stop else "caution", headline, reasons, _if_not_converged(run, stop))
+        return Verdict("bad" if largest > 2 * stop else "caution", headline, reasons, _if_not_converged(run))
     where = "on this target and on structures whose uncertainty stays as low"
     doubts = _doubts(best, checks)
     if doubts:
@@ -187,7 +187,7 @@ def _if_converged(run: Run, stop: float, largest: float) -> str:
     return text
 
 
-def _if_not_converged(run: Run, stop: float) -> str:
+def _if_not_converged(run: Run) -> str:
     """What to do about a run that has not come below its mark."""
     if run.standing.phase != "finished":
         return _go_on(run)
