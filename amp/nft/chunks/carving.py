@@ -92,7 +92,7 @@ def check_cell(atoms: Atoms, name: str = "The structure") -> None:
         What it is called in the error.
     """
     periodic = atoms.cell.array[atoms.pbc]
-    if len(periodic) and np.linalg.matrix_rank(periodic) < len(periodic):
+    if len(periodic) and not (np.isfinite(periodic).all() and np.linalg.matrix_rank(periodic) == len(periodic)):
         raise ValueError(
             f"{name} is periodic (pbc {atoms.pbc.tolist()}), but its cell {atoms.cell.array.tolist()} spans no space "
             "there: set the cell, or pbc=False."
