@@ -363,6 +363,7 @@ def test_job_in_the_background_that_never_begins(command, log):
     with pytest.raises(JobError, match="ended before it began") as error:
         jobs(log, command=command, retries=0).train(one_member())
     assert "not found" in str(error.value) or "No module named" in str(error.value)
+    assert sys.executable in str(error.value)
 
 
 def test_job_that_a_queue_starts_with_the_wrong_python(log):

@@ -256,7 +256,8 @@ def test_monitor_stops_dynamics_and_keeps_the_frame(watched, tmp_path):
     dyn = Langevin(watched, 5 * units.fs, temperature_K=3000, friction=0.02, fixcm=False, rng=np.random.default_rng(2))
     monitor = UncertaintyMonitor(dyn, limit_within(watched), trajectory=tmp_path / "far.traj")
     dyn.attach(monitor)
-    dyn.run(400)
+    with pytest.warns(UserWarning, match="the last: the largest force uncertainty is"):
+        dyn.run(400)
     assert monitor.exceeded and dyn.nsteps < 400
     assert len(monitor.deltas) == dyn.nsteps + 1 and monitor.steps[-1] == dyn.nsteps
     assert max(monitor.deltas[:-1]) <= monitor.threshold < monitor.deltas[-1]
@@ -304,7 +305,8 @@ def test_monitor_looks_through_a_cell_filter(models, crystal, tmp_path):
     dyn = BFGS(FrechetCellFilter(crystal), logfile=None)
     monitor = UncertaintyMonitor(dyn, limit_within(crystal) / 2, trajectory=tmp_path / "far.traj")
     dyn.attach(monitor)
-    dyn.run(fmax=1e-9, steps=3)
+    with pytest.warns(UserWarning, match="Step 0, the last"):
+        dyn.run(fmax=1e-9, steps=3)
     assert monitor.steps == [0] and monitor.exceeded
     np.testing.assert_allclose(read(tmp_path / "far.traj").positions, crystal.positions)
 

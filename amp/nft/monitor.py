@@ -28,7 +28,7 @@ class UncertaintyMonitor:
     threshold : float
         Largest per-atom force uncertainty that is accepted, eV/Å.
     action : 'stop', 'warn', or callable
-        What happens above it: the dynamics ends after this step; a warning; or ``action(frame, delta_max)`` with a
+        What happens above it: the dynamics ends after this step, with a warning; a warning alone; or ``action(frame, delta_max)`` with a
         copy of the atoms that carries energy and forces.
     trajectory : path, optional
         Frames above the threshold are written here, for learning from them.
@@ -99,14 +99,25 @@ class UncertaintyMonitor:
     def _act(self, frame: Atoms, delta: float) -> None:
         if callable(self.action):
             self.action(frame, delta)
-        elif self.action == "stop":
-            self.dyn.max_steps = self.dyn.nsteps  # ASE looks at this before each step
-        else:
-            warnings.warn(
-                f"Step {self.dyn.nsteps}: the largest force uncertainty is {delta:.3f} eV/Å, above {self.threshold}.",
-                UserWarning,
-                stacklevel=2,
-            )
+            return
+        if self.action == "stop":
+            end(self.dyn)
+        warnings.warn(
+            f"Step {self.dyn.nsteps}{', the last' if self.action == 'stop' else ''}: the largest force uncertainty is {delta:.3f} eV/Å, "
+            f"above {self.threshold}.",
+            UserWarning,
+            stacklevel=2,
+        )
+
+
+def end(dyn: Any) -> None:
+    """Let dynamics or a relaxation end after this step.
+
+    Parameters
+    ----------
+    dyn : ase.optimize.optimize.Dynamics
+    """
+    dyn.max_steps = dyn.nsteps  # ASE looks at this before each step
 
 
 def _largest_uncertainty(atoms: Atoms) -> float:

@@ -30,7 +30,7 @@ from amp.nft.chunks import carve_chunks
 from amp.nft.executors import Executors
 from amp.nft.labelling import Label, Parent, labelled
 from amp.nft.labelpool import LabelPool
-from amp.nft.monitor import UncertaintyMonitor
+from amp.nft.monitor import UncertaintyMonitor, end
 from amp.nft.runstore import FORMAT, RunStore
 from amp.nft.selection import choose_chunks
 from amp.nft.stopping import Iteration, StopReason, best_of
@@ -97,7 +97,7 @@ class Dynamics:
             atoms, self.timestep * units.fs, temperature_K=self.temperature, friction=self.friction / units.fs, rng=rng,
             fixcm=False,
         )  # fmt: skip
-        dyn.attach(UncertaintyMonitor(dyn, limit), interval=1)
+        dyn.attach(UncertaintyMonitor(dyn, limit, action=lambda frame, delta_max: end(dyn)), interval=1)
         return _frames(dyn, atoms, self.interval, steps=self.steps)
 
 

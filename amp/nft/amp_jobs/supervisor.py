@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 import time
 import uuid
 from collections.abc import Callable
@@ -261,8 +262,8 @@ class AmpJobs:
             raise JobError(
                 f"the job of member {member.index} died {member.deaths} times, at last thus: {reason}. Its "
                 f"files are in {directory}, {state.OUTPUT} and {LOG} among them. Mend calc_text, headerlines,"
-                f" train_line or start_command ({self.start_command!r}) and start the run again: it goes on "
-                f"where it stopped. The end of the output:{tail or ' (none)'}"
+                f" train_line or start_command ({self.start_command!r}; this process runs {sys.executable}) and start the "
+                f"run again: it goes on where it stopped. The end of the output:{tail or ' (none)'}"
             )
 
     def _pass_on_notes(self, member: Member, notes: set[str]) -> None:
