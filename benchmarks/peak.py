@@ -10,15 +10,13 @@ the cutoff for a G4, rows and members for the networks. What is spent on pairs o
 from __future__ import annotations
 
 import json
-import statistics
-import time
-from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 from data import pt1415, training_set
 from evaluate import HIDDEN, MEMBERS, ensemble, evaluate
+from loss import seconds
 from scipy.spatial.distance import pdist
 from vesin import NeighborList
 
@@ -31,17 +29,6 @@ RADIUS, FUNCTIONS = 6.5, 4  # Å; the G4 of Amp's default set
 PER_PAIR = 90  # distance, series for Q and dQ/ds (12 coefficients), cosine and what `triplets._weigh` makes of them
 PER_FUNCTION = 33  # `triplets._sum_gradients`
 TANH = 35  # operations of `simd.tanh`
-
-
-def seconds(function: Callable[[], object], repeats: int) -> float:
-    """Median wall time; the first call is left out."""
-    function()
-    times = []
-    for _ in range(repeats):
-        begin = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - begin)
-    return statistics.median(times)
 
 
 def matrix_rate(n: int = 1000) -> float:
