@@ -10,8 +10,6 @@ Both from Atoms to arrays, in this process, with caches warm; ours also all rows
 from __future__ import annotations
 
 import json
-import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,6 +23,7 @@ from amp.descriptor.gaussian import (
 )
 from ase import Atoms
 from data import pt260
+from loss import seconds
 
 from amp.nft.chunks import carve_chunks
 from amp.nft.features import g2x
@@ -42,14 +41,9 @@ def largest_chunk(radius: float = 6.5) -> Atoms:
 
 
 def microseconds(function: Callable[[], object], repeats: int) -> float:
-    """Median wall time of a call."""
+    """Median wall time of a call; the first is left out."""
     function()
-    times = []
-    for _ in range(repeats):
-        begin = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - begin)
-    return 1e6 * statistics.median(times)
+    return 1e6 * seconds(function, repeats)
 
 
 def amp_pipeline(chunk: Atoms, gs: dict) -> dict:

@@ -77,6 +77,7 @@ def read_training_images(images: Images) -> list[Atoms]:
 
 
 def _labelled_copy(image: Atoms, name: str) -> Atoms:
+    name = f"{name} ({image.get_chemical_formula()})"
     try:
         if image.calc is None:
             raise PropertyNotImplementedError("no calculator")
@@ -84,14 +85,13 @@ def _labelled_copy(image: Atoms, name: str) -> Atoms:
         forces = image.get_forces(apply_constraint=False)
     except (PropertyNotImplementedError, RuntimeError) as error:
         raise ValueError(
-            f"{name} ({image.get_chemical_formula()}) has no energy or no forces ({error}): every training image "
+            f"{name} has no energy or no forces ({error}): every training image "
             "needs both. Compute them with the parent calculator before you save the image."
         ) from error
     if not (np.isfinite(energy) and np.isfinite(forces).all() and np.isfinite(image.positions).all()):
-        raise ValueError(f"{name} ({image.get_chemical_formula()}) has an energy, force or position that is not finite.")
-    described = f"{name} ({image.get_chemical_formula()})"
-    check_cell(image, described)
-    check_apart(image, described)
+        raise ValueError(f"{name} has an energy, force or position that is not finite.")
+    check_cell(image, name)
+    check_apart(image, name)
     atoms = image.copy()
     atoms.set_constraint()
     atoms.calc = SinglePointCalculator(atoms, energy=float(energy), forces=np.array(forces, dtype=float))

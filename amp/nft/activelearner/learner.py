@@ -21,6 +21,7 @@ from ase import Atoms
 from amp.nft.activelearner import inputs
 from amp.nft.activelearner.interrupt import stops_cleanly
 from amp.nft.activelearner.protocol import Protocol, Setup
+from amp.nft.amp_files import CalculatorSpec
 from amp.nft.amp_texts import calc_text as default_calc_text
 from amp.nft.amp_texts import headerlines as default_headerlines
 from amp.nft.amp_texts import train_line as default_train_line
@@ -232,9 +233,10 @@ class NFT:
             threads=self.threads, log=self.log,
         )  # fmt: skip
         _compare_radii(cutoff, choice.radius, self.log)
-        if choice.spec is not None:  # refuses a calc_text that leaves out an element
-            choice.spec.resolved([symbol for image in training_images for symbol in image.symbols])
-        spread = _spread(distinct, choice, targets, training_images)
+        spec = choice.spec
+        if spec is not None:  # refuses a calc_text that leaves out an element
+            spec = spec.resolved([symbol for image in training_images for symbol in image.symbols])
+        spread = _spread(distinct, spec, targets)
         setup = Setup(
             label=label, images=training_images, centres=centres, targets=targets, n=n, cutoff=cutoff, seed=self.seed,
             threshold=self.threshold, parent=parent_calc, start=read_start(self.load, n, choice.spec), dblabel=self.dblabel,
@@ -264,15 +266,14 @@ class NFT:
 
 
 def _spread(
-    distance: float | None, choice: Choice, targets: list[Atoms], images: list[Atoms]
+    distance: float | None, spec: CalculatorSpec | None, targets: list[Atoms]
 ) -> Callable[[list[int], list[int]], list[int]] | None:
     """What leaves out twins among chosen atoms, given those known; ValueError if they cannot be compared."""
     if distance is None:
         return None
     inputs.check_positive(distinct=distance)
-    if choice.spec is None:
+    if spec is None:
         raise ValueError("distinct compares Gaussian fingerprints, but calc_text makes a calculator without them: leave it out.")
-    spec = choice.spec.resolved([symbol for image in images for symbol in image.symbols])
     x, kinds, _ = fingerprints(targets, spec.gs, spec.cutoff)
     return partial(distinct_atoms, x, kinds, distance=distance)
 
