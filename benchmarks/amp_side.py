@@ -17,8 +17,8 @@ from amp.model.neuralnetwork import NeuralNetwork
 from amp.utilities import get_hash, hash_images
 from ase import Atoms
 
-from amp.nft.amp_files import AmpModel
-from amp.nft.kernels.gaussian import Fingerprints
+from amp.nft.amp_io import AmpModel
+from amp.nft.kernels.fingerprints.gaussian import Fingerprints
 
 
 def as_amp_keeps_them(fingerprints: Fingerprints, image: Atoms) -> tuple[list, dict]:

@@ -10,10 +10,10 @@ from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.cluster import Octahedron
 
-from amp.nft.amp_files import CalculatorSpec
+from amp.nft.amp_io import CalculatorSpec
 from amp.nft.chunks import carve_chunks
 from amp.nft.features import g2x
-from amp.nft.kernels.gaussian import Fingerprints, Rows
+from amp.nft.kernels.fingerprints.gaussian import Fingerprints, Rows
 
 # edges a and c in Å of body-centred tetragonal cells, from face-centred (c = sqrt(2) a) to body-centred cubic (c = a), and
 # repetitions: what space groups 225 and 79 give, 2 to 32 atoms, with the displacements below

@@ -28,11 +28,11 @@ from ase import Atoms
 from ase.build import bulk
 from data import pt260, pt1415
 
-from amp.nft.amp_files import AmpModel, write_ensemble
-from amp.nft.amp_model import write_amp
-from amp.nft.kernels.evaluate import Evaluator
-from amp.nft.kernels.gaussian import Fingerprints
+from amp.nft.amp_io import AmpModel, write_ensemble
+from amp.nft.amp_io.model import write_amp
+from amp.nft.kernels.fingerprints.gaussian import Fingerprints
 from amp.nft.kernels.jit import available_cpus
+from amp.nft.kernels.prediction.evaluate import Evaluator
 
 RESULTS = Path(__file__).parent / "results" / "evaluate.json"
 MEMBERS, HIDDEN = 10, (5, 5)

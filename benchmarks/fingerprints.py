@@ -27,7 +27,7 @@ from loss import seconds
 
 from amp.nft.chunks import carve_chunks
 from amp.nft.features import g2x
-from amp.nft.kernels.gaussian import Fingerprints
+from amp.nft.kernels.fingerprints.gaussian import Fingerprints
 
 RESULTS = Path(__file__).parent / "results" / "fingerprints.json"
 CUTOFF = {"name": "Cosine", "kwargs": {"Rc": 6.5}}

@@ -25,8 +25,8 @@ import numpy as np
 from amp_side import AmpSide
 from data import TrainingSet, training_set
 
-from amp.nft import batched
-from amp.nft.amp_files import AmpModel
+from amp.nft.amp_io import AmpModel
+from amp.nft.training import batched_fit
 
 RESULTS = Path(__file__).parent / "results" / "fit.json"
 ROUNDS = 5
@@ -37,7 +37,7 @@ def fit(data: TrainingSet, start: list[AmpModel] | None, threads: int, maxiter: 
     spec = replace(data.spec, maxiter=maxiter)
     seeds = [[0, member] for member in range(len(data.weights_mi))]
     begin = time.perf_counter()
-    models, reports = batched.fit(
+    models, reports = batched_fit.fit(
         spec, data.rows, data.energies, data.forces, data.n_atoms, data.weights_mi, start, data.fprange, seeds,
         threads=threads, log=lambda message: None,
     )  # fmt: skip

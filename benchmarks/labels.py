@@ -16,9 +16,9 @@ from ase.calculators.emt import EMT
 from data import pt260
 
 from amp.nft.chunks import carve_chunks
-from amp.nft.labelling import Label, labelled
-from amp.nft.labelpool import LabelPool
-from amp.nft.runstore import RunStore
+from amp.nft.labels.pool import LabelPool
+from amp.nft.labels.single_point import Label, labelled
+from amp.nft.run.store import RunStore
 
 RESULTS = Path(__file__).with_name("results") / "labels.json"
 

@@ -25,7 +25,7 @@ from data import bulk_images, pt260, training_set
 from fit import amp_time, fit
 
 from amp.nft.activelearner import NFT
-from amp.nft.amp_files import read_calc_text, write_amp, write_ensemble
+from amp.nft.amp_io import read_calc_text, write_amp, write_ensemble
 
 RESULTS = Path(__file__).parent / "results" / "loop.json"
 MEMBERS, CHUNKS_OF_AMP = 10, 26

@@ -21,8 +21,8 @@ import numpy as np
 from amp_side import AmpSide
 from data import TrainingSet, training_set
 
-from amp.nft.batched import unpack
-from amp.nft.kernels.network import Layout, draw_weights, losses, make_problem
+from amp.nft.kernels.training.network import Layout, draw_weights, losses, make_problem
+from amp.nft.training.batched_fit import unpack
 
 RESULTS = Path(__file__).parent / "results" / "loss.json"
 CHUNKS = (26, 260, 1000)

@@ -20,9 +20,9 @@ from loss import seconds
 from scipy.spatial.distance import pdist
 from vesin import NeighborList
 
-from amp.nft.batched import _layout
-from amp.nft.kernels.evaluate import Evaluator
-from amp.nft.kernels.network import draw_weights, losses, make_problem
+from amp.nft.kernels.prediction.evaluate import Evaluator
+from amp.nft.kernels.training.network import draw_weights, losses, make_problem
+from amp.nft.training.batched_fit import _layout
 
 RESULTS = Path(__file__).parent / "results" / "peak.json"
 RADIUS, FUNCTIONS = 6.5, 4  # Å; the G4 of Amp's default set

@@ -5,8 +5,7 @@ from ase import units
 from ase.md.langevin import Langevin
 from structures import pt260
 
-from amp.nft.calculator import EnsembleCalculator
-from amp.nft.monitor import UncertaintyMonitor
+from amp.nft.calculator import EnsembleCalculator, UncertaintyMonitor
 
 TEMPERATURE, STEPS = 600.0, 1000  # K; of 5 fs
 

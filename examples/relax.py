@@ -5,8 +5,7 @@ from ase.calculators.emt import EMT
 from ase.optimize import LBFGS
 from structures import pt260
 
-from amp.nft.calculator import EnsembleCalculator
-from amp.nft.monitor import UncertaintyMonitor
+from amp.nft.calculator import EnsembleCalculator, UncertaintyMonitor
 
 atoms = pt260()
 atoms.calc = EnsembleCalculator("best.al.ensemble")

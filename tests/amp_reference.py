@@ -7,7 +7,7 @@ from amp.model import LossFunction
 from amp.model.neuralnetwork import NeuralNetwork
 from amp.utilities import get_hash, hash_images
 
-from amp.nft.kernels.gaussian import Rows
+from amp.nft.kernels.fingerprints.gaussian import Rows
 
 RADIUS = 4.0  # Å; Amp is slow
 CRITERIA = {"energy_rmse": 0.001, "energy_maxresid": None, "force_rmse": 0.005, "force_maxresid": 0.02}

@@ -74,7 +74,7 @@ def slurm():
     os.environ["SLURM_CONF"] = os.path.join(directory, "slurm.conf")
     # what Slurm starts finds this Python, and the parents of these tests
     os.environ["PATH"] = os.pathsep.join([os.path.dirname(sys.executable), before["PATH"]])
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE), *filter(None, [before.get("PYTHONPATH")])])
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE), str(HERE / "labels"), *filter(None, [before.get("PYTHONPATH")])])
     yield
     os.environ.clear()
     os.environ.update(before)

@@ -17,7 +17,7 @@ from amp.nft.activelearner import NFT
 from amp.nft.calculator import EnsembleCalculator
 from amp.nft.initialization import initial_images
 from amp.nft.refinement import Dynamics, Relaxation, refine
-from amp.nft.runstore import RunStore, RunStoreError
+from amp.nft.run.store import RunStore, RunStoreError
 
 CALC_TEXT = """
 from amp import Amp

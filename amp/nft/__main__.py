@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from amp.nft.runstore import RunStoreError
+from amp.nft.errors import RunStoreError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -46,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _status(options: argparse.Namespace) -> int:
-    from amp.nft.progress import read_standing, show
+    from amp.nft.run import read_standing, show
 
     show(read_standing(options.directory))
     return 0

@@ -14,26 +14,26 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from amp.utilities import get_hash
 from ase import Atoms, units
 from ase.io import read
 from ase.md.langevin import Langevin
 from ase.optimize import LBFGS
 
 from amp.nft.activelearner import NFT
-from amp.nft.activelearner.inputs import Images, check_count, read_images, read_targets, read_training_images
-from amp.nft.activelearner.protocol import LabellingError
-from amp.nft.activelearner.restart import compare_settings
-from amp.nft.amp_files import read_ensemble
-from amp.nft.calculator import EnsembleCalculator
+from amp.nft.activelearner.resume import compare_settings
+from amp.nft.activelearner.stopping import Iteration, StopReason, best_of
+from amp.nft.amp_io import read_ensemble
+from amp.nft.calculator.ase_calculator import EnsembleCalculator
+from amp.nft.calculator.monitor import UncertaintyMonitor, end
 from amp.nft.chunks import carve_chunks
-from amp.nft.executors import Executors
-from amp.nft.labelling import Label, Parent, labelled
-from amp.nft.labelpool import LabelPool
-from amp.nft.monitor import UncertaintyMonitor, end
-from amp.nft.runstore import FORMAT, RunStore
+from amp.nft.errors import LabellingError
+from amp.nft.inputs.arguments import check_count
+from amp.nft.inputs.structures import Images, get_hash, read_images, read_targets, read_training_images
+from amp.nft.labels.executors import Executors
+from amp.nft.labels.pool import LabelPool
+from amp.nft.labels.single_point import Label, Parent, labelled
+from amp.nft.run.store import FORMAT, RunStore
 from amp.nft.selection import choose_chunks
-from amp.nft.stopping import Iteration, StopReason, best_of
 
 Explorer = Callable[[Atoms, float], Sequence[Atoms]]
 BAND = (1.0, 1.5)

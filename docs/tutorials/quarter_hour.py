@@ -139,7 +139,7 @@ print(f"error of the force on an atom: {errors.mean():.4f} on average, {errors.m
 
 from ase.optimize import BFGS
 
-from amp.nft.monitor import UncertaintyMonitor
+from amp.nft.calculator import UncertaintyMonitor
 
 dyn = BFGS(atoms, logfile="relax.log")
 monitor = UncertaintyMonitor(dyn, threshold=0.3, trajectory="uncertain.traj")

@@ -32,12 +32,11 @@ from workflow import (
     spread,
 )
 
-from amp.nft import batched
-from amp.nft.amp_files import read_calc_text
+from amp.nft.amp_io import read_calc_text
 from amp.nft.chunks import carve_chunks
-from amp.nft.kernels.gaussian import Fingerprints, Rows
+from amp.nft.kernels.fingerprints.gaussian import Fingerprints, Rows
 from amp.nft.selection import distinct, fingerprints
-from amp.nft.training import sample_weights
+from amp.nft.training import batched_fit, sample_weights
 from amp.nft.uncertainty import select
 
 FINE = replace(OURS, threshold=-0.97)  # 8 atoms of 260 at a time: a tenth at a time is too coarse to tell good from better
@@ -140,7 +139,7 @@ def run(name: str, seed: int, small: bool) -> dict[str, Any]:
         lessons = [*bulk, *chunks.values()]
         place = {atom: len(bulk) + k for k, atom in enumerate(chunks)}
         samples = sample_weights(seed, settings.members, len(bulk), [[place[atom] for atom in batch] for batch in added])
-        models, reports = batched.fit(
+        models, reports = batched_fit.fit(
             spec, [one.rows for one in lessons], np.array([one.energy for one in lessons]), [one.forces for one in lessons],
             np.array([one.n_atoms for one in lessons]), samples, models if variant.warm else None,
             ranges([one.rows for one in (lessons if variant.ranged else bulk)] + whole),

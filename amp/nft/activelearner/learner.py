@@ -15,27 +15,27 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from amp.utilities import Logger, get_hash
 from ase import Atoms
 
-from amp.nft.activelearner import inputs
-from amp.nft.activelearner.interrupt import stops_cleanly
-from amp.nft.activelearner.protocol import Protocol, Setup
-from amp.nft.amp_files import CalculatorSpec
-from amp.nft.amp_texts import calc_text as default_calc_text
-from amp.nft.amp_texts import headerlines as default_headerlines
-from amp.nft.amp_texts import train_line as default_train_line
-from amp.nft.executors import Executors, check_executor, executor_name
-from amp.nft.labelling import Parent, check_parent, parent_name
-from amp.nft.processes import this_process
-from amp.nft.progress import Progress
-from amp.nft.runlog import RunLog
-from amp.nft.runstore import RunStore, RunStoreError, explains_full_disks
+from amp.nft.activelearner.loop import Loop, Setup
+from amp.nft.activelearner.stopping import Iteration, StopReason, certain_enough, enough_iterations, no_improvement
+from amp.nft.amp_io import CalculatorSpec
+from amp.nft.amp_io.bootstrap_texts import calc_text as default_calc_text
+from amp.nft.amp_io.bootstrap_texts import headerlines as default_headerlines
+from amp.nft.amp_io.bootstrap_texts import train_line as default_train_line
+from amp.nft.amp_io.log import Logger, RunLog
+from amp.nft.errors import RunStoreError
+from amp.nft.inputs import arguments, structures
+from amp.nft.labels.executors import Executors, check_executor, executor_name
+from amp.nft.labels.single_point import Parent, check_parent, parent_name
+from amp.nft.run import Progress
+from amp.nft.run.store import RunStore, explains_full_disks
 from amp.nft.selection import distinct as distinct_atoms
 from amp.nft.selection import fingerprints
-from amp.nft.stopping import Iteration, StopReason, certain_enough, enough_iterations, no_improvement
-from amp.nft.training import Choice, choose_trainer, read_start
-from amp.nft.uncertainty import check_threshold
+from amp.nft.system.processes import this_process
+from amp.nft.system.signals import stops_cleanly
+from amp.nft.training.choose import Choice, choose_trainer, read_start
+from amp.nft.uncertainty.forces import check_threshold
 
 start_command = "python3 run.py &"
 PACKAGES = ("amp-nft", "amp-atomistics", "numpy", "ase", "numba")  # whose versions the journal names
@@ -106,12 +106,12 @@ class NFT:
         progress: bool = True,
     ) -> None:
         check_threshold(threshold)
-        inputs.check_positive(stop_delta=stop_delta)
-        inputs.check_count("max_iterations", max_iterations, least=0)
-        inputs.check_count("steps_not_improved", steps_not_improved, least=1)
-        inputs.check_count("seed", seed, least=0)
+        arguments.check_positive(stop_delta=stop_delta)
+        arguments.check_count("max_iterations", max_iterations, least=0)
+        arguments.check_count("steps_not_improved", steps_not_improved, least=1)
+        arguments.check_count("seed", seed, least=0)
         if threads is not None:
-            inputs.check_count("threads", threads, least=1)
+            arguments.check_count("threads", threads, least=1)
         self.load = load
         self.log = RunLog(log)
         self.threshold = threshold
@@ -128,8 +128,8 @@ class NFT:
 
     def run(
         self,
-        images: inputs.Images,
-        target_image: inputs.Images,
+        images: structures.Images,
+        target_image: structures.Images,
         n: int = 10,
         calc_text: str = default_calc_text,
         headerlines: str = default_headerlines,
@@ -206,21 +206,21 @@ class NFT:
         RunStoreError
             If the training directory belongs to a running process, or to a run with other settings.
         """
-        inputs.check_count("n", n, least=2, why=", since the uncertainty is what members disagree about (10 is usual)")
-        inputs.check_positive(cutoff=cutoff, expired=expired)
-        inputs.check_texts(
+        arguments.check_count("n", n, least=2, why=", since the uncertainty is what members disagree about (10 is usual)")
+        arguments.check_positive(cutoff=cutoff, expired=expired)
+        arguments.check_texts(
             calc_text=calc_text, headerlines=headerlines, start_command=start_command, train_line=train_line
         )
-        inputs.check_label(label)
-        inputs.check_count("label_retries", label_retries, least=0)
+        arguments.check_label(label)
+        arguments.check_count("label_retries", label_retries, least=0)
         if label_timeout is not None:
-            inputs.check_positive(label_timeout=label_timeout)
+            arguments.check_positive(label_timeout=label_timeout)
         check_parent(parent_calc)
         check_executor(executor, parent_calc)
-        training_images = inputs.read_training_images(images)
-        targets = inputs.read_targets(target_image)
-        inputs.check_elements(targets, training_images)
-        centres = inputs.central_atoms(training_images, init_nft_ids)
+        training_images = structures.read_training_images(images)
+        targets = structures.read_targets(target_image)
+        structures.check_elements(targets, training_images)
+        centres = structures.central_atoms(training_images, init_nft_ids)
         if dft_cores is not None or dft_memory is not None:
             self.log(
                 "dft_cores and dft_memory are not used any more: labels are made by parent_calc where executor= runs it, "
@@ -257,11 +257,11 @@ class NFT:
             self.log.beside(progress.aside),
             stops_cleanly(partial(_interrupted, store), self.log),
         ):
-            protocol = Protocol(setup, store, choice.trainer, self.log, progress.step)
-            self.history = protocol.history
-            protocol.open(settings, _circumstances(self, setup, choice))
+            loop = Loop(setup, store, choice.trainer, self.log, progress.step)
+            self.history = loop.history
+            loop.open(settings, _circumstances(self, setup, choice))
             self.log(f"Trainer: {choice.trainer.name} ({choice.why}).")
-            self.stop_reason = protocol.run(rules)
+            self.stop_reason = loop.run(rules)
         return self.stop_reason.converged
 
 
@@ -271,7 +271,7 @@ def _spread(
     """What leaves out twins among chosen atoms, given those known; ValueError if they cannot be compared."""
     if distance is None:
         return None
-    inputs.check_positive(distinct=distance)
+    arguments.check_positive(distinct=distance)
     if spec is None:
         raise ValueError("distinct compares Gaussian fingerprints, but calc_text makes a calculator without them: leave it out.")
     x, kinds, _ = fingerprints(targets, spec.gs, spec.cutoff)
@@ -327,7 +327,7 @@ def _label_sums(images: list[Atoms]) -> str:
 
 
 def _short_hash(images: list[Atoms]) -> str:
-    return hashlib.sha256("".join(get_hash(image) for image in images).encode()).hexdigest()[:16]
+    return hashlib.sha256("".join(structures.get_hash(image) for image in images).encode()).hexdigest()[:16]
 
 
 def _compare_radii(cutoff: float, radius: float | None, log: RunLog) -> None:

@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from amp.utilities import Logger, enforce_magnetic_moments
 from ase import Atoms
 from ase.calculators.calculator import PropertyNotImplementedError
 from ase.calculators.emt import EMT
@@ -21,12 +20,13 @@ from ase.io import write
 from ase.optimize import BFGS
 from vesin import NeighborList
 
-from amp.nft.executors import Executors, check_executor
+from amp.nft.amp_io.log import Logger, RunLog
 from amp.nft.features import symbols_of
 from amp.nft.initialization.crystals import alloy, crystal_system, host_crystal
-from amp.nft.labelling import Label, Parent, check_parent, labelled, make_calculator
-from amp.nft.labelpool import LabelPool
-from amp.nft.runlog import RunLog
+from amp.nft.inputs.structures import enforce_magnetic_moments
+from amp.nft.labels.executors import Executors, check_executor
+from amp.nft.labels.pool import LabelPool
+from amp.nft.labels.single_point import Label, Parent, check_parent, labelled, make_calculator
 
 GROUPS = (10, 79, 225)  # Amp's default: one monoclinic, one tetragonal, one cubic
 NEAR_CELL = 0.3  # eV of the whole cell: frames of a relaxation this near its end are images

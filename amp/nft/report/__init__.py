@@ -6,10 +6,11 @@ import os
 from pathlib import Path
 from typing import Any
 
-from amp.nft import atomic
 from amp.nft.report.checks import Checks, Comparison, check
-from amp.nft.report.run import Run, read_run, read_truth
+from amp.nft.report.truth import read_truth
 from amp.nft.report.verdict import Verdict, judge
+from amp.nft.run.history import Run, read_run
+from amp.nft.system import files
 
 __all__ = ["Checks", "Comparison", "Run", "Verdict", "check", "judge", "read_run", "report"]
 
@@ -66,5 +67,5 @@ def report(
             drawing.save(figure, Path(figures) / name)
     scenes = {number: view3d.scene(run, number) for number in drawing.most_uncertain(run)} if run.steps else {}
     text = page(run, verdict, drawn, scenes, view3d.script() if scenes else "")
-    atomic.write(output, text.encode())
+    files.write(output, text.encode())
     return verdict

@@ -9,8 +9,9 @@ import numpy as np
 from ase import Atoms
 from numpy.typing import ArrayLike
 
-from amp.nft.amp_files import UnsupportedModel, read_amp
-from amp.nft.report.run import Run
+from amp.nft.amp_io import read_amp
+from amp.nft.errors import UnsupportedModel
+from amp.nft.run.history import Run
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ def _predict(run: Run, iteration: int, images: Sequence[Atoms], known: np.ndarra
 
 def _evaluate(run: Run, iteration: int, images: Sequence[Atoms]) -> list[tuple[np.ndarray, np.ndarray]]:
     """Mean forces and uncertainties on the atoms of each image."""
-    from amp.nft.kernels.evaluate import Evaluator  # numba: only where it is needed
+    from amp.nft.kernels.prediction.evaluate import Evaluator  # numba: only where it is needed
 
     if not images:
         return []

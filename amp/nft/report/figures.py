@@ -12,7 +12,7 @@ import numpy as np
 
 from amp.nft.report.checks import Checks, Comparison
 from amp.nft.report.pictures import draw_atoms
-from amp.nft.report.run import Run
+from amp.nft.run.history import Run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from string import Template
 from typing import Any
 
-from amp.nft.progress.standing import duration
-from amp.nft.report.run import Run
 from amp.nft.report.verdict import Verdict
+from amp.nft.run.history import Run
+from amp.nft.run.state import duration
 
 CAPTIONS = {
     "uncertainty": (

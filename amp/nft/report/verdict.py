@@ -7,10 +7,10 @@ from typing import Literal
 
 import numpy as np
 
-from amp.nft.progress.standing import duration
 from amp.nft.report.checks import Checks, Comparison
-from amp.nft.report.run import Run, Step
-from amp.nft.stopping import VANISHING
+from amp.nft.run.history import Run, Step
+from amp.nft.run.state import duration
+from amp.nft.uncertainty.forces import VANISHING
 
 Grade = Literal["good", "caution", "bad", "none"]
 COVERED = 0.8  # of the labels that were not trained on, within the predicted uncertainty: below, it is not to be believed

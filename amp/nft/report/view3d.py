@@ -11,7 +11,7 @@ from ase.data import covalent_radii
 
 from amp.nft.report.figures import taken
 from amp.nft.report.pictures import cell_edges
-from amp.nft.report.run import Run
+from amp.nft.run.history import Run
 
 SPHERES = 1500  # atoms up to which they are drawn as spheres
 FINE = 400  # and up to which these are smooth

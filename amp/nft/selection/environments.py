@@ -35,7 +35,7 @@ def fingerprints(
     elements : tuple of str
         Sorted.
     """
-    from amp.nft.kernels.gaussian import Fingerprints  # numba: only where it is needed
+    from amp.nft.kernels.fingerprints.gaussian import Fingerprints  # numba: only where it is needed
 
     if Gs is None:
         Gs = g2x({symbol for image in images for symbol in image.symbols})

@@ -1,0 +1,337 @@
+"""The loop: train, see where the members disagree, label the surroundings there, train again.
+
+Every step is a no-op when its result is in the run's files already; that is what makes a restart exact.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+
+from amp.nft.activelearner.output_files import RunFiles
+from amp.nft.activelearner.resume import compare_parents, compare_settings
+from amp.nft.activelearner.stopping import Iteration, StopReason, StopRule, best_of, first_reason
+from amp.nft.calculator.evaluate import target_uncertainty
+from amp.nft.chunks import carve_chunks
+from amp.nft.errors import LabellingError
+from amp.nft.labels.executors import Executors
+from amp.nft.labels.pool import LabelPool
+from amp.nft.labels.single_point import Label, LabelFailure, Parent, labelled
+from amp.nft.records import MemberReport, MemberStep, Trainer, TrainingOutcome, TrainingTask
+from amp.nft.run.store import FORMAT, RunStore
+from amp.nft.training.choose import sample_weights
+from amp.nft.uncertainty.forces import select
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a run is about: checked, and the protocol's own copies."""
+
+    label: str
+    images: list[Atoms]
+    centres: list[int | None]
+    targets: list[Atoms]
+    n: int
+    cutoff: float
+    seed: int
+    threshold: float | None
+    parent: Parent
+    executor: Executors | None
+    label_timeout: float | None
+    label_retries: int
+    start: list[str] | None
+    dblabel: str
+    threads: int | None
+    spread: Callable[[list[int], list[int]], list[int]] | None = None  # leaves out twins among chosen atoms, given known ones
+
+
+class Loop:
+    """Nearsighted force training of one or more targets, whose atoms are counted on from one to the next.
+
+    Parameters
+    ----------
+    setup : Setup
+    store : RunStore
+        Results so far are taken from it, new ones go into it.
+    trainer : Trainer
+    log : callable
+        Takes a message.
+    watch : callable, optional
+        Is told the iteration and a MemberStep, as `amp.nft.records.Watch` has it.
+    """
+
+    def __init__(
+        self,
+        setup: Setup,
+        store: RunStore,
+        trainer: Trainer,
+        log: Callable[[str], None],
+        watch: Callable[[int, MemberStep], object] = lambda iteration, step: None,
+    ) -> None:
+        self.setup = setup
+        self.store = store
+        self.trainer = trainer
+        self.log = log
+        self.watch = watch
+        self.history: list[Iteration] = []
+        self.added: list[list[int]] = []  # atoms whose chunks were added, per iteration
+        self.labels: dict[int, Atoms] = {}
+        self._chunks: dict[int, Atoms] = {}  # those that are being labelled
+        self.first = np.cumsum([0, *map(len, setup.targets)])  # of each target the first atom
+        self.files = RunFiles(setup.label, store.directory)
+
+    def open(self, settings: dict[str, Any], notes: dict[str, Any]) -> None:
+        """Take up the run in the store, or begin one; RunStoreError if it has other settings."""
+        if not self.store.events:
+            self.files.check_fresh()
+        if self.store.find("trained"):
+            compare_settings(self.store.find("run")["settings"], settings, self.files.saved_info.parent)
+        else:  # nothing is lost that other settings would contradict
+            self.store.append("run", format=FORMAT, settings=settings)
+        if self.store.find("label"):
+            compare_parents(self.store.find("start")["parent"], notes["parent"], self.log)
+        self.store.append("start", **notes, targets=[self.store.keep_image(target) for target in self.setup.targets])
+        for event in self.store.find_all("label"):
+            self.labels[event["atom"]] = self.store.image(event["file"])
+        if self.labels:
+            self.log(f"Taking up the run in {self.store.directory}: {len(self.labels)} labelled chunks are there.")
+
+    def run(self, rules: Sequence[StopRule]) -> StopReason:
+        """Iterate until a rule says stop; what is in the store comes first, though stricter rules were set then."""
+        reason = None
+        while reason is None:
+            iteration = len(self.history)
+            texts = self._train(iteration)
+            delta = self._evaluate(iteration, texts)
+            if not self.store.find("trained", iteration=iteration + 1):
+                reason = first_reason(rules, self.history)
+            reason = reason or self._grow(iteration, delta)
+        self._finish(reason)
+        return reason
+
+    # -- train ---------------------------------------------------------------------------------------------
+
+    def _train(self, iteration: int) -> list[str]:
+        """Members of this iteration's ensemble."""
+        event = self.store.find("trained", iteration=iteration)
+        if event is None:
+            event = self._train_now(iteration)
+        texts = json.loads(self.store.content(event["file"]))
+        self.files.save_ensemble(iteration, texts)
+        return texts
+
+    def _train_now(self, iteration: int) -> dict[str, Any]:
+        task = self._task(iteration)
+        chunks = len(task.images) - len(self.setup.images)
+        self.log(f"\nIteration {iteration}: training on {len(self.setup.images)} images and {chunks} chunks.")
+        begin = time.perf_counter()
+        outcome = self.trainer.train(task, partial(self.watch, iteration))
+        seconds = time.perf_counter() - begin
+        missed = [report for report in outcome.reports if not report.converged]
+        self.log(f"Trained {len(outcome.texts)} members in {seconds:.1f} s; {len(missed)} missed their criteria.")
+        for report in missed:
+            self.log(f"  member {report.member}: {report.message}")
+        return self.store.append(
+            "trained",
+            iteration=iteration,
+            file=self.store.keep(json.dumps(outcome.texts).encode(), ".ensemble"),
+            reports=[report.as_dict() for report in outcome.reports],
+            trainer=self.trainer.name,
+            chunks=chunks,
+            seconds=seconds,
+        )
+
+    def _task(self, iteration: int) -> TrainingTask:
+        setup, atoms = self.setup, self._chunk_atoms()
+        place = {atom: len(setup.images) + k for k, atom in enumerate(atoms)}
+        added = [[place[atom] for atom in batch] for batch in self.added]
+        start, retry_m = setup.start, None
+        if iteration > 0:
+            last = self.store.find("trained", iteration=iteration - 1)
+            start = json.loads(self.store.content(last["file"]))
+            retry_m = tuple(report["converged"] for report in last["reports"])  # what stalled there will stall again
+        return TrainingTask(
+            images=setup.images + [self.labels[atom] for atom in atoms],
+            centres=setup.centres + [0] * len(atoms),
+            weights_mi=sample_weights(setup.seed, setup.n, len(setup.images), added),
+            start=start,
+            seed=setup.seed,
+            iteration=iteration,
+            retry_m=retry_m,
+        )
+
+    def _chunk_atoms(self) -> list[int]:
+        """Central atoms of the chunks in the training set, in the order in which they came."""
+        return list(dict.fromkeys(atom for batch in self.added for atom in batch))
+
+    # -- look ----------------------------------------------------------------------------------------------
+
+    def _evaluate(self, iteration: int, texts: list[str]) -> np.ndarray:
+        """Uncertainty on every atom of the targets; adds to the history and keeps the best ensemble."""
+        event = self.store.find("evaluated", iteration=iteration)
+        if event is None:
+            setup = self.setup
+            deltas = [target_uncertainty(texts, some, setup.dblabel, setup.threads) for some in setup.targets]
+            all_deltas = np.concatenate(deltas)
+            event = self.store.append(
+                "evaluated", iteration=iteration, file=self.store.keep_array(all_deltas),
+                delta_max=all_deltas.max(), delta_mean=all_deltas.mean(),
+            )  # fmt: skip
+        delta = self.store.array(event["file"])
+        entry = self._entry(iteration, delta)
+        self.history.append(entry)
+        self.log(
+            f"Iteration {iteration}: {entry.n_chunks} chunks, uncertainty max {entry.delta_max:.4f}, "
+            f"mean {entry.delta_mean:.4f} eV/Å."
+        )
+        if len(self.setup.targets) > 1:
+            self.log("Largest on each target: " + ", ".join(f"{value:.4f}" for value in entry.structures) + " eV/Å.")
+        if best_of(self.history) is entry:
+            self.files.save_best(texts)
+            self.log(f"Best so far: saved as {self.files.best.name}.")
+        self.files.save_deltas(iteration, delta)
+        return delta
+
+    def _entry(self, iteration: int, delta: np.ndarray) -> Iteration:
+        trained = self.store.find("trained", iteration=iteration)
+        return Iteration(
+            iteration,
+            trained["chunks"],
+            float(delta.max()),
+            float(delta.mean()),
+            tuple(MemberReport(**report) for report in trained["reports"]),
+            trained["trainer"],
+            tuple(float(part.max()) for part in np.split(delta, self.first[1:-1])),
+        )
+
+    # -- grow ----------------------------------------------------------------------------------------------
+
+    def _grow(self, iteration: int, delta: np.ndarray) -> StopReason | None:
+        """Label the surroundings of the most uncertain atoms and add them to the training set."""
+        event = self.store.find("added", iteration=iteration)
+        if event is None:
+            chosen = select(delta, self.setup.threshold)
+            if not len(chosen):
+                return _nothing_above(self.setup.threshold, delta)
+            event = self._label(iteration, self._without_twins(chosen, delta), delta)
+        self.added.append(event["atoms"])
+        self.files.save_chunks(iteration, event["chosen"], [self.labels[atom] for atom in self._chunk_atoms()])
+        return None
+
+    def _without_twins(self, chosen: np.ndarray, delta: np.ndarray) -> np.ndarray:
+        """Chosen atoms without those whose surroundings another one's chunk covers."""
+        if self.setup.spread is None:
+            return chosen
+        ranked = [int(atom) for atom in chosen[np.argsort(-delta[chosen], kind="stable")]]
+        kept = self.setup.spread(ranked, self._chunk_atoms())
+        self.log(f"{len(chosen) - len(kept)} of {len(chosen)} atoms left out: others have the same surroundings.")
+        return np.sort(kept)
+
+    def _label(self, iteration: int, chosen: np.ndarray, delta: np.ndarray) -> dict[str, Any]:
+        """Label chunks around the chosen atoms; the next most uncertain atom takes the place of one that fails."""
+        wanted = [int(atom) for atom in chosen]
+        taken = {*wanted, *self._chunk_atoms()}  # not self.labels: a batch cut short must go the same way again
+        ranked = [int(atom) for atom in np.argsort(-delta, kind="stable")]
+        spare = deque([atom for atom in ranked if atom not in taken][: len(wanted)])
+        new = [atom for atom in wanted if atom not in self.labels]
+        if self.store.find("chosen", iteration=iteration, atoms=wanted) is None:
+            self.store.append("chosen", iteration=iteration, atoms=wanted)
+        self.log(f"{len(wanted)} atoms chosen, {len(new)} of them to be labelled.")
+        replacements: list[int] = []
+        failures: dict[int, LabelFailure] = {}
+        with self._pool() as pool:
+            self._request(pool, new)
+            for atom, outcome in pool.done():
+                if isinstance(outcome, Label):
+                    self._keep(atom, outcome)
+                    pool.tidy(atom)
+                else:
+                    failures[atom] = self._note("label-failed", atom, outcome)
+                    replacements += self._replace(pool, spare)
+        atoms = [atom for atom in wanted + replacements if atom in self.labels]
+        if not atoms:
+            raise LabellingError(_all_failed(failures))
+        return self.store.append(
+            "added", iteration=iteration, chosen=wanted, atoms=atoms, failed=sorted(failures)
+        )
+
+    def _pool(self) -> LabelPool:
+        setup = self.setup
+        return LabelPool(
+            setup.parent, setup.executor, self.files.labels, timeout=setup.label_timeout, retries=setup.label_retries,
+            on_retry=partial(self._note, "label-retried"), log=self.log,
+        )  # fmt: skip
+
+    def _request(self, pool: LabelPool, atoms: list[int]) -> None:
+        """Ask for labels of the chunks around these atoms."""
+        for number, target in enumerate(self.setup.targets):
+            first, end = self.first[number : number + 2]
+            here = [atom for atom in atoms if first <= atom < end]
+            chunks = carve_chunks(target, [atom - first for atom in here], self.setup.cutoff)
+            for atom, chunk in zip(here, chunks, strict=True):
+                if len(self.setup.targets) > 1:
+                    chunk.info["target_image"] = number
+                self._chunks[atom] = chunk
+                pool.request(atom, chunk)
+
+    def _replace(self, pool: LabelPool, spare: deque[int]) -> list[int]:
+        """The next most uncertain atom, asked for unless its label is there already; none if there is no more."""
+        if not spare:
+            return []
+        atom = spare.popleft()
+        if atom not in self.labels:
+            self._request(pool, [atom])
+        return [atom]
+
+    def _keep(self, atom: int, label: Label) -> None:
+        """Make a label safe."""
+        self.labels[atom] = labelled(self._chunks.pop(atom), label)
+        self.store.append("label", atom=atom, file=self.store.keep_image(self.labels[atom]), seconds=label.seconds)
+
+    def _note(self, event: str, atom: int, failure: LabelFailure) -> LabelFailure:
+        """Write down a failure."""
+        self.store.append(event, atom=atom, kind=failure.kind, message=failure.message)
+        what = "is tried again" if event == "label-retried" else "could not be labelled"
+        self.log(f"  the chunk around atom {atom} {what}: {failure}")
+        return failure
+
+    def _leave_training_directory(self) -> None:
+        """Let a trainer without jobs leave what they would have left."""
+        finish = getattr(self.trainer, "finish", None)
+        if finish is not None:
+            last = self.history[-1]
+            texts = json.loads(self.store.content(self.store.find("trained", iteration=last.iteration)["file"]))
+            finish(self._task(last.iteration), TrainingOutcome(texts, list(last.reports)))
+
+    def _finish(self, reason: StopReason) -> None:
+        self.store.append("stopped", reason=reason.name, message=reason.message, converged=reason.converged)
+        self._leave_training_directory()
+        failed = {event["atom"]: event for event in self.store.find_all("label-failed")}
+        self.log(f"\n{reason}")
+        for atom in sorted(failed.keys() - self.labels.keys()):
+            self.log(f"No label around atom {atom}: {failed[atom]['kind']}: {failed[atom]['message']}")
+        self.log(f"Best ensemble: {self.files.best} (iteration {best_of(self.history).iteration}).")
+
+
+def _all_failed(failures: dict[int, LabelFailure]) -> str:
+    atom, failure = next(iter(failures.items()))
+    return (
+        f"None of {len(failures)} chunks could be labelled; the one around atom {atom} failed with {failure}. "
+        f"Mend that and run the same script again: nothing is lost.\n{failure.traceback}"
+    )
+
+
+def _nothing_above(threshold: float | None, delta: np.ndarray) -> StopReason:
+    message = (
+        f"Not converged: the largest uncertainty, {delta.max():.4f} eV/Å, is not above threshold = {threshold}, so "
+        "there is nothing to label. Lower threshold, or raise stop_delta."
+    )
+    return StopReason("threshold", message)

@@ -1,0 +1,68 @@
+"""The files that Amp users know, all derived from the run's journal and written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+from ase import Atoms
+
+from amp.nft.errors import RunStoreError
+from amp.nft.run.store import array_bytes, trajectory_bytes, write_atomically
+
+
+class RunFiles:
+    """Ensembles, uncertainties and chunks of one run under their usual names.
+
+    Parameters
+    ----------
+    label : str
+        As in ``<label>.ensemble``.
+    saved_info : path
+        ``<label>-training/saved-info``.
+    """
+
+    def __init__(self, label: str, saved_info: Path) -> None:
+        self.current = Path(f"{label}.ensemble")
+        self.best = self.current.with_name(f"best.{self.current.name}")
+        self.saved_info = saved_info
+        self.labels = saved_info.parent / "labels"  # one directory in it for each label
+        self._deltas: list[np.ndarray] = []
+
+    def check_fresh(self) -> None:
+        """RunStoreError if the training directory holds the work of a program that keeps no journal."""
+        training = self.saved_info.parent
+        if (training / "training-images").exists():
+            raise RunStoreError(
+                f"{training} was left by another program (it has training-images, but no journal): "
+                "move it away, or give this run another label=."
+            )
+
+    def save_ensemble(self, iteration: int, texts: list[str]) -> None:
+        """``<label>.ensemble`` and ``<label>.<k>.ensemble``."""
+        data = json.dumps(texts).encode()
+        _ensure(self.current, data)
+        _ensure(self.current.with_suffix(f".{iteration}.ensemble"), data)
+
+    def save_best(self, texts: list[str]) -> None:
+        """``best.<label>.ensemble``."""
+        _ensure(self.best, json.dumps(texts).encode())
+
+    def save_deltas(self, iteration: int, delta: np.ndarray) -> None:
+        """``deltas.npy``, shape (iterations, atoms), eV/Å."""
+        self._deltas = [*self._deltas[:iteration], delta]
+        _ensure(self.saved_info / "deltas.npy", array_bytes(np.array(self._deltas)))
+
+    def save_chunks(self, iteration: int, chosen: list[int], chunks: list[Atoms]) -> None:
+        """``indices_<k>.npy``: the chosen atoms; ``atomic_chunks_<k>.traj`` and ``atomic_chunks.traj``: all chunks."""
+        _ensure(self.saved_info / f"indices_{iteration}.npy", array_bytes(np.array(chosen, dtype=int)))
+        data = trajectory_bytes(chunks)
+        _ensure(self.saved_info / f"atomic_chunks_{iteration}.traj", data)
+        _ensure(self.saved_info / "atomic_chunks.traj", data)
+
+
+def _ensure(path: Path, data: bytes) -> None:
+    """Write a file unless it is there with this content."""
+    if not (path.exists() and path.read_bytes() == data):
+        write_atomically(path, data)

@@ -1,0 +1,25 @@
+"""Read and write Amp's files, calculators and log."""
+
+from amp.nft.amp_io.calc_text import QUEUE_VARIABLES, CalculatorSpec, read_calc_text, spec_of
+from amp.nft.amp_io.ensemble_file import forces_by_amp, read_ensemble, read_texts, write_ensemble
+from amp.nft.amp_io.literal import parse_literal
+from amp.nft.amp_io.model import AmpModel, check_text, read_amp, write_amp
+from amp.nft.errors import AmpFileError, UnsupportedModel
+
+__all__ = [
+    "QUEUE_VARIABLES",
+    "AmpFileError",
+    "AmpModel",
+    "CalculatorSpec",
+    "UnsupportedModel",
+    "check_text",
+    "forces_by_amp",
+    "parse_literal",
+    "read_amp",
+    "read_calc_text",
+    "read_ensemble",
+    "read_texts",
+    "spec_of",
+    "write_amp",
+    "write_ensemble",
+]

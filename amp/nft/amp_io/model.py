@@ -1,0 +1,230 @@
+"""One trained Amp calculator as plain data, from its ``.amp`` text and back."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from ase.calculators.calculator import Parameters
+
+from amp.nft.amp_io.literal import parse_literal
+from amp.nft.errors import AmpFileError, UnsupportedModel
+
+GAUSSIAN = ".descriptor.gaussian.Gaussian"
+NEURAL_NETWORK = ".model.neuralnetwork.NeuralNetwork"
+VERSION = "2015.12"
+ACTIVATIONS = ("tanh", "sigmoid", "linear")
+CUTOFFS = {"Cosine": {"Rc"}, "Polynomial": {"Rc", "gamma"}}
+SYMMETRY_FUNCTIONS = ("G2", "G4", "G5")
+
+
+@dataclass(frozen=True)
+class AmpModel:
+    """One trained Gaussian + NeuralNetwork calculator.
+
+    Attributes
+    ----------
+    gs : dict of str to list of dict
+        Amp's symmetry functions of each element, in the order of the fingerprint.
+    cutoff : dict
+        Amp's ``{'name': 'Cosine' or 'Polynomial', 'kwargs': {'Rc': Å, ...}}``.
+    hiddenlayers : dict of str to tuple of int
+        Nodes of each hidden layer.
+    activation : str
+        'tanh', 'sigmoid' or 'linear'.
+    weights : dict of str to list of ndarray, shapes (n_in + 1, n_out)
+        One array per layer, its last row the bias.
+    scalings : dict of str to (float, float)
+        Intercept and slope of the atomic energy, eV.
+    fprange : dict of str to ndarray, shape (n_features, 2)
+        Smallest and largest value of each fingerprint, mapped to -1 and 1.
+    """
+
+    gs: dict[str, list[dict[str, Any]]]
+    cutoff: dict[str, Any]
+    hiddenlayers: dict[str, tuple[int, ...]]
+    activation: str
+    weights: dict[str, list[np.ndarray]]
+    scalings: dict[str, tuple[float, float]]
+    fprange: dict[str, np.ndarray]
+
+    @property
+    def elements(self) -> tuple[str, ...]:
+        """The elements of the networks, sorted."""
+        return tuple(sorted(self.weights))
+
+
+def read_amp(text: str) -> AmpModel:
+    """The model in an ``.amp`` text.
+
+    Parameters
+    ----------
+    text : str
+        What ``Amp.save`` or :func:`write_amp` wrote.
+
+    Returns
+    -------
+    AmpModel
+
+    Raises
+    ------
+    AmpFileError
+        The text cannot be read, holds more than data, or its parts do not fit together.
+    UnsupportedModel
+        The descriptor is not ``Gaussian`` or the model not ``NeuralNetwork``.
+    """
+    return model_from_parameters(*check_text(text))
+
+
+def check_text(text: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Parameters of descriptor and model in an ``.amp`` text of any kind; AmpFileError if it is not data."""
+    parts = _mapping(parse_literal(text), "the file")
+    descriptor, model = (_mapping(parse_literal(_get(parts, key)), key) for key in ("descriptor", "model"))
+    return descriptor, model
+
+
+def model_from_parameters(descriptor: dict[str, Any], model: dict[str, Any]) -> AmpModel:
+    """The model in the ``parameters`` of Amp's descriptor and model; see :func:`read_amp` for the errors."""
+    require_supported(descriptor, model)
+    try:
+        result = _convert(descriptor, model)
+    except (AmpFileError, UnsupportedModel):
+        raise
+    except (TypeError, ValueError, AttributeError, KeyError, IndexError) as error:
+        raise AmpFileError(
+            f"not a trained model as Amp writes it ({type(error).__name__}: {error})"
+        ) from None
+    _check_shapes(result)
+    return result
+
+
+def require_supported(descriptor: dict[str, Any], model: dict[str, Any]) -> None:
+    """Raise UnsupportedModel unless the parameters are those of Gaussian + NeuralNetwork."""
+    owners = (("descriptor", descriptor, GAUSSIAN), ("model", model, NEURAL_NETWORK))
+    for owner, parameters, supported in owners:
+        if parameters.get("importname") != supported:
+            raise UnsupportedModel(f"the {owner} is {parameters.get('importname')!r}, not {supported!r}")
+        if parameters.get("mode") not in (None, "atom-centered"):
+            raise UnsupportedModel(f"the {owner}'s mode is {parameters['mode']!r}, not 'atom-centered'")
+    cutoff = _mapping(descriptor.get("cutoff"), "cutoff")
+    if CUTOFFS.get(cutoff.get("name", "")) != set(_mapping(cutoff.get("kwargs"), "cutoff")):
+        raise UnsupportedModel(f"the cutoff is {cutoff}, neither Cosine nor Polynomial")
+    if model.get("activation") not in ACTIVATIONS:
+        raise UnsupportedModel(
+            f"the activation is {model.get('activation')!r}, none of {', '.join(ACTIVATIONS)}"
+        )
+
+
+def _convert(descriptor: dict[str, Any], model: dict[str, Any]) -> AmpModel:
+    """Amp's parameters as an AmpModel, unchecked."""
+    weights = _mapping(model.get("weights"), "weights")
+    scalings = _mapping(model.get("scalings"), "scalings")
+    return AmpModel(
+        gs=symmetry_functions(descriptor["Gs"], weights),
+        cutoff={"name": descriptor["cutoff"]["name"], "kwargs": dict(descriptor["cutoff"]["kwargs"])},
+        hiddenlayers=hidden_layers(model["hiddenlayers"], weights),
+        activation=model["activation"],
+        weights={
+            e: [np.array(layers[k], dtype=float) for k in sorted(layers)] for e, layers in weights.items()
+        },
+        scalings={e: (float(s["intercept"]), float(s["slope"])) for e, s in scalings.items()},
+        fprange={e: np.array(r, dtype=float) for e, r in _mapping(model.get("fprange"), "fprange").items()},
+    )
+
+
+def symmetry_functions(gs: Any, elements: Sequence[str] | dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """Symmetry functions per element from Amp's list for all, or dictionary."""
+    per_element = {element: gs[element] if hasattr(gs, "keys") else gs for element in elements}
+    result = {element: [dict(g) for g in functions] for element, functions in per_element.items()}
+    for g in (g for functions in result.values() for g in functions):
+        if g.get("type") not in SYMMETRY_FUNCTIONS:
+            raise UnsupportedModel(f"a symmetry function of type {g.get('type')!r}, not G2, G4 or G5")
+    return result
+
+
+def hidden_layers(layers: Any, elements: Sequence[str] | dict[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Hidden layers per element from Amp's int, tuple or dictionary of these."""
+    per_element = {element: layers[element] if hasattr(layers, "keys") else layers for element in elements}
+    return {e: (int(n),) if np.ndim(n) == 0 else tuple(int(k) for k in n) for e, n in per_element.items()}
+
+
+def _check_shapes(model: AmpModel) -> None:
+    """Raise AmpFileError unless the arrays fit the layers and the symmetry functions, element by element."""
+    for name in ("scalings", "fprange"):
+        if set(getattr(model, name)) != set(model.weights):
+            raise AmpFileError(
+                f"{name} are for {sorted(getattr(model, name))}, weights for {list(model.elements)}"
+            )
+    for element in model.elements:
+        sizes = [len(model.gs[element]), *model.hiddenlayers[element], 1]
+        expected = [(n_in + 1, n_out) for n_in, n_out in itertools.pairwise(sizes)]
+        shapes = [w.shape for w in model.weights[element]]
+        if shapes != expected:
+            raise AmpFileError(
+                f"the weights of {element} have shapes {shapes}, its layers {sizes} need {expected}"
+            )
+        if model.fprange[element].shape != (sizes[0], 2):
+            raise AmpFileError(f"fprange of {element} is {model.fprange[element].shape}, not {(sizes[0], 2)}")
+        arrays = [*model.weights[element], model.fprange[element], np.array(model.scalings[element])]
+        if not all(np.isfinite(array).all() for array in arrays):
+            raise AmpFileError(f"the numbers of {element} are not all finite")
+
+
+def write_amp(model: AmpModel) -> str:
+    """The ``.amp`` text of a model, for ``Amp.load`` and :func:`read_amp`.
+
+    Parameters
+    ----------
+    model : AmpModel
+
+    Returns
+    -------
+    str
+        Text that gives every number back bit by bit.
+    """
+    elements = model.elements
+    descriptor = Parameters(
+        importname=GAUSSIAN,
+        version=VERSION,
+        mode="atom-centered",
+        cutoff=_plain(model.cutoff),
+        Gs={e: _plain(model.gs[e]) for e in elements},
+        elements=list(elements),
+    )
+    network = Parameters(
+        importname=NEURAL_NETWORK,
+        version=VERSION,
+        mode="atom-centered",
+        activation=model.activation,
+        hiddenlayers={e: tuple(_plain(model.hiddenlayers[e])) for e in elements},
+        weights={e: {k: w.tolist() for k, w in enumerate(model.weights[e], start=1)} for e in elements},
+        scalings={
+            e: _plain(dict(zip(("intercept", "slope"), model.scalings[e], strict=True))) for e in elements
+        },
+        fprange={e: model.fprange[e].tolist() for e in elements},
+    )
+    return Parameters(descriptor=descriptor.tostring(), model=network.tostring()).tostring()
+
+
+def _plain(value: Any) -> Any:
+    """The same with Python's own numbers and containers, whose repr any Python reads."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _mapping(value: Any, name: str) -> dict[Any, Any]:
+    if not isinstance(value, dict):
+        raise AmpFileError(f"{name} holds {type(value).__name__}, not a dictionary: not a trained model's?")
+    return value
+
+
+def _get(parts: dict[Any, Any], key: str) -> Any:
+    if key not in parts:
+        raise AmpFileError(f"no {key!r} in the file: is this an .amp file?")
+    return parts[key]

@@ -1,0 +1,6 @@
+"""The trained ensemble in use: an ASE calculator with uncertainties, and a monitor for dynamics and relaxations."""
+
+from amp.nft.calculator.ase_calculator import EnsembleCalculator
+from amp.nft.calculator.monitor import UncertaintyMonitor
+
+__all__ = ["EnsembleCalculator", "UncertaintyMonitor"]

@@ -1,0 +1,209 @@
+"""The trained ensemble as an ASE calculator that knows what it does not know."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import Calculator, all_changes
+from ase.outputs import Properties, all_outputs
+from ase.stress import full_3x3_to_voigt_6_stress
+
+from amp.nft.amp_io import AmpModel, read_amp, read_ensemble
+from amp.nft.errors import AmpFileError, UnsupportedModel
+from amp.nft.inputs.geometry import check_cell
+from amp.nft.uncertainty.forces import CONFIDENCE
+
+if TYPE_CHECKING:
+    from amp.nft.kernels.prediction.evaluate import Evaluation, Evaluator
+
+Ensemble = str | os.PathLike[str] | Sequence[AmpModel]
+
+
+class EnsembleCalculator(Calculator):
+    """Mean energy and forces of an ensemble, with their uncertainties.
+
+    Parameters
+    ----------
+    ensemble : path, or sequence of AmpModel
+        An ``.ensemble`` file of this package or of Amp's BootStrap, a single ``.amp`` file, or models.
+    members : int or sequence of int, optional
+        Use the first so many members, or these.
+    threads : int, optional
+        Threads of one evaluation; the processors that this process may use if not given. Results do not depend on it.
+    keep_members : bool
+        Also keep ``results['forces_ensemble']``, shape (members, atoms, 3), eV/Å.
+    skin : float
+        A neighbour list is kept until an atom has moved half of this, Å.
+    progress : bool or callable
+        True shows a bar in the terminal; or ``progress(done, all)`` is called now and then with numbers of atoms.
+
+    Raises
+    ------
+    AmpFileError, UnsupportedModel
+        If the file cannot be read, or holds models other than Gaussian fingerprints with a neural network.
+    ValueError
+        If there is no member, or one is asked for that is not there, or `threads` or `skin` is out of range; on
+        evaluation, if an element was never trained, or the cell is flat where the structure is periodic.
+
+    Notes
+    -----
+    Beside ASE's usual properties, `results` holds
+
+    - ``forces_uncertainty``, shape (atoms,), eV/Å: 2.58 standard deviations of the members' forces, the factor included;
+    - ``energy_uncertainty``, eV: 2.58 standard deviations of the members' energies;
+    - ``extrapolating``: the number of atoms with a fingerprint outside the range of the training set; the first
+      time that there are any, a warning says so.
+
+    All come from one pass over the structure. Beyond the results it takes some 0.5 kB of memory per atom for ten members,
+    most of it for their forces. The stress, also per atom, is there where the structure has a cell of three vectors.
+    A single member has no uncertainty: both are then NaN.
+    """
+
+    implemented_properties = [  # noqa: RUF012 - ASE's own interface
+        "energy", "free_energy", "energies", "forces", "stress", "stresses",
+        "forces_uncertainty", "energy_uncertainty", "extrapolating",
+    ]  # fmt: skip
+    ignored_changes = {"initial_charges", "initial_magmoms"}  # noqa: RUF012 - ASE's own interface
+
+    def __init__(
+        self,
+        ensemble: Ensemble,
+        *,
+        members: int | Sequence[int] | None = None,
+        threads: int | None = None,
+        keep_members: bool = False,
+        skin: float = 0.5,
+        progress: bool | Callable[[int, int], None] = False,
+    ) -> None:
+        super().__init__()
+        _check_settings(threads, skin, progress)
+        self.models = _chosen(_models(ensemble), members)
+        self.threads = threads
+        self.keep_members = keep_members
+        if keep_members:
+            self.implemented_properties = [*self.implemented_properties, "forces_ensemble"]
+        self.skin = skin
+        self.progress = progress
+        self._evaluator: Evaluator | None = None
+        self._warned = False
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: Sequence[str] = ("energy",),
+        system_changes: Sequence[str] = tuple(all_changes),
+    ) -> None:
+        """Evaluate all members in one pass; called by ASE."""
+        from amp.nft.kernels.prediction.evaluate import Evaluator  # numba: only where it is needed
+
+        super().calculate(atoms, properties, system_changes)
+        self._check_elements()
+        check_cell(self.atoms)
+        if self._evaluator is None:
+            self._evaluator = Evaluator(self.models, skin=self.skin)
+        with _bar() if self.progress is True else nullcontext(self.progress or None) as progress:
+            result = self._evaluator.evaluate(
+                self.atoms.positions, self.atoms.numbers, self.atoms.cell.array, self.atoms.pbc,
+                forces_ensemble=self.keep_members, stress=self.atoms.cell.rank == 3,
+                threads=self.threads, progress=progress,
+            )  # fmt: skip
+        self.results = self._properties(result)
+        self._say_if_extrapolating(result.extrapolating)
+
+    def _properties(self, result: Evaluation) -> dict[str, Any]:
+        """ASE's names for what one pass gave."""
+        energy_m = result.energy_m
+        several = len(energy_m) > 1
+        found = {
+            "energy": float(energy_m.mean()),
+            "free_energy": float(energy_m.mean()),
+            "energies": result.energies_mi.mean(axis=0),
+            "forces": result.forces,
+            "forces_uncertainty": result.forces_uncertainty if several else np.full(len(result.forces), np.nan),
+            "energy_uncertainty": CONFIDENCE * float(energy_m.std(ddof=1)) if several else np.nan,
+            "extrapolating": result.extrapolating,
+        }
+        if result.forces_mni is not None:
+            found["forces_ensemble"] = result.forces_mni
+        if result.virial_iab is not None:
+            found["stresses"] = full_3x3_to_voigt_6_stress(-result.virial_iab / self.atoms.get_volume())
+            found["stress"] = found["stresses"].sum(axis=0)
+        return found
+
+    def _check_elements(self) -> None:
+        unknown = sorted(set(self.atoms.symbols) - set(self.models[0].elements))
+        if unknown:
+            raise ValueError(
+                f"The structure contains {', '.join(unknown)}, but this ensemble was trained on "
+                f"{', '.join(self.models[0].elements)} only: train one on images with every element."
+            )
+
+    def _say_if_extrapolating(self, count: int) -> None:
+        if count and not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"{count} of {len(self.atoms)} atoms have a fingerprint outside the range of the training set: mind "
+                "their forces_uncertainty. Said once; results['extrapolating'] counts them each time.",
+                UserWarning,
+                stacklevel=2,
+            )
+
+    def export_properties(self) -> Properties:
+        """The results that ASE knows, for ``atoms.get_properties``."""
+        return Properties({name: value for name, value in self.results.items() if name in all_outputs})
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but compiled tables and neighbour lists, which are made again."""
+        return self.__dict__ | {"_evaluator": None, "progress": self.progress is True}
+
+
+@contextmanager
+def _bar() -> Iterator[Callable[[int, int], None]]:
+    """A bar in the terminal, and what moves it on."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
+
+    with Progress(
+        "evaluating atoms", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True)
+    ) as bar:
+        task = bar.add_task("")
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _models(ensemble: Ensemble) -> list[AmpModel]:
+    """Models of a file of either kind, or as given."""
+    if not isinstance(ensemble, str | os.PathLike):
+        return list(ensemble)
+    if Path(ensemble).suffix != ".amp":
+        return read_ensemble(ensemble)
+    try:
+        return [read_amp(Path(ensemble).read_text())]
+    except (AmpFileError, UnsupportedModel) as error:
+        raise type(error)(f"{ensemble}: {error}") from None
+
+
+def _chosen(models: list[AmpModel], members: int | Sequence[int] | None) -> list[AmpModel]:
+    if not models:
+        raise ValueError("The ensemble is empty: give a file, or at least one model.")
+    if members is None:
+        return models
+    chosen = list(range(members)) if isinstance(members, int | np.integer) else list(members)
+    if not chosen or not all(isinstance(m, int | np.integer) and 0 <= m < len(models) for m in chosen):
+        raise ValueError(f"members is {members!r}: the ensemble has members 0 to {len(models) - 1}; choose among them.")
+    return [models[member] for member in chosen]
+
+
+def _check_settings(threads: int | None, skin: float, progress: bool | Callable[[int, int], None]) -> None:
+    if not (isinstance(progress, bool) or callable(progress)):
+        raise ValueError(f"progress is {progress!r}: it must be True, False or a callable.")
+    if threads is not None and not (isinstance(threads, int | np.integer) and threads >= 1):
+        raise ValueError(f"threads is {threads!r}: it must be an integer, at least 1, or None.")
+    if not skin >= 0:
+        raise ValueError(f"skin is {skin} Å: it must not be negative.")

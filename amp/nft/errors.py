@@ -1,0 +1,29 @@
+"""Errors that amp.nft raises: one base class, and what each means."""
+
+
+class NFTError(Exception):
+    """Base class of the errors that amp.nft defines."""
+
+
+class AmpFileError(NFTError, ValueError):
+    """A file of Amp's is damaged, or of another kind."""
+
+
+class UnsupportedModel(NFTError, ValueError):
+    """A model that the kernels cannot evaluate: not Gaussian fingerprints with a neural network of Amp's."""
+
+
+class RunStoreError(NFTError, RuntimeError):
+    """The files of a run cannot be used."""
+
+
+class LabellingError(NFTError, RuntimeError):
+    """No chunk of a batch could be labelled."""
+
+
+class ExecutorError(NFTError, RuntimeError):
+    """The executor accepts no work, or no more."""
+
+
+class JobError(NFTError, RuntimeError):
+    """The training job of a member failed too often."""

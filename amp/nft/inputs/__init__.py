@@ -1,0 +1,1 @@
+"""Read and check what the user gives, before any work starts."""

@@ -1,0 +1,145 @@
+"""What the user gives: read it, check it before any work starts, and never change it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+from amp.utilities import enforce_magnetic_moments, get_hash  # noqa: F401 - for the levels above, which do not import Amp
+from ase import Atoms
+from ase.calculators.calculator import PropertyNotImplementedError
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io import read
+
+from amp.nft.inputs.geometry import check_apart, check_cell
+
+Images = str | os.PathLike[str] | Atoms | Iterable[Atoms] | Mapping[str, Atoms]
+
+
+def read_images(images: Images, name: str = "images") -> list[Atoms]:
+    """Images from a list, one Atoms, a hashed dictionary, or any file that ASE reads.
+
+    Parameters
+    ----------
+    images : list of Atoms, Atoms, dict, str or path
+        What the user gave.
+    name : str
+        What it is called in errors.
+
+    Returns
+    -------
+    list of Atoms
+
+    Raises
+    ------
+    FileNotFoundError, ValueError, TypeError
+        If the file is not there, cannot be read, holds nothing, or these are not Atoms.
+    """
+    if isinstance(images, Atoms):
+        images = [images]
+    elif isinstance(images, Mapping):
+        images = images.values()
+    elif isinstance(images, str | os.PathLike):
+        images = _read_file(images, name)
+    elif not isinstance(images, Iterable):
+        raise TypeError(f"{name} is {images!r}: give Atoms, a list of them, or the name of a file that ASE reads.")
+    found = list(images)
+    wrong = next((image for image in found if not isinstance(image, Atoms)), None)
+    if wrong is not None:
+        raise TypeError(f"{name} holds a {type(wrong).__name__}: every item must be an ase.Atoms.")
+    if not found:
+        raise ValueError(f"{name} is empty: give at least one structure.")
+    return found
+
+
+def _read_file(path: str | os.PathLike[str], name: str) -> list[Atoms]:
+    if not Path(path).exists():
+        raise FileNotFoundError(f"{name}: there is no file {os.fspath(path)!r} in {os.getcwd()}.")
+    try:
+        found = read(os.fspath(path), index=":")
+    except Exception as error:  # ASE's readers raise many kinds
+        raise ValueError(
+            f"{name}: {os.fspath(path)!r} cannot be read ({type(error).__name__}: {error}); give a file that ase.io.read understands."
+        ) from error
+    return found if isinstance(found, list) else [found]
+
+
+def read_training_images(images: Images) -> list[Atoms]:
+    """Training images as labelled copies, each kept once; ValueError if one lacks energy or forces.
+
+    Bulk images are told apart by Amp's hash, as Amp does.
+    """
+    unique = {get_hash(image): image for image in read_images(images)}
+    return [_labelled_copy(image, f"images[{i}]") for i, image in enumerate(unique.values())]
+
+
+def _labelled_copy(image: Atoms, name: str) -> Atoms:
+    name = f"{name} ({image.get_chemical_formula()})"
+    try:
+        if image.calc is None:
+            raise PropertyNotImplementedError("no calculator")
+        energy = image.get_potential_energy(apply_constraint=False)
+        forces = image.get_forces(apply_constraint=False)
+    except (PropertyNotImplementedError, RuntimeError) as error:
+        raise ValueError(
+            f"{name} has no energy or no forces ({error}): every training image "
+            "needs both. Compute them with the parent calculator before you save the image."
+        ) from error
+    if not (np.isfinite(energy) and np.isfinite(forces).all() and np.isfinite(image.positions).all()):
+        raise ValueError(f"{name} has an energy, force or position that is not finite.")
+    check_cell(image, name)
+    check_apart(image, name)
+    atoms = image.copy()
+    atoms.set_constraint()
+    atoms.calc = SinglePointCalculator(atoms, energy=float(energy), forces=np.array(forces, dtype=float))
+    return atoms
+
+
+def read_targets(target_image: Images) -> list[Atoms]:
+    """Return copies of the targets, without calculator and constraints; ValueError if one cannot be a target."""
+    targets = read_images(target_image, "target_image")
+    names = ["target_image"] if len(targets) == 1 else [f"target_image[{i}]" for i in range(len(targets))]
+    return [_plain_copy(target, name) for target, name in zip(targets, names, strict=True)]
+
+
+def _plain_copy(target: Atoms, name: str) -> Atoms:
+    if len(target) == 0:
+        raise ValueError(f"{name} has no atoms.")
+    if not np.isfinite(target.positions).all():
+        bad = int(np.flatnonzero(~np.isfinite(target.positions).all(axis=1))[0])
+        raise ValueError(f"{name}: the position of atom {bad} is {target.positions[bad]}; it must be finite.")
+    check_cell(target, name)
+    check_apart(target, name)
+    plain = Atoms(numbers=target.numbers, positions=target.positions, cell=target.cell, pbc=target.pbc)
+    for name, values in target.arrays.items():
+        if name not in ("numbers", "positions"):
+            plain.set_array(name, values)
+    return plain
+
+
+def check_elements(targets: list[Atoms], images: list[Atoms]) -> None:
+    """Raise ValueError if a target has an element that no training image has."""
+    known = {symbol for image in images for symbol in image.symbols}
+    if missing := sorted({symbol for target in targets for symbol in target.symbols} - known):
+        raise ValueError(
+            f"target_image contains {', '.join(missing)}, but the training images have only {', '.join(sorted(known))}: "
+            "add bulk images that contain every element of the target."
+        )
+
+
+def central_atoms(images: list[Atoms], init_nft_ids: list[tuple[str, int]] | None) -> list[int | None]:
+    """For each image the atom whose force alone is trained, or None; ValueError for an id that fits no image."""
+    try:
+        wanted = dict(init_nft_ids or [])
+    except (TypeError, ValueError):
+        raise ValueError(f"init_nft_ids is {init_nft_ids!r}: it must be a list of pairs (hash, index).") from None
+    hashes = [get_hash(image) for image in images]
+    if unknown := set(wanted) - set(hashes):
+        raise ValueError(f"init_nft_ids names {sorted(unknown)[0]}, which is the hash of no image in images.")
+    for image, key in zip(images, hashes, strict=True):
+        if key in wanted and not 0 <= wanted[key] < len(image):
+            raise ValueError(f"init_nft_ids: image {key} has {len(image)} atoms, so no atom {wanted[key]}.")
+    return [wanted.get(key) for key in hashes]
+

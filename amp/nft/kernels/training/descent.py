@@ -1,0 +1,206 @@
+"""One member's way down to its convergence criteria.
+
+The damping lambda follows the ratio of a step's gain to its prediction (Nielsen, IMM-REP-1999-05).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from amp.nft.kernels.training.lm import PROBE, Work, accelerate, make_work, prepare, propose
+from amp.nft.kernels.training.loss import Problem, Scratch, fill_jacobian, fill_residuals, make_scratch
+
+FIRST_LAMBDA, LARGEST_LAMBDA = 1e-4, 1e10
+TILT = 2.0  # factor on the residuals of the kind whose rms alone exceeds its criterion
+POLISH = 10  # accepted points beyond the first that meets the criteria
+WORTH = 0.02  # part of the loss that each of them has to take off
+EMPHASIS = 3.0  # how much more a residual counts that is at its limit, while only limits on the largest are exceeded
+
+
+@dataclass(frozen=True)
+class Rules:
+    """When a fit ends.
+
+    Attributes
+    ----------
+    criteria : ndarray, shape (4,)
+        Bounds on the rms and the largest residual of the energies (eV/atom), then of the forces (eV/Å); inf where not asked.
+    max_steps : int
+    window, patience : int
+        A fit has stalled if, at the pace of its last `window` steps, the criteria are more than `patience` steps away.
+    """
+
+    criteria: np.ndarray
+    max_steps: int = 100_000
+    window: int = 40
+    patience: int = 1000
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Where a fit ended.
+
+    Attributes
+    ----------
+    theta : ndarray, shape (parameters,)
+    outcome : str
+        'converged', 'exhausted' (`max_steps` done) or 'stalled'.
+    steps : int
+        Steps tried.
+    loss : float
+        Amp's.
+    measures : ndarray, shape (4,)
+        As the criteria.
+    distance : float
+        How far the measures are from the criteria: the sum of the logarithms of their ratios where these exceed 1.
+    """
+
+    theta: np.ndarray
+    outcome: str
+    steps: int
+    loss: float
+    measures: np.ndarray
+    distance: float
+
+
+class _Residuals:
+    """What each residual of a member is and how much it counts."""
+
+    def __init__(self, problem: Problem, weights: np.ndarray) -> None:
+        images = problem.data.images[weights > 0]
+        n_forces, has_energy = 3 * (images["last"] - images["force"]), images["has_energy"]
+        weight = np.repeat(weights[weights > 0], has_energy + n_forces)
+        first = np.concatenate([[0], np.cumsum(has_energy + n_forces)[:-1]])
+        self.is_energy = np.zeros(len(weight), dtype=bool)
+        self.is_energy[first[has_energy > 0]] = True
+        self.share = weight / np.where(self.is_energy, 1, np.repeat(n_forces, has_energy + n_forces))
+        self.count = np.array([max(has_energy.sum(), 1), max((n_forces > 0).sum(), 1)])
+        coefficient = np.where(self.is_energy, problem.energy_coefficient, problem.force_coefficient)
+        kinds, layers = problem.net.kinds, problem.net.layers
+        n_penalties = (kinds["features"] * layers["n_out"][:, 0]).sum() if problem.overfit > 0.0 else 0
+        self.root = np.sqrt(np.concatenate([self.share * coefficient, np.full(n_penalties, problem.overfit)]))
+
+    def measures(self, residual: np.ndarray) -> np.ndarray:
+        """Root mean square, as Amp has it but that energies are averaged over the images that carry one, and largest."""
+        size = np.abs(residual[: len(self.share)])
+        result = []
+        for chosen, count in zip((self.is_energy, ~self.is_energy), self.count, strict=True):
+            result += [np.sqrt(self.share[chosen] @ size[chosen] ** 2 / count), size[chosen].max(initial=0.0)]
+        return np.array(result)
+
+    def emphasized(self, residual: np.ndarray, measures: np.ndarray, criteria: np.ndarray) -> np.ndarray:
+        """The roots, turned towards the criteria that are still missed.
+
+        With the rms of one kind alone exceeded, that kind counts more; with neither, large residuals do.
+        """
+        root, n = self.root.copy(), len(self.share)
+        exceeded = measures > criteria
+        if exceeded[0] != exceeded[2]:
+            root[:n][self.is_energy == exceeded[0]] *= TILT
+        elif not exceeded[0] and exceeded.any():
+            limit = np.where(self.is_energy, criteria[1], criteria[3])
+            root[:n] *= np.sqrt(1.0 + EMPHASIS * (residual[:n] / limit) ** 2)
+        return root
+
+
+def distance(measures: np.ndarray, criteria: np.ndarray, objective: float = 1.0) -> float:
+    """See :class:`Fit`; with no criteria the logarithm of what is minimised."""
+    if not np.isfinite(criteria).any():
+        return float(np.log(objective + 1e-300))
+    return float(np.log(np.maximum(measures / criteria, 1.0)).sum())
+
+
+def descend(
+    problem: Problem,
+    theta: np.ndarray,
+    weights: np.ndarray,
+    rules: Rules,
+    tell: Callable[[int, float, float], object] = lambda steps, loss, distance: None,
+) -> Fit:
+    """Fit one member.
+
+    Once the criteria are met it goes on for a few steps, while each takes a good part off the loss: labels are dearer than
+    steps. What it keeps meets the criteria.
+
+    Parameters
+    ----------
+    problem : Problem
+    theta : ndarray, shape (parameters,)
+        The start.
+    weights : ndarray of int, shape (images,)
+        How often each image counts.
+    rules : Rules
+    tell : callable
+        Is told the steps, the loss and the distance from the criteria (nan with none), after each step.
+
+    Returns
+    -------
+    Fit
+    """
+    theta, weights = np.array(theta, dtype=float), np.ascontiguousarray(weights, dtype=np.int64)
+    residuals, scratch = _Residuals(problem, weights), make_scratch(problem)
+    n, work = len(residuals.root), make_work(len(residuals.root), len(theta))
+    fill_residuals(problem, theta, weights, scratch, work.trial)
+    damping, growth, accepted, best = FIRST_LAMBDA, 2.0, True, []  # best: the smallest distance so far, after each step
+    met: list[Fit] = []  # those that meet the criteria, after each step from the first on
+    while True:
+        if accepted:
+            current = work.trial[:n].copy()
+            measures = residuals.measures(current)
+            work.root[:] = residuals.emphasized(current, measures, rules.criteria)
+            objective = float(((work.root * current) ** 2).sum())
+            loss = float(((residuals.root * current) ** 2).sum())
+        best.append(min([distance(measures, rules.criteria, objective), *best[-1:]]))
+        tell(len(best) - 1, loss, distance(measures, rules.criteria, np.nan))
+        outcome = _outcome(measures, best, damping, rules)
+        if outcome or met:
+            fit = Fit(theta.copy(), outcome, len(best) - 1, loss, measures, best[-1])
+            if outcome == "converged":
+                met.append(fit)
+            if not met or _polished(met, fit, rules):
+                return min(met or [fit], key=lambda fit: fit.loss)
+        if accepted:
+            fill_jacobian(problem, theta, weights, scratch, work.residual, work.jacobian, len(work.step))
+            largest = prepare(work)
+        promised = _try_step(problem, theta, weights, scratch, work, damping * largest)
+        gain = objective - float(((work.root * work.trial[:n]) ** 2).sum())
+        accepted = promised >= 0.0 and gain > 0.0
+        if accepted:
+            theta += work.step[: len(theta)]
+            damping, growth = damping * max(0.2, 1.0 - (2.0 * gain / promised - 1.0) ** 3), 2.0
+        else:
+            damping, growth = damping * growth, 2.0 * growth
+
+
+def _try_step(
+    problem: Problem, theta: np.ndarray, weights: np.ndarray, scratch: Scratch, work: Work, mu: float
+) -> float:
+    """Fill the step and the residuals after it; the gain that the linear model promises, -1 if there is no step."""
+    n = len(theta)
+    promised = propose(work, mu, n)
+    if promised >= 0.0:
+        fill_residuals(problem, theta + PROBE * work.step[:n], weights, scratch, work.trial)
+        accelerate(work, mu, n)
+        fill_residuals(problem, theta + work.step[:n], weights, scratch, work.trial)
+    return promised
+
+
+def _polished(met: list[Fit], last: Fit, rules: Rules) -> bool:
+    """Whether a fit that meets its criteria is to go on no longer."""
+    if last.outcome != "converged" or len(met) > POLISH or last.steps >= rules.max_steps:
+        return True
+    return len(met) > 1 and met[-1].loss > (1.0 - WORTH) * met[-2].loss
+
+
+def _outcome(measures: np.ndarray, best: list[float], damping: float, rules: Rules) -> str:
+    """How the fit ends here, or an empty string."""
+    if np.isfinite(rules.criteria).any() and np.all(measures <= rules.criteria):
+        return "converged"
+    if len(best) > rules.max_steps:
+        return "exhausted"
+    fallen = best[-1 - rules.window] - best[-1] if len(best) > rules.window else np.inf
+    slow = fallen * rules.patience < rules.window * abs(best[-1])
+    return "stalled" if slow or damping > LARGEST_LAMBDA else ""

@@ -1,0 +1,1 @@
+"""Labels: single points of the parent calculator, made through any executor."""

@@ -1,0 +1,160 @@
+"""Executors as users bring them: started when there is work, rebuilt when they break, ended when they must."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import pickle
+import signal
+from collections.abc import Callable
+from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+from amp.nft.errors import ExecutorError
+
+Executors = Executor | Callable[[], Executor]
+
+
+
+def check_executor(executor: Executors | None, cargo: object) -> None:
+    """Raise TypeError unless `executor` is one, or makes one, and `cargo` can be sent to its workers."""
+    if not (executor is None or isinstance(executor, Executor) or callable(executor)):
+        raise TypeError(
+            f"executor is {executor!r}: give a concurrent.futures.Executor, or a function that returns a new one."
+        )
+    _check_travels(executor, cargo)
+
+
+def _makes_processes(executor: Executors | None) -> bool:
+    """Whether this is a process pool, or is seen to make one; executors of other kinds have pickles of their own."""
+    while isinstance(executor, partial):
+        executor = executor.func
+    return isinstance(executor, ProcessPoolExecutor) or (isinstance(executor, type) and issubclass(executor, ProcessPoolExecutor))
+
+
+def executor_name(executor: Executors) -> str:
+    """Name of an executor, or of what makes it, for reports."""
+    if isinstance(executor, partial):
+        return executor_name(executor.func)
+    named = type(executor) if isinstance(executor, Executor) else executor
+    return getattr(named, "__qualname__", None) or type(named).__qualname__
+
+
+class InProcess(Executor):
+    """Runs what it is given at once, here."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future:
+        """Run and return what is done already."""
+        future: Future = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
+class Workers:
+    """An executor that can be lost.
+
+    Parameters
+    ----------
+    given : Executor, callable or None
+        An executor is used as it is and never shut down. A callable returns a new one, which ends with this. None
+        works in this process.
+    cargo : object
+        What every task carries; an executor that cannot carry it is refused before it gets work.
+    """
+
+    def __init__(self, given: Executors | None, cargo: object) -> None:
+        self._make = given if not isinstance(given, Executor) and callable(given) else None
+        self._executor = given if isinstance(given, Executor) else None if self._make else InProcess()
+        self._owned = self._executor is None
+        self._cargo = cargo
+
+    @property
+    def places(self) -> float:
+        """How many tasks to hand over at once."""
+        return 1 if isinstance(self._executor, InProcess) else math.inf
+
+    @property
+    def owned(self) -> bool:
+        """Whether the workers are here for this alone, and end with it."""
+        return self._owned or self._make is not None
+
+    @property
+    def reports_deaths(self) -> bool:
+        """Whether a dead worker shows in its future by itself, and at once."""
+        return isinstance(self._executor, InProcess | ThreadPoolExecutor | ProcessPoolExecutor)
+
+    def submit(self, function: Callable[..., Any], *arguments: Any) -> Future:
+        """Hand a task over; BrokenExecutor if the executor has just broken, ExecutorError if it takes none."""
+        if self._executor is None:
+            assert self._make is not None
+            self._executor, self._owned = self._make(), True
+            _check_travels(self._executor, self._cargo)
+        try:
+            return self._executor.submit(function, *arguments)
+        except BrokenExecutor:  # a RuntimeError too
+            raise
+        except RuntimeError as error:
+            raise ExecutorError(f"the executor takes no more work ({error})") from error
+
+    def rebuild(self) -> None:
+        """Get a new executor in place of a broken one; ExecutorError if that cannot be done."""
+        broken = self._executor
+        if self._make is None and type(broken) is ProcessPoolExecutor:
+            self._make = partial(_another, broken)
+        if self._make is None:
+            raise ExecutorError(
+                f"{type(broken).__name__} broke, since a worker died, and cannot be rebuilt from here: give "
+                "executor= a function that returns a new one"
+            )
+        self._shut_down()
+        self._executor = None
+
+    def end(self, pid: int) -> bool:
+        """End a worker process of a process pool, which then breaks; False if it is not one of its own."""
+        if pid not in (getattr(self._executor, "_processes", None) or {}):
+            return False
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+        return True
+
+    def close(self, *, at_once: bool = False) -> None:
+        """Let go of the executor; at once means that worker processes are ended, whatever they do."""
+        if at_once and (self._owned or isinstance(self._executor, ProcessPoolExecutor)):
+            for pid in list(getattr(self._executor, "_processes", None) or {}):
+                self.end(pid)
+        self._shut_down()
+        if self._make is not None:
+            self._executor = None
+
+    def _shut_down(self) -> None:
+        if self._owned and self._executor is not None:
+            try:
+                self._executor.shutdown(wait=False, cancel_futures=True)
+            except TypeError:  # one that does not know cancel_futures
+                self._executor.shutdown(wait=False)
+
+
+def _another(pool: ProcessPoolExecutor) -> ProcessPoolExecutor:
+    """A process pool like another one."""
+    return ProcessPoolExecutor(
+        pool._max_workers, pool._mp_context, pool._initializer, pool._initargs,  # type: ignore[attr-defined]
+        max_tasks_per_child=pool._max_tasks_per_child,  # type: ignore[attr-defined]
+    )  # fmt: skip
+
+
+def _check_travels(executor: Executors | None, cargo: object) -> None:
+    """Raise TypeError for a parent that a process pool cannot send."""
+    if not _makes_processes(executor):
+        return
+    try:
+        pickle.dumps(cargo)
+    except Exception as error:  # pickling raises many kinds
+        raise TypeError(
+            f"parent_calc cannot be sent to another process ({type(error).__name__}: {error}). Give a function "
+            "f(directory) that returns a fresh calculator, defined at the top level of a module or of your script."
+        ) from error

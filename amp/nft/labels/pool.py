@@ -1,0 +1,326 @@
+"""Labels as they are done: many at a time, each tried again when it fails, whatever becomes of the workers."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Future, wait
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ase import Atoms
+
+from amp.nft.errors import ExecutorError
+from amp.nft.labels.executors import Executors, Workers
+from amp.nft.labels.single_point import (
+    RESULT,
+    WORKER,
+    Label,
+    LabelFailure,
+    LabelTask,
+    Parent,
+    carry_out,
+    left_label,
+    read_outcome,
+)
+from amp.nft.system.liveness import SIGN, Driver, SignOfLife
+from amp.nft.system.processes import Process, has_died, machine, read_process, this_process
+
+POLL = 0.5  # s between two looks at the workers
+GRACE = 5.0  # s that a worker may take to stop its label by itself
+REMINDER = 600.0  # s between two words on what is waited for
+FALSE_STARTS = 3  # executors in a row that break before any label has begun
+
+
+@dataclass
+class Request:
+    """A label that is wanted; `suspect` if a worker died that may have been at it."""
+
+    atom: int
+    image: Atoms
+    attempts: int = 0
+    suspect: bool = False
+
+
+@dataclass
+class Flight:
+    """A label that an executor has been given."""
+
+    request: Request
+    task: LabelTask
+    began: float | None = None
+    overrun: bool = False
+
+    @property
+    def directory(self) -> Path:
+        """Where its worker works."""
+        return Path(self.task.directory)
+
+    def look(self) -> Process | None:
+        """The worker that is at it, once there is one."""
+        worker = read_process(self.directory / WORKER)
+        if worker is not None and self.began is None:
+            self.began = time.monotonic()
+        return worker
+
+
+class LabelPool:
+    """Labels chunks through an executor.
+
+    Use it as a context manager: `request` labels, and take them from `done` as they come.
+
+    Parameters
+    ----------
+    parent : ASE calculator, or callable
+    executor : Executor, callable or None
+        As for `Workers`.
+    directory : path
+        Each attempt gets a directory of its own in there.
+    timeout : float or None
+        Seconds that a label may take.
+    retries : int
+        How often a label that failed is tried again.
+    on_retry : callable, optional
+        Is told (atom, LabelFailure) before a label is tried again.
+    log : callable, optional
+        Takes a message now and then, while nothing else happens.
+    """
+
+    def __init__(
+        self,
+        parent: Parent,
+        executor: Executors | None,
+        directory: Path,
+        *,
+        timeout: float | None = None,
+        retries: int = 1,
+        on_retry: Callable[[int, LabelFailure], object] = lambda atom, failure: None,
+        log: Callable[[str], object] = lambda message: None,
+    ) -> None:
+        self._parent, self._directory = parent, directory
+        self._workers = Workers(executor, parent)
+        self._sign = SignOfLife(directory.absolute() / SIGN)
+        self._timeout, self._retries, self._on_retry, self._log = timeout, retries, on_retry, log
+        self._heard = time.monotonic()  # of the last label that was done, or of the last reminder
+        self._waiting: deque[Request] = deque()
+        self._flights: dict[Future, Flight] = {}
+        self._done: deque[tuple[int, Label | LabelFailure]] = deque()
+        self._false_starts = 0
+        self._watched = -POLL
+        self._places: dict[int, list[Path]] = {}  # directories of an atom's labels, of earlier drivers too
+        for place in sorted(directory.glob("[0-9]*-*")):
+            self._places.setdefault(int(place.name.split("-")[0]), []).append(place)
+
+    def __enter__(self) -> LabelPool:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        for future, flight in self._flights.items():
+            _cancel(future)
+            if (worker := flight.look()) is not None and worker.machine == machine():
+                self._workers.end(worker.pid)
+        self._sign.end()
+        stopping = kind is not None and not issubclass(kind, Exception)
+        self._workers.close(at_once=stopping)  # a pool with idle workers may hang at the end of the script
+
+    def request(self, atom: int, image: Atoms) -> None:
+        """Ask for the label of the chunk around an atom; one that an earlier driver's worker left is taken."""
+        for directory in self._places.get(atom, []):
+            if (label := left_label(directory, image)) is not None:
+                self._done.append((atom, label))
+                return
+        self._waiting.append(Request(atom, image))
+
+    def done(self) -> Iterator[tuple[int, Label | LabelFailure]]:
+        """Labels, and those that failed for good, in the order in which they come, until none is asked for.
+
+        Yields
+        ------
+        tuple of int and Label or LabelFailure
+
+        Raises
+        ------
+        ExecutorError
+            If the executor is of no use any more. What was yielded is complete and stays good.
+        """
+        while self._done or self._waiting or self._flights:
+            if not self._done:
+                self._hand_over()
+                self._look_around()
+                self._remind()
+            while self._done:
+                yield self._done.popleft()
+
+    def tidy(self, atom: int) -> None:
+        """Remove what only this program needs from an atom's directories; those that are empty then go too."""
+        for directory in self._places.get(atom, []):
+            for name in (WORKER, RESULT):
+                (directory / name).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # not there, or the parent's files are in it
+                directory.rmdir()
+
+    # -- handing over --------------------------------------------------------------------------------------
+
+    def _hand_over(self) -> None:
+        """Give the executor what it may have: a suspect goes alone, so that it is known who kills workers."""
+        if any(flight.request.suspect for flight in self._flights.values()):
+            return
+        suspect = next((request for request in self._waiting if request.suspect), None)
+        if suspect is not None:
+            if not self._flights:
+                self._waiting.remove(suspect)
+                self._start(suspect)
+            return
+        while self._waiting and len(self._flights) < self._workers.places:
+            if not self._start(self._waiting.popleft()):
+                return
+
+    def _start(self, request: Request) -> bool:
+        """Send a label off; False if the executor turned out to be broken."""
+        name = f"{request.atom}-{uuid.uuid4().hex[:12]}"
+        task = LabelTask(
+            name, self._parent, request.image, str(self._directory / name), self._timeout, self._driver()
+        )
+        flight = Flight(request, task)
+        self._places.setdefault(request.atom, []).append(flight.directory)
+        try:
+            self._show()
+            self._flights[self._workers.submit(carry_out, task)] = flight
+        except BrokenExecutor:
+            self._recover(extra=[flight])
+            return False
+        return True
+
+    def _show(self) -> None:
+        """Show workers of its own that this process lives."""
+        if self._workers.owned:
+            self._sign.show()
+
+    def _driver(self) -> Driver:
+        """This process, as its workers know it."""
+        return Driver(this_process(), str(self._sign.path), owns=self._workers.owned)
+
+    # -- looking around ------------------------------------------------------------------------------------
+
+    def _look_around(self) -> None:
+        """Collect what is done, and see to what goes wrong."""
+        self._show()
+        finished, _ = wait(self._flights, timeout=POLL, return_when=FIRST_COMPLETED)
+        broken = False
+        for future in finished:
+            try:
+                data = future.result(timeout=0)
+            except BrokenExecutor:
+                broken = True
+                continue
+            except (
+                Exception,
+                CancelledError,
+            ) as error:  # of the executor's own: it could not send or run the task
+                self._settle(self._flights.pop(future), LabelFailure(type(error).__name__, str(error)))
+                continue
+            flight = self._flights.pop(future)
+            self._settle(flight, _checked(data, flight))
+        if broken:
+            self._recover()
+        else:
+            self._watch()
+
+    def _remind(self) -> None:
+        """Say what is waited for, when that takes long."""
+        now = time.monotonic()
+        if self._done:
+            self._heard = now
+        if now - self._heard < REMINDER:
+            return
+        self._heard = now
+        begun = [flight.began for flight in self._flights.values() if flight.look() is not None]
+        longest = f", the longest for {(time.monotonic() - min(begun)) / 60:.0f} min" if begun else ""
+        bound = "without a bound: see label_timeout" if self._timeout is None else f"for {self._timeout:g} s each at most"
+        waiting = len(self._waiting) + len(self._flights) - len(begun)
+        self._log(f"Waiting for labels, {bound}: {len(begun)} are being made{longest}; {waiting} have not begun.")
+
+    def _watch(self) -> None:
+        """Give up labels that take too long, and those whose worker is gone without a word of the executor."""
+        idle = self._timeout is None and self._workers.reports_deaths
+        if idle or time.monotonic() - self._watched < POLL:
+            return
+        self._watched = time.monotonic()
+        for future, flight in list(self._flights.items()):
+            worker = flight.look()
+            if worker is None or flight.overrun:
+                continue
+            if not self._workers.reports_deaths and has_died(worker) and not future.done():
+                self._give_up(future, LabelFailure("WorkerDied", f"its process {worker.pid} is gone"))
+            elif self._timeout is not None and time.monotonic() - (flight.began or 0) > self._timeout + GRACE:
+                flight.overrun = True
+                if not (worker.machine == machine() and self._workers.end(worker.pid)):
+                    self._give_up(future, _overrun(self._timeout))
+
+    def _give_up(self, future: Future, failure: LabelFailure) -> None:
+        """Do not wait for a label any more, unless its worker left it before it went."""
+        flight = self._flights.pop(future)
+        _cancel(future)
+        self._settle(flight, failure)
+
+    def _recover(self, extra: list[Flight] | None = None) -> None:
+        """After a break: find out who is to blame, put everything back, and get a new executor."""
+        lost = [*self._flights.values(), *(extra or [])]
+        self._flights.clear()
+        begun = [flight for flight in lost if flight.look() is not None]
+        self._count_false_starts(bool(begun))
+        ended = [flight for flight in lost if flight.overrun]  # by us, so the others are innocent
+        suspects = [] if ended else begun or lost
+        died = LabelFailure("WorkerDied", "the worker process died (killed, crashed, or out of memory)")
+        for flight in reversed(lost):
+            if flight in ended:
+                self._settle(flight, _overrun(self._timeout))
+            elif suspects == [flight]:
+                self._settle(flight, died)
+            else:
+                flight.request.suspect |= flight in suspects
+                self._settle(flight, None)
+        self._workers.rebuild()
+
+    def _count_false_starts(self, begun: bool) -> None:
+        self._false_starts = 0 if begun else self._false_starts + 1
+        if self._false_starts >= FALSE_STARTS:
+            raise ExecutorError(
+                "the executor's workers die before they begin: does its script guard what it starts with "
+                "`if __name__ == '__main__':`, and does it run out of memory"
+            )
+
+    def _settle(self, flight: Flight, outcome: Label | LabelFailure | None) -> None:
+        """Note what came of a label; None: nothing, through no fault of its own."""
+        request = flight.request
+        if not isinstance(outcome, Label):
+            outcome = left_label(flight.directory, request.image) or outcome
+        if outcome is None:
+            self._waiting.appendleft(request)
+        elif isinstance(outcome, LabelFailure) and request.attempts < self._retries:
+            request.attempts += 1
+            request.suspect |= outcome.kind == "WorkerDied"
+            self._on_retry(request.atom, outcome)
+            self._waiting.append(request)
+        else:
+            self._done.append((request.atom, outcome))
+
+
+def _checked(data: Any, flight: Flight) -> Label | LabelFailure:
+    """The outcome in what a worker returned, if it is this task's."""
+    if not (isinstance(data, dict) and data.get("name") == flight.task.name):
+        return LabelFailure("WrongResult", f"the executor returned {str(data)[:80]!r} for {flight.task.name}")
+    return read_outcome(data)
+
+
+def _overrun(timeout: float | None) -> LabelFailure:
+    return LabelFailure("LabelTimeout", f"the label took longer than label_timeout = {timeout:g} s")
+
+
+def _cancel(future: Future) -> None:
+    with contextlib.suppress(Exception):  # some executors' futures cannot
+        future.cancel()

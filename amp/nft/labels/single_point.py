@@ -1,0 +1,281 @@
+"""Labels: single points of the parent calculator, as plain data, each checked before it is believed.
+
+All of this may run in a worker on another machine, so it imports little.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import hashlib
+import json
+import os
+import signal
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import BaseCalculator
+from ase.calculators.singlepoint import SinglePointCalculator
+
+from amp.nft.system import files
+from amp.nft.system.liveness import Driver, at_work
+from amp.nft.system.processes import write_process
+
+Parent = BaseCalculator | Callable[[str], BaseCalculator]
+
+ABSURD_FORCE = 1e4  # eV/Å; no chunk of a real structure comes near it
+WORKER = "worker.json"  # in a label's directory: who works on it
+RESULT = "label.json"  # and what came of it
+_CALCULATOR_METHODS = ("get_potential_energy", "get_forces")
+
+
+@dataclass(frozen=True)
+class Label:
+    """Energy (eV) and forces (atoms, 3; eV/Å) of one image, and the seconds that they took."""
+
+    energy: float
+    forces: np.ndarray
+    seconds: float
+
+
+@dataclass(frozen=True)
+class LabelFailure:
+    """Why a label could not be had: the kind of error, its message, its traceback."""
+
+    kind: str
+    message: str
+    traceback: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.message}"
+
+
+@dataclass(frozen=True)
+class LabelTask:
+    """All that a worker needs to make one label.
+
+    Attributes
+    ----------
+    name : str
+        No other task has it.
+    parent : ASE calculator, or callable
+    image : Atoms
+    directory : str
+        This task's own.
+    timeout : float or None
+        Seconds that the label may take.
+    driver : Driver or None
+        Who waits for it.
+    """
+
+    name: str
+    parent: Parent
+    image: Atoms
+    directory: str
+    timeout: float | None = None
+    driver: Driver | None = None
+
+
+class LabelTimeout(BaseException):
+    """A label takes longer than it may; no `except Exception` of a parent swallows this."""
+
+
+def check_parent(parent: Parent | None) -> None:
+    """Raise TypeError unless `parent` is an ASE calculator or a callable that returns one."""
+    if isinstance(parent, type):
+        raise TypeError(f"parent_calc is the class {parent.__name__}: give an instance, {parent.__name__}().")
+    if not (_is_calculator(parent) or callable(parent)):
+        raise TypeError(
+            f"parent_calc is {parent!r}: give an ASE calculator such as EMT(), or a function "
+            "f(directory) that returns a fresh one."
+        )
+
+
+def parent_name(parent: Parent) -> str:
+    """Name of the parent for logs and reports."""
+    if isinstance(parent, partial):
+        return parent_name(parent.func)
+    named = parent if not _is_calculator(parent) else type(parent)
+    return getattr(named, "__qualname__", None) or type(named).__qualname__
+
+
+def carry_out(task: LabelTask) -> dict[str, Any]:
+    """Make a label in a worker.
+
+    Parameters
+    ----------
+    task : LabelTask
+        Its directory is made. While the worker is busy a note there says who it is; a good label is left there too,
+        for a driver that has gone meanwhile.
+
+    Returns
+    -------
+    dict
+        Plain data for `read_outcome`: nothing of the parent has to travel back. This function does not raise.
+    """
+    directory = Path(task.directory)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        write_process(directory / WORKER)
+        with at_work(task.driver):
+            outcome = single_point(task.parent, task.image, directory, task.timeout)
+            data = {"name": task.name, **_as_data(outcome)}
+            if isinstance(outcome, Label):
+                files.write(directory / RESULT, json.dumps({**data, "image": digest(task.image)}).encode())
+    except Exception as error:  # a disk that is full, for example
+        data = {"name": task.name, **_as_data(_failure(error))}
+    return data
+
+
+def read_outcome(data: dict[str, Any]) -> Label | LabelFailure:
+    """What `carry_out` returned; anything else is a LabelFailure."""
+    try:
+        if "kind" in data:
+            return LabelFailure(data["kind"], data["message"], data["traceback"])
+        return Label(data["energy"], np.array(data["forces"], dtype=float).reshape(-1, 3), data["seconds"])
+    except (KeyError, TypeError, ValueError) as error:
+        return LabelFailure("WrongResult", f"{str(data)[:100]!r} is no label ({error})")
+
+
+def left_label(directory: Path, image: Atoms) -> Label | None:
+    """The label of `image` that a worker left in a directory, or None."""
+    try:
+        data = json.loads((directory / RESULT).read_text())
+        label = read_outcome(data)
+        return label if data["image"] == digest(image) and isinstance(label, Label) else None
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
+def digest(image: Atoms) -> str:
+    """A name made of all that a parent sees of an image."""
+    parts = [np.asarray(image.cell), image.pbc, *(image.arrays[name] for name in sorted(image.arrays))]
+    return hashlib.sha256(b"".join(np.ascontiguousarray(part).tobytes() for part in parts)).hexdigest()[:32]
+
+
+def single_point(
+    parent: Parent, image: Atoms, directory: str | os.PathLike[str], timeout: float | None = None
+) -> Label | LabelFailure:
+    """Label one image.
+
+    Parameters
+    ----------
+    parent : ASE calculator, or callable
+        A calculator is copied where it can be, so that the caller's stays as it was. A callable gets
+        `directory`, which is then made, and returns a fresh calculator.
+    image : Atoms
+        Not changed.
+    directory : path
+        This label's own directory.
+    timeout : float, optional
+        Seconds after which to give up. The parent is interrupted as Ctrl-C would do it, so this works in a main thread
+        only, and not inside of compiled code that never comes back.
+
+    Returns
+    -------
+    Label or LabelFailure
+        Exceptions of the parent, a label that did not converge or took too long, forces that are not finite, of the wrong
+        shape or absurdly large all become a LabelFailure: this function does not raise.
+    """
+    start = time.perf_counter()
+    try:
+        with _deadline(timeout):
+            atoms = image.copy()
+            atoms.calc = make_calculator(parent, directory)
+            energy = float(atoms.get_potential_energy())
+            forces = np.array(atoms.get_forces(apply_constraint=False), dtype=float)
+    except (
+        Exception,
+        SystemExit,
+        LabelTimeout,
+    ) as error:  # whatever a parent raises concerns this label alone
+        return _failure(error)
+    if (fault := _fault(energy, forces, len(image), atoms.calc)) is not None:
+        return LabelFailure("BadLabel", fault)
+    return Label(energy, forces, time.perf_counter() - start)
+
+
+def labelled(image: Atoms, label: Label) -> Atoms:
+    """A copy of `image` that carries its label."""
+    atoms = image.copy()
+    atoms.calc = SinglePointCalculator(atoms, energy=label.energy, forces=label.forces)
+    return atoms
+
+
+@contextlib.contextmanager
+def _deadline(seconds: float | None) -> Iterator[None]:
+    """Raise LabelTimeout in here after so many seconds, where a signal can be had."""
+    if seconds is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def give_up(*_: object) -> None:
+        raise LabelTimeout(f"the label took longer than label_timeout = {seconds:g} s")
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _as_data(outcome: Label | LabelFailure) -> dict[str, Any]:
+    if isinstance(outcome, LabelFailure):
+        return {"kind": outcome.kind, "message": outcome.message, "traceback": outcome.traceback}
+    return {"energy": outcome.energy, "forces": outcome.forces.tolist(), "seconds": outcome.seconds}
+
+
+def _failure(error: BaseException) -> LabelFailure:
+    return LabelFailure(type(error).__name__, str(error), "".join(traceback.format_exception(error)))
+
+
+def _is_calculator(thing: object) -> bool:
+    return not isinstance(thing, type) and all(hasattr(thing, method) for method in _CALCULATOR_METHODS)
+
+
+def make_calculator(parent: Any, directory: str | os.PathLike[str]) -> BaseCalculator:
+    """A calculator for one label, which works in `directory`: a fresh one, or a copy of `parent` where it can be copied."""
+    if not _is_calculator(parent):
+        Path(directory).mkdir(parents=True, exist_ok=True)
+        made = parent(str(directory))
+        if not _is_calculator(made):
+            raise TypeError(f"parent_calc returned {made!r}: a function f(directory) must return an ASE calculator")
+        return made
+    try:
+        return copy.deepcopy(parent)
+    except Exception:  # some calculators hold what cannot be copied (files, sockets, libraries)
+        return parent
+
+
+def _fault(energy: float, forces: np.ndarray, n_atoms: int, calculator: BaseCalculator) -> str | None:
+    """What is wrong with a label, or None."""
+    if forces.shape != (n_atoms, 3):
+        return f"forces of shape {forces.shape} for {n_atoms} atoms"
+    if not (np.isfinite(energy) and np.isfinite(forces).all()):
+        return f"energy or forces are not finite (energy {energy} eV)"
+    if (largest := np.abs(forces).max(initial=0.0)) > ABSURD_FORCE:
+        return f"a force component of {largest:.3g} eV/Å is beyond {ABSURD_FORCE:.0e} eV/Å"
+    if _says_unconverged(calculator):
+        return "the parent calculator says that it did not converge"
+    return None
+
+
+def _says_unconverged(calculator: BaseCalculator) -> bool:
+    """Ask those calculators that can tell; ASE has no common way."""
+    flag = getattr(calculator, "converged", None)
+    if callable(flag):
+        try:
+            flag = flag()
+        except Exception:  # not that kind of `converged`
+            return False
+    return flag is False

@@ -1,0 +1,50 @@
+"""True forces on the targets, as a user gives them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+
+from amp.nft.run.history import Run
+
+
+def read_truth(truth: Any, run: Run) -> np.ndarray | None:
+    """True forces on the atoms of all targets, shape (atoms, 3), from what a user gives.
+
+    Parameters
+    ----------
+    truth : list of Atoms, Atoms, path or None
+        The targets with forces of the parent, in their order.
+    run : Run
+
+    Returns
+    -------
+    ndarray or None
+
+    Raises
+    ------
+    ValueError
+        If these are not the targets, or carry no forces.
+    """
+    if truth is None:
+        return None
+    if isinstance(truth, str | os.PathLike):
+        from ase.io import read
+
+        if not Path(truth).exists():
+            raise ValueError(f"truth: there is no file {os.fspath(truth)!r}.")
+        truth = read(os.fspath(truth), index=":")
+    images = [truth] if isinstance(truth, Atoms) else list(truth)
+    if [list(image.numbers) for image in images] != [list(target.numbers) for target in run.targets] or not all(
+        np.allclose(image.positions, target.positions, atol=1e-3)
+        for image, target in zip(images, run.targets, strict=True)
+    ):
+        raise ValueError("truth is not the run's target: give the same atoms in the same order, at the same places (0.001 Å).")
+    try:
+        return np.concatenate([image.get_forces(apply_constraint=False) for image in images])
+    except Exception as error:  # ASE raises several kinds where there are no forces
+        raise ValueError(f"truth carries no forces ({type(error).__name__}: {error}): compute them with the parent.") from error

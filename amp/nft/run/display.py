@@ -1,0 +1,218 @@
+"""The display beside the log while a run goes on, and the sign of life for those who look from elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+import os
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any, Protocol
+
+from amp.nft.records import MemberStep
+from amp.nft.run.screen import view
+from amp.nft.run.state import BEAT_FILE, standing
+from amp.nft.run.store import RunRecord
+
+PERIOD = 0.25  # s between two pictures
+BEAT = 2.0  # s between two signs of life
+PATIENCE = 1.0  # s that a message waits for its turn
+
+logger = logging.getLogger("amp.nft")
+
+
+class Screen(Protocol):
+    """Something that shows one rich renderable at a time."""
+
+    def draw(self, renderable: Any) -> None:
+        """Show this instead of what was shown."""
+
+    def clear(self) -> None:
+        """Make room for lines of text."""
+
+    def close(self) -> None:
+        """Show nothing any more."""
+
+
+class Progress:
+    """Shows where a run stands, and leaves ``progress.json`` beside its journal while it runs.
+
+    A context manager. What it is told through `step` costs the teller nothing but a dictionary entry; drawing is done
+    in a thread of its own, a few times a second.
+
+    Parameters
+    ----------
+    record : RunRecord
+        The run.
+    shown : bool
+        Show it, in a notebook or on a terminal; without either nothing is shown.
+    """
+
+    def __init__(self, record: RunRecord, shown: bool = True) -> None:
+        self._record = record
+        self._shown = shown
+        self._screen: Screen | None = None
+        self._steps: dict[int, tuple[int, MemberStep]] = {}
+        self._lock = threading.Lock()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="amp.nft progress", daemon=True)
+        self._beaten = 0.0
+
+    def step(self, iteration: int, step: MemberStep) -> None:
+        """Take note of where a member stands; from any thread."""
+        self._steps[step.member] = iteration, step
+
+    def __enter__(self) -> Progress:
+        self._screen = find_screen() if self._shown else None
+        self._beat()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._over.set()
+        self._thread.join(PATIENCE)
+        with contextlib.suppress(Exception):
+            (self._record.directory / BEAT_FILE).unlink(missing_ok=True)
+            if self._screen is not None:
+                self._screen.close()
+
+    @contextlib.contextmanager
+    def aside(self) -> Iterator[None]:
+        """Take the display away while something else is written, so that its lines stay whole."""
+        mine = self._lock.acquire(timeout=PATIENCE)
+        try:
+            if mine and self._screen is not None:
+                self._screen.clear()
+            yield
+        finally:
+            if mine:
+                self._lock.release()
+
+    def _work(self) -> None:
+        while not self._over.wait(PERIOD):
+            try:
+                self._draw()
+                self._beat()
+            except Exception:  # a display must not end a run
+                logger.debug("the progress display failed", exc_info=True)
+
+    def _draw(self) -> None:
+        if self._screen is None:
+            return
+        picture = view(standing(self._record, dict(self._steps)))
+        with self._lock:
+            if not self._over.is_set():
+                self._screen.draw(picture)
+
+    def _beat(self) -> None:
+        """Leave a sign of life, and how far the members are."""
+        if time.monotonic() - self._beaten < BEAT:
+            return
+        self._beaten = time.monotonic()
+        newest = max((iteration for iteration, _ in list(self._steps.values())), default=0)
+        members = [asdict(step) for iteration, step in list(self._steps.values()) if iteration == newest]
+        path = self._record.directory / BEAT_FILE
+        temporary = path.with_name(f".{BEAT_FILE}")
+        with contextlib.suppress(OSError):  # nothing depends on it
+            temporary.write_text(json.dumps({"time": time.time(), "iteration": newest, "members": members}))
+            os.replace(temporary, path)
+
+
+def find_screen() -> Screen | None:
+    """A notebook's output or the terminal at standard error or output; None where there is neither."""
+    if _in_notebook():
+        return NotebookScreen()
+    for stream in (sys.stderr, sys.stdout):
+        if stream is not None and stream.isatty() and os.environ.get("TERM") != "dumb":
+            return TerminalScreen(stream)
+    return None
+
+
+def _in_notebook() -> bool:
+    shell = sys.modules.get("IPython") and sys.modules["IPython"].get_ipython()
+    return type(shell).__name__ == "ZMQInteractiveShell"
+
+
+class TerminalScreen:
+    """The lowest lines of a terminal; what Python prints meanwhile appears above them.
+
+    Parameters
+    ----------
+    stream : text stream
+    """
+
+    def __init__(self, stream: Any) -> None:
+        from rich.console import Console, Group
+        from rich.live import Live
+
+        self._nothing = Group()
+        console = Console(file=stream, highlight=False)
+        self._streams = sys.stdout, sys.stderr
+        self._live = Live(
+            self._nothing, console=console, auto_refresh=False, transient=True,
+            redirect_stdout=sys.stdout is not None and sys.stdout.isatty(),
+        )  # fmt: skip
+        self._live.start()
+        console.show_cursor(True)  # a killed run cannot bring it back
+        _screens.add(self)
+
+    def draw(self, renderable: Any) -> None:
+        """Show this instead of what was shown."""
+        self._live.update(renderable, refresh=True)
+
+    def clear(self) -> None:
+        """Make room for lines of text."""
+        self._live.update(self._nothing, refresh=True)
+
+    def close(self) -> None:
+        """Show nothing any more."""
+        _screens.discard(self)
+        self.clear()
+        self._live.stop()
+
+    def forget(self) -> None:
+        """In a forked worker: print as if there were no display, whose locks nobody would release there."""
+        sys.stdout, sys.stderr = self._streams
+
+
+_screens: weakref.WeakSet[TerminalScreen] = weakref.WeakSet()
+
+
+def _print_plainly() -> None:
+    for screen in list(_screens):
+        screen.forget()
+
+
+os.register_at_fork(after_in_child=_print_plainly)
+
+
+class NotebookScreen:
+    """An output of a notebook's cell, above those that are printed."""
+
+    def __init__(self) -> None:
+        from IPython.display import HTML, display
+
+        self._html = HTML
+        self._handle = display(HTML(""), display_id=True)
+
+    def draw(self, renderable: Any) -> None:
+        """Show this instead of what was shown."""
+        from rich.console import Console
+
+        console = Console(record=True, file=io.StringIO(), width=110, highlight=False)
+        console.print(renderable)
+        frame = '<pre style="line-height: 1.3; white-space: pre-wrap">{code}</pre>'
+        self._handle.update(self._html(console.export_html(inline_styles=True, code_format=frame)))
+
+    def clear(self) -> None:
+        """Nothing is in the way here."""
+
+    def close(self) -> None:
+        """Show nothing any more."""
+        self._handle.update(self._html(""))

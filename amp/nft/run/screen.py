@@ -1,0 +1,156 @@
+"""One screen that shows where a run stands."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from typing import IO, TYPE_CHECKING, Any
+
+from amp.nft.records import MemberStep
+from amp.nft.run.state import Standing, duration
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table
+
+ROWS = 12  # members that are listed
+LAST = 8  # uncertainties that are listed
+
+
+def show(standing: Standing, file: IO[str] | None = None) -> None:
+    """Print where a run stands.
+
+    Parameters
+    ----------
+    standing : Standing
+    file : text stream, optional
+        Standard output if not given.
+    """
+    from rich.console import Console
+
+    Console(file=file, highlight=False).print(view(standing, elsewhere=True))
+
+
+def view(standing: Standing, *, elsewhere: bool = False) -> RenderableType:
+    """Make what rich prints.
+
+    Parameters
+    ----------
+    standing : Standing
+    elsewhere : bool
+        Say who the driver is, too.
+
+    Returns
+    -------
+    rich renderable
+    """
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="bold", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for name, value in _rows(standing, elsewhere):
+        grid.add_row(name, Text(value))
+    parts: list[RenderableType] = [grid]
+    unfinished = [member for member in standing.members if member.state not in ("met", "missed")]
+    if unfinished:
+        parts.append(_members(unfinished))
+    return Group(*parts)
+
+
+def _rows(standing: Standing, elsewhere: bool) -> list[tuple[str, str]]:
+    """Names and texts, top first."""
+    settings = standing.settings
+    rows = [(standing.directory.name, _subject(settings))]
+    most = settings.get("max_iterations")
+    rows.append(("iteration", f"{standing.iteration}" + (f" of at most {most}" if most is not None else "") + f": {_doing(standing)}"))
+    rows.append(("uncertainty", _uncertainty(standing)))
+    if standing.members:
+        rows.append(("members", _count(standing.members)))
+    if standing.asked:
+        rows.append(("labels", _labels(standing)))
+    if standing.failure:
+        rows.append(("", f"last failure: {standing.failure}"))
+    rows.append(("time", f"{duration(standing.elapsed)} since the last start; {_left(standing)}"))
+    if elsewhere:
+        rows.append(("driver", standing.driver))
+    if standing.message:
+        rows.append(("outcome", standing.message))
+    return rows
+
+
+def _subject(settings: dict[str, Any]) -> str:
+    atoms = settings.get("target_atoms", [])
+    what = f"target of {atoms[0]} atoms" if len(atoms) == 1 else f"{len(atoms)} targets of {sum(atoms)} atoms"
+    return f"{what}, {settings.get('n', '?')} members, parent {settings.get('parent', '?')}, trainer {settings.get('trainer', '?')}"
+
+
+def _doing(standing: Standing) -> str:
+    images = f"{standing.settings.get('n_images', '?')} images and {standing.n_chunks} chunks"
+    return {
+        "training": f"training on {images}",
+        "evaluating": "the uncertainty on every atom of the target",
+        "labelling": "labelling chunks around the most uncertain atoms",
+        "finished": f"finished, with {images}",
+        "interrupted": f"interrupted, with {images}",
+    }[standing.phase]
+
+
+def _uncertainty(standing: Standing) -> str:
+    """The way down, and where it is to end."""
+    stop = standing.settings.get("stop_delta")
+    goal = "" if stop is None else f"; stop below {stop:g}"
+    if not standing.deltas:
+        return f"not known yet{goal} eV/Å"
+    before = "… → " if len(standing.deltas) > LAST else ""
+    return before + " → ".join(f"{delta:.3g}" for delta in standing.deltas[-LAST:]) + f"{goal} eV/Å (largest on any atom)"
+
+
+def _count(members: list[MemberStep]) -> str:
+    """How many members are how far."""
+    words = {"met": "met their criteria", "missed": "missed them"}
+    counts = Counter(member.state for member in members)
+    states = ("met", "missed", "training", "queued", "waiting")
+    return ", ".join(f"{counts[state]} {words.get(state, state)}" for state in states if counts[state])
+
+
+def _labels(standing: Standing) -> str:
+    parts = [f"{standing.done} of {standing.asked} done", f"{standing.failed} failed", f"{standing.running} running"]
+    return ", ".join(parts)
+
+
+def _left(standing: Standing) -> str:
+    """What is left, as far as it can be said honestly."""
+    if standing.message:
+        return "ended"
+    if standing.alive is False:
+        return "stopped: run the same script again to go on"
+    if standing.left is not None:
+        plural = "" if standing.left.iterations == 1 else "s"
+        return (
+            f"about {duration(standing.left.seconds)} left ({standing.left.iterations} iteration{plural}), "
+            "if the uncertainty goes on as before"
+        )
+    return "no estimate of what is left " + ("yet" if len(standing.deltas) < 4 else "(the uncertainty does not fall)")
+
+
+def _members(members: list[MemberStep]) -> Table:
+    """Those that are not done, one a line."""
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 2), header_style="dim")
+    for name in ("member", "state", "steps", "loss", "times above criteria"):
+        table.add_column(name, justify="left" if name == "state" else "right", no_wrap=True)
+    for member in members[:ROWS]:
+        loss = "" if math.isnan(member.loss) else f"{member.loss:.3g}"
+        table.add_row(str(member.member), member.state, str(member.steps or ""), loss, _factor(member.distance))
+    if len(members) > ROWS:
+        table.add_row("…", f"and {len(members) - ROWS} more", "", "", "")
+    return table
+
+
+def _factor(distance: float) -> str:
+    """A distance as the factor by which the residuals, taken together, exceed their criteria."""
+    return "" if math.isnan(distance) else f"× {math.exp(min(distance, 700.0)):.3g}"

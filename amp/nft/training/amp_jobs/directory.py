@@ -1,0 +1,213 @@
+"""Amp's training directory: where its jobs look for images, ids of chunks and weights to start from."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from string import Template
+
+import numpy as np
+from ase import Atoms
+from ase.io import Trajectory, write
+
+from amp.nft.amp_io import check_text
+from amp.nft.records import TrainingTask
+from amp.nft.training.amp_jobs import job_state
+
+LOG = "amp-log.txt"
+TRAINED, UNTRAINED, CHECKPOINT = "amp.amp", "amp-untrained-parameters.amp", "amp-checkpoint.amp"
+CONVERGED, REPORT, STEP = "converged", "nft-report.json", "nft-step.json"
+ALL_IMAGES, TARGETS, TASK = "all.traj", "targets.traj", "task.json"
+SETTINGS = "calc_text.py"
+
+# Without amp.nft a job could say nothing, and would count as waiting in its queue.
+_BEGIN = """
+
+try:
+    from amp.nft.training.amp_jobs import script as nft_job
+except BaseException:
+    import os, traceback
+
+    with open({failure!r} + ".part", "w") as file:
+        file.write(traceback.format_exc())
+    os.replace({failure!r} + ".part", {failure!r})  # the driver must not read half of it
+    raise
+nft_job.begin({token!r}, {directory!r})"""
+
+
+def script_text(
+    calc_text: str,
+    headerlines: str,
+    train_line: str,
+    *,
+    token: str,
+    directory: Path,
+    seed: int,
+    fresh: bool = False,
+    kernels: bool = False,
+) -> str:
+    """Amp's own job script with the user's three texts, and with a line of ours beside each.
+
+    Parameters
+    ----------
+    calc_text, headerlines, train_line : str
+        As in Amp's ``BootStrap.train``.
+    token : str
+        Names the attempt.
+    directory : Path
+        The member's directory.
+    seed : int
+        For the initial weights.
+    fresh : bool
+        Start from new random weights, whatever the calculator brings.
+    kernels : bool
+        Fit with our kernels instead of the train line.
+
+    Returns
+    -------
+    str
+        The content of ``run.py``.
+
+    Raises
+    ------
+    ValueError
+        The three texts do not make a valid script.
+    """
+    from amp.nft.amp_io.bootstrap_texts import script
+
+    text = Template(script).substitute(
+        headerlines=headerlines
+        + _BEGIN.format(failure=str(directory / job_state.FAILURE), token=token, directory=str(directory)),
+        calc_text=f"{calc_text}\n\nnft_job.prepare(calc, seed={seed}, fresh={fresh})",
+        train_line=f"nft_job.fit(calc, seed={seed})"
+        if kernels
+        else f"nft_job.align(calc, trainfile)\n    {train_line}",
+    )
+    try:
+        compile(text, "run.py", "exec")
+    except SyntaxError as error:
+        raise ValueError(
+            f"headerlines, calc_text and train_line do not make a valid job script: {error.msg} at "
+            f"{(error.text or '').strip()!r}; correct that line"
+        ) from error
+    return text
+
+
+class TrainingDirectory:
+    """The files of one training.
+
+    Parameters
+    ----------
+    path : Path
+        ``<label>-training``; other files that are there stay.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.absolute()
+
+    def member(self, index: int) -> Path:
+        """Where a member's job works."""
+        return self.path / str(index)
+
+    def end_strays(self, log: Callable[[str], None]) -> None:
+        """End the jobs that an earlier driver left, so that no two work in one directory."""
+        for directory in sorted(self.path.glob("[0-9]*/")):
+            (directory / job_state.TOKEN).unlink(missing_ok=True)  # a job that misses it ends by itself
+            left = job_state.read_state(directory)
+            if left is None or left.machine != job_state.machine():
+                continue
+            if job_state.is_alive(left):
+                log(f"Member {directory.name}: ending process {left.pid}, a job that an earlier run left.")
+                job_state.end_process(left)
+
+    def lay_out(self, task: TrainingTask, calc_text: str) -> None:
+        """Write the bootstrap samples and the chunks' ids, and drop databases made with other settings.
+
+        Raises
+        ------
+        ValueError
+            Two images that Amp cannot tell apart are to be trained differently.
+        """
+        samples = self.path / "training-images"
+        shutil.rmtree(samples, ignore_errors=True)
+        samples.mkdir(parents=True)
+        for member, weights in enumerate(task.weights_mi):
+            _write_sample(samples / f"{member}.traj", task.images, weights)
+        info = self.path / "saved-info"
+        info.mkdir(exist_ok=True)
+        (info / "nft_ids.pkl").write_bytes(pickle.dumps(_nft_ids(task)))
+        self._drop_databases_of_other_settings(calc_text)
+
+    def hand_over(self, task: TrainingTask, targets: list[Atoms]) -> None:
+        """Write what a fit with our kernels needs beyond a sample: all fingerprints set the ranges."""
+        samples = self.path / "training-images"
+        write(samples / ALL_IMAGES, task.images)
+        write(samples / TARGETS, targets)
+        told = {"centres": task.centres, "weights_mi": task.weights_mi.tolist(), "retry_m": task.retry_m}
+        (samples / TASK).write_text(json.dumps(told))
+
+    def clear_member(self, index: int, start: str | None) -> Path:
+        """An empty directory for a member's job, but for Amp's databases and the weights to start from."""
+        directory = self.member(index)
+        directory.mkdir(exist_ok=True)
+        for path in directory.iterdir():
+            if path.is_dir() and path.suffix != ".ampdb":
+                shutil.rmtree(path)
+            elif not path.is_dir():
+                path.unlink()
+        if start is not None:
+            check_text(start)  # Amp will eval it
+            (directory / CHECKPOINT).write_text(start)
+        return directory
+
+    def _drop_databases_of_other_settings(self, calc_text: str) -> None:
+        """Amp finds an image in its databases by the atoms alone, whatever the settings were."""
+        settings = self.path / SETTINGS
+        if not settings.exists() or settings.read_text() != calc_text:
+            for database in [*self.path.glob("*.ampdb"), *self.path.glob("[0-9]*/*.ampdb")]:
+                shutil.rmtree(database)
+            settings.write_text(calc_text)
+
+
+def read_converged(directory: Path) -> bool | None:
+    """What the job's last line wrote: whether the criteria are met; None before."""
+    try:
+        return {"True": True, "False": False}.get((directory / CONVERGED).read_text())
+    except OSError:
+        return None
+
+
+def tail_of_output(directory: Path, lines: int = 15) -> list[str]:
+    """The last lines of what the job said: its traceback, or else the newest output."""
+    outputs = [directory / job_state.OUTPUT, *directory.glob("*.out"), *directory.glob("*.err")]
+    written = [path for path in outputs if path.exists() and path.stat().st_size]
+    newest = max(written, key=lambda path: path.stat().st_mtime, default=None)
+    failure = directory / job_state.FAILURE
+    recorded = failure.read_text(errors="replace") if failure.exists() else ""
+    text = recorded if "Traceback" in recorded or newest is None else newest.read_text(errors="replace")
+    return text.splitlines()[-lines:]
+
+
+def _write_sample(path: Path, images: list[Atoms], weights: np.ndarray) -> None:
+    with Trajectory(path, "w") as trajectory:
+        for image, times in zip(images, weights, strict=True):
+            for _ in range(times):
+                trajectory.write(image)
+
+
+def _nft_ids(task: TrainingTask) -> list[tuple[str, int]]:
+    """Hash and central atom of each chunk."""
+    from amp.utilities import get_hash
+
+    centres: dict[str, int | None] = {}
+    for image, centre in zip(task.images, task.centres, strict=True):
+        name = get_hash(image)
+        if centres.setdefault(name, centre) != centre:
+            raise ValueError(
+                f"two images have the same atoms but are trained on atoms {centres[name]} and {centre} "
+                "(None: on all): Amp tells images apart by their atoms alone; leave one out"
+            )
+    return [(name, centre) for name, centre in centres.items() if centre is not None]

@@ -1,0 +1,80 @@
+"""Inside a job: fit the member with our kernels instead of Amp's optimizer, and leave what Amp leaves."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.io import read
+
+from amp.nft.amp_io import spec_of
+from amp.nft.records import MemberStep, TrainingTask
+from amp.nft.training.amp_jobs.directory import ALL_IMAGES, CHECKPOINT, REPORT, STEP, TARGETS, TASK, TRAINED, UNTRAINED
+from amp.nft.training.amp_jobs.loss_table import table_of
+from amp.nft.training.batched_trainer import BatchedTrainer
+
+PAUSE = 1.0  # s between two notes for the driver
+
+
+def fit(calc: Any, seed: int) -> None:
+    """Train this directory's member.
+
+    Parameters
+    ----------
+    calc : Amp
+        The user's calculator, for its settings and its log.
+    seed : int
+        For the initial weights.
+
+    Raises
+    ------
+    TrainingConvergenceError
+        The member does not meet its criteria; its best parameters are saved as Amp saves such.
+    """
+    from amp.utilities import TrainingConvergenceError
+
+    calc._log("amp.nft: fitting with the kernels of amp.nft; Amp's descriptor and model give the settings.")
+    trainer = BatchedTrainer(spec_of(calc), _targets(), threads=1, log=calc._log)
+    outcome = trainer.train(_this_members_task(seed), _leave_step)
+    report = outcome.reports[0]
+    calc._log(table_of(report, calc.model.lossfunction.parameters["convergence"]))
+    Path(REPORT).write_text(json.dumps(report.as_dict()))
+    Path(TRAINED if report.converged else UNTRAINED).write_text(outcome.texts[0])
+    if not report.converged:
+        raise TrainingConvergenceError(report.message)
+
+
+def _leave_step(step: MemberStep) -> None:
+    """Let the driver know now and then how the fit goes."""
+    path, temporary = Path(STEP), Path(f".{STEP}")
+    with contextlib.suppress(OSError):  # nothing depends on it
+        if not path.exists() or time.time() - path.stat().st_mtime > PAUSE:
+            temporary.write_text(json.dumps([step.steps, step.loss, step.distance]))
+            os.replace(temporary, path)
+
+
+def _this_members_task(seed: int) -> TrainingTask:
+    """All images, with this member's weights."""
+    samples = Path("../training-images")
+    told = json.loads((samples / TASK).read_text())
+    member = int(os.path.basename(os.getcwd()))
+    start = Path(CHECKPOINT)
+    return TrainingTask(
+        images=read(samples / ALL_IMAGES, index=":"),  # type: ignore[arg-type]
+        centres=told["centres"],
+        weights_mi=np.array(told["weights_mi"][member : member + 1]),
+        start=[start.read_text()] if start.exists() else None,
+        seed=seed,
+        iteration=0,
+        retry_m=told["retry_m"] and (told["retry_m"][member],),
+    )
+
+
+def _targets() -> list[Atoms]:
+    return read(Path("../training-images", TARGETS), index=":")  # type: ignore[return-value]

@@ -1,0 +1,210 @@
+"""What runs inside a training job, around Amp's own script: the lines that `directory.script_text` puts in.
+
+``begin`` comes after the header lines, ``prepare`` after the calc_text, and ``align`` before the train line,
+or ``fit`` in its place.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+import traceback
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any
+
+import numpy as np
+
+from amp.nft.amp_io import QUEUE_VARIABLES
+from amp.nft.training.amp_jobs import job_state
+from amp.nft.training.amp_jobs.database import share
+
+BEAT = 2.0  # s
+OWN_DESCRIPTORS = ("Gaussian", "Zernike", "Bispectrum")
+
+
+# -- after the header lines ----------------------------------------------------------------------------------
+
+
+def begin(token: str, directory: str) -> None:
+    """Take up the work in a member's directory, unless a later attempt has it, and show signs of life.
+
+    Parameters
+    ----------
+    token : str
+        Names this attempt; the driver keeps the valid one in the directory.
+    directory : str
+        The member's directory.
+    """
+    os.chdir(directory)
+    if not job_state.holds(Path(), token):
+        sys.exit(f"amp.nft: this job was replaced by a later one in {directory}; it ends here.")
+    job_state.write_state(Path(), job_state.this_process(token))
+    sys.excepthook = _record_exception
+    _use_own_temporary_directory()
+    signal.signal(signal.SIGTERM, _record_signal)
+    threading.Thread(target=_beat, args=(token,), daemon=True).start()
+    for name in QUEUE_VARIABLES:
+        os.environ.pop(name, None)
+
+
+def _beat(token: str) -> None:
+    """Show signs of life for as long as the attempt is wanted."""
+    pause = threading.Event()
+    while job_state.holds(Path(), token):
+        Path(job_state.HEARTBEAT).touch()
+        pause.wait(BEAT)
+    print("amp.nft: this job was given up or replaced; it ends here.", file=sys.stderr, flush=True)
+    os._exit(3)
+
+
+def _record_exception(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    text = "".join(traceback.format_exception(kind, error, trace))
+    Path(job_state.FAILURE).write_text(text)
+    sys.stderr.write(text)
+
+
+def _record_signal(number: int, frame: FrameType | None) -> None:
+    name = signal.Signals(number).name
+    Path(job_state.FAILURE).write_text(
+        f"The job was ended by {name} (a queue's time limit, or somebody's kill)\n"
+    )
+    shutil.rmtree(tempfile.gettempdir(), ignore_errors=True)  # ours: see _use_own_temporary_directory
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+
+
+def _use_own_temporary_directory() -> None:
+    """Keep together, and clear away, what Amp leaves: each checkpoint that it replaces."""
+    tempfile.tempdir = tempfile.mkdtemp(prefix="amp-nft-")
+    atexit.register(shutil.rmtree, tempfile.tempdir, ignore_errors=True)
+
+
+# -- after the calc_text -------------------------------------------------------------------------------------
+
+
+def prepare(calc: Any, seed: int, fresh: bool) -> None:
+    """Set what Amp needs to train here: names of files, one core, a seed.
+
+    Parameters
+    ----------
+    calc : Amp
+        The user's calculator.
+    seed : int
+        For the initial weights, where the calculator brings no seed of its own.
+    fresh : bool
+        Start from new random weights, whatever the calculator brings.
+    """
+    calc.logging = True
+    calc.label = "amp"  # opens amp-log.txt
+    _use_one_core(calc)
+    _do_without_fortran(calc)
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 - what Amp's models draw from
+    model = calc.model
+    if getattr(model, "randomseed", 0) is None or (fresh and hasattr(model, "randomseed")):
+        model.randomseed = seed
+    if fresh:
+        trained = {"weights", "scalings", "fprange"} & set(model.parameters)
+        model.parameters.update(dict.fromkeys(trained))
+
+
+def _use_one_core(calc: Any) -> None:
+    guess = {"localhost": os.cpu_count()}
+    if calc.cores not in (1, guess):
+        _note(calc, f"cores={calc.cores} was asked for: a job trains on one, for with more Amp hangs "
+                    "for ever with NumPy >= 1.26. Members run side by side instead.")  # fmt: skip
+    calc.cores = 1
+
+
+def _do_without_fortran(calc: Any) -> None:
+    if _has_fortran() or not getattr(calc.model, "fortran", False):
+        return
+    calc.model.fortran = False
+    calc.model.lossfunction.parameters["weight_duplicates"] = True  # as Amp's Fortran loss always does
+    _note(calc, "Amp's Fortran modules are missing: training in Python, which is hundreds of times slower. "
+                "Install gfortran and then Amp again to have them.")  # fmt: skip
+    if calc.model.lossfunction.parameters.get("overfit"):
+        _note(calc, "Amp's Python loss does not apply `overfit` to the right parameters.")
+
+
+def _has_fortran() -> bool:
+    try:
+        from amp import fmodules  # type: ignore[attr-defined]  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+def _note(calc: Any, text: str) -> None:
+    """Write to Amp's log, and to the file from which the driver's log gets it."""
+    calc._log(f"amp.nft: {text}")
+    with open(job_state.NOTES, "a") as file:
+        file.write(f"{text}\n")
+
+
+# -- before the train line -----------------------------------------------------------------------------------
+
+
+def align(calc: Any, trainfile: str) -> None:
+    """Fit the loss function and the databases to this member's images.
+
+    Parameters
+    ----------
+    calc : Amp
+        The user's calculator; the loss function's ``nft_ids`` are those of all members' chunks.
+    trainfile : str
+        The member's bootstrap sample.
+    """
+    from amp.utilities import hash_images
+
+    images = hash_images(trainfile)
+    loss = calc.model.lossfunction
+    n_chunks = _align_nft_ids(loss.parameters, list(images))
+    _set_criteria(calc, n_images=len(images), n_energies=len(images) - n_chunks)
+    loss.log_losses = True
+    if type(calc.descriptor).__name__ in OWN_DESCRIPTORS:
+        elements = sorted({symbol for atoms in images.values() for symbol in atoms.symbols})
+        share(calc.descriptor, elements, log=calc._log)
+
+
+def fit(calc: Any, seed: int) -> None:
+    """Train the member with our kernels: see `kernel_fit.fit`."""
+    from amp.nft.training.amp_jobs import kernel_fit  # numba: only where it is needed
+
+    kernel_fit.fit(calc, seed)
+
+
+def _align_nft_ids(parameters: Any, hashes: list[str]) -> int:
+    """One entry of nft_ids per image, in the images' order; the number of chunks among them.
+
+    Amp's Fortran loss takes the central atom of image i from entry i of the list, its Python loss from the
+    entry with the image's hash: entries that fit both, and for each image that is no chunk one of no image's
+    name.
+    """
+    centres = dict(parameters["nft_ids"] or ())
+    chunks = [name in centres for name in hashes]
+    aligned = [(name, centres[name]) if name in centres else ("pad", 0) for name in hashes]
+    parameters["nft_ids"] = aligned if any(chunks) else None
+    return sum(chunks)
+
+
+def _set_criteria(calc: Any, n_images: int, n_energies: int) -> None:
+    """Make the energy criterion hold for the images with energies, and give each RMSE a criterion.
+
+    Amp divides the sum of squares by all images, chunks included; its log fails where an RMSE has none.
+    """
+    criteria = calc.model.lossfunction.parameters["convergence"]
+    if criteria.get("force_rmse") is None and criteria.get("force_maxresid") is not None:
+        criteria["force_rmse"] = float("inf")
+    asked = criteria.get("energy_rmse")
+    criteria["energy_rmse"] = float("inf") if asked is None else asked * (n_energies / n_images) ** 0.5
+    if asked is not None and n_energies < n_images:
+        calc._log(f"amp.nft: {n_energies} of {n_images} images carry energies. Amp's energy RMSE divides by "
+                  f"all: the criterion {asked:g} eV/atom is {criteria['energy_rmse']:g} below.")  # fmt: skip

@@ -1,0 +1,47 @@
+"""Leave a training directory as Amp's own jobs would have left it, after a training that needed no jobs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from string import Template
+
+from amp.nft.records import TrainingOutcome, TrainingTask
+from amp.nft.training.amp_jobs.directory import CONVERGED, LOG, TRAINED, TrainingDirectory
+from amp.nft.training.amp_jobs.loss_table import table_of
+
+
+def leave_training_directory(
+    path: Path,
+    task: TrainingTask,
+    outcome: TrainingOutcome,
+    *,
+    calc_text: str,
+    headerlines: str,
+    train_line: str,
+    criteria: dict[str, float | None],
+) -> None:
+    """Write samples, chunk ids, and for each member its job script, parameters and log.
+
+    Parameters
+    ----------
+    path : path
+        ``<label>-training``.
+    task, outcome
+        What was trained, and what came of it.
+    calc_text, headerlines, train_line : str
+        As in Amp's ``BootStrap.train``; ``run.py`` is Amp's own script of them.
+    criteria : dict
+        Amp's convergence dictionary, for the log.
+    """
+    from amp.nft.amp_io.bootstrap_texts import script
+
+    directory = TrainingDirectory(path)
+    directory.lay_out(task, calc_text)
+    text = Template(script).substitute(headerlines=headerlines, calc_text=calc_text, train_line=train_line)
+    for report, parameters in zip(outcome.reports, outcome.texts, strict=True):
+        member = directory.clear_member(report.member, None)
+        (member / "run.py").write_text(text)
+        (member / TRAINED).write_text(parameters)
+        (member / CONVERGED).write_text(str(report.converged))
+        note = f"amp.nft: trained in one process with all members. {report.message}"
+        (member / LOG).write_text(f"{note}\n{table_of(report, criteria)}\n")

@@ -1,0 +1,297 @@
+"""Fit all members of an ensemble at once, in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from amp.nft.amp_io import AmpModel, CalculatorSpec
+from amp.nft.kernels.jit import run_threads
+from amp.nft.kernels.training.descent import Fit, Rules, descend, distance
+from amp.nft.kernels.training.network import (
+    Inputs,
+    Layout,
+    change_inputs,
+    draw_weights,
+    make_problem,
+    scaled_inputs,
+    whitened_inputs,
+)
+from amp.nft.records import MemberReport, MemberStep, Watch, unwatched
+
+if TYPE_CHECKING:
+    from amp.nft.kernels.fingerprints.gaussian import Rows
+
+CRITERIA = ("energy_rmse", "energy_maxresid", "force_rmse", "force_maxresid")
+SLOPE = 30.0  # a first slope, in units of Amp's: half the spread of the energies per atom. Amp's own has to grow that much
+LEAST_SLOPE = 1.0  # eV
+NEAR = 0.3  # distance from the criteria below which another attempt may well meet them
+ATTEMPTS = 3  # how often a member may begin
+ALIKE = 0.3  # two attempts have met one floor if their distances differ by less than this part
+
+
+def fit(
+    spec: CalculatorSpec,
+    rows: Sequence[Rows],
+    energies: np.ndarray,
+    forces: Sequence[np.ndarray],
+    n_atoms: np.ndarray,
+    weights_mi: np.ndarray,
+    start: Sequence[AmpModel] | None,
+    fprange: dict[str, np.ndarray],
+    seeds: Sequence[Any],
+    threads: int | None = None,
+    log: Callable[[str], Any] = lambda message: None,
+    retry_m: Sequence[bool] | None = None,
+    unlabelled: Sequence[Rows] = (),
+    watch: Watch = unwatched,
+) -> tuple[list[AmpModel], list[MemberReport]]:
+    """Fit an ensemble to labelled images.
+
+    Each member is fitted by Levenberg-Marquardt until it meets the criteria, and a little further. One that stalls before begins
+    again with new random weights, a bounded number of times; the attempt that came nearest is kept.
+
+    Parameters
+    ----------
+    spec : CalculatorSpec
+        What to fit and by which criteria.
+    rows : sequence of Rows
+        Fingerprints of each image; `Rows.kind` counts the sorted elements of `fprange`.
+    energies : ndarray, shape (images,)
+        In eV; nan for an image whose energy is not trained.
+    forces : sequence of ndarray, shape (forces, 3)
+        Of each image those that are trained, in eV/Å.
+    n_atoms : ndarray of int, shape (images,)
+        Atoms of each whole image, by which its energy is divided.
+    weights_mi : ndarray of int, shape (members, images)
+        How often each image counts for each member.
+    start : sequence of AmpModel, optional
+        The members to start from; None: from `spec.model` if there is one, else from random weights.
+    fprange : dict of str to ndarray, shape (features, 2)
+        Ranges of the fingerprints over everything that the members will see.
+    seeds : sequence
+        Of each member's random weights: seeds for :func:`numpy.random.default_rng`.
+    threads : int, optional
+        The result does not depend on it.
+    log : callable
+        Takes a line for each member.
+    retry_m : sequence of bool, optional
+        Which members may begin again; all if not given.
+    unlabelled : sequence of Rows
+        Fingerprints of what the members are to predict, for the scaling of their inputs. Directions in which the images
+        hardly differ but these do would be blown up without them.
+    watch : callable
+        Is told how each member stands, at each step and from its thread.
+
+    Returns
+    -------
+    models : list of AmpModel
+    reports : list of MemberReport
+
+    Raises
+    ------
+    ValueError
+        Labels or weights are missing, not finite, or do not fit together.
+    """
+    _check(energies, forces, rows, weights_mi)
+    spec, criteria = _trained(spec.resolved(sorted(fprange)))
+    layout = _layout(spec, fprange)
+    inputs = whitened_inputs([*rows, *unlabelled], scaled_inputs(fprange[element] for element in layout.elements))
+    problem = make_problem(layout, rows, energies, forces, n_atoms, fprange, inputs, spec.energy_coefficient,
+                           spec.force_coefficient, spec.overfit)
+    if start is None and spec.model is not None:
+        start = [spec.model] * len(weights_mi)
+    scalings = [_first_scalings(layout, rows, energies, n_atoms, weights) for weights in weights_mi]
+    amps = scaled_inputs(fprange[element] for element in layout.elements)
+    tries: list[list[Fit]] = [[] for _ in weights_mi]
+    retry_m = [True] * len(tries) if retry_m is None else retry_m
+
+    def work(member: int) -> None:
+        """All attempts of a member."""
+        rng, done, steps = np.random.default_rng(seeds[member]), tries[member], 0
+        attempts = ATTEMPTS if retry_m[member] else 1
+        while len(done) < attempts and (not done or done[-1].outcome == "stalled") and not _met_floor(done):
+            if start is not None and not done:
+                theta = change_inputs(pack(start[member], layout), layout, _inputs_of(start[member], layout), inputs)
+            else:
+                theta = change_inputs(_random_start(layout, rng, scalings[member]), layout, amps, inputs)
+            tell = partial(_tell, watch, member, steps)
+            done.append(descend(problem, theta, weights_mi[member], Rules(criteria, spec.maxiter - steps), tell))
+            steps += done[-1].steps
+        end = _best(done)
+        how = "met" if end.outcome == "converged" else "missed"
+        watch(MemberStep(member, how, steps, end.loss, distance(end.measures, criteria, np.nan)))
+
+    run_threads(work, range(len(weights_mi)), threads)
+    reports = [_report(*those, criteria) for those in zip(range(len(tries)), tries, retry_m, strict=True)]
+    for report in reports:
+        log(f"member {report.member}: {report.message}")
+    thetas = [change_inputs(_best(done).theta, layout, inputs, amps) for done in tries]
+    return [unpack(theta, layout, spec, fprange) for theta in thetas], reports
+
+
+def _check(energies: np.ndarray, forces: Sequence[np.ndarray], rows: Sequence[Rows], weights_mi: np.ndarray) -> None:
+    """Raise ValueError where the labels or weights do not fit the images, or are not numbers."""
+    if not len(energies) == len(forces) == len(rows) == np.shape(weights_mi)[-1]:
+        sizes = f"{len(energies)} energies, {len(forces)} sets of forces, weights for {np.shape(weights_mi)[-1]}"
+        raise ValueError(f"{sizes}, but {len(rows)} images: give one of each for each image.")
+    for i, (force, row) in enumerate(zip(forces, rows, strict=True)):
+        if np.shape(force) != (len(row.force_start) - 1, 3) or not np.isfinite(force).all():
+            raise ValueError(f"the forces of image {i} are not {len(row.force_start) - 1} finite vectors: label it again.")
+    if np.isinf(energies).any():
+        raise ValueError(f"the energy of image {np.flatnonzero(np.isinf(energies))[0]} is not finite: label it again.")
+    empty = np.flatnonzero((np.asarray(weights_mi) > 0).sum(axis=1) == 0)
+    if len(empty):
+        raise ValueError(f"member {empty[0]} has no image of weight above 0: draw its sample again.")
+
+
+def _trained(spec: CalculatorSpec) -> tuple[CalculatorSpec, np.ndarray]:
+    """The specification with forces left out where Amp leaves them out, and its criteria, inf where not asked."""
+    asked = {name: spec.convergence.get(name) for name in CRITERIA}
+    if spec.force_coefficient is None or (asked["force_rmse"] is None and asked["force_maxresid"] is None):
+        spec = replace(spec, force_coefficient=None)
+        asked["force_rmse"] = asked["force_maxresid"] = None
+    return spec, np.array([np.inf if asked[name] is None else float(asked[name]) for name in CRITERIA])
+
+
+def _layout(spec: CalculatorSpec, fprange: dict[str, np.ndarray]) -> Layout:
+    """Where the parameters of the networks are."""
+    sizes = tuple((len(fprange[e]), *(n for n in spec.hiddenlayers[e] if n), 1) for e in sorted(fprange))
+    return Layout(tuple(sorted(fprange)), sizes, spec.activation)
+
+
+def _first_scalings(
+    layout: Layout, rows: Sequence[Rows], energies: np.ndarray, n_atoms: np.ndarray, weights: np.ndarray
+) -> np.ndarray:
+    """Intercept and slope of each element: energies per atom by least squares, and 30 times half of what they leave."""
+    used = np.flatnonzero(~np.isnan(energies) & (weights > 0))
+    fractions = np.array([np.bincount(rows[i].kind, minlength=len(layout.elements)) / len(rows[i].kind) for i in used])
+    per_atom = energies[used] / n_atoms[used]
+    if len(used) == 0:
+        return np.tile([0.0, LEAST_SLOPE], (len(layout.elements), 1))
+    root = np.sqrt(weights[used])
+    intercepts = np.linalg.lstsq(fractions * root[:, None], per_atom * root, rcond=None)[0]
+    slope = max(SLOPE * np.ptp(per_atom - fractions @ intercepts) / 2.0, LEAST_SLOPE)
+    if layout.activation == "sigmoid":  # its values lie around a half, not zero
+        slope *= 2.0
+        intercepts = intercepts - slope / 2.0
+    return np.column_stack([intercepts, np.full(len(intercepts), 1.0 if layout.activation == "linear" else slope)])
+
+
+def _random_start(layout: Layout, rng: np.random.Generator, scalings: np.ndarray) -> np.ndarray:
+    """Weights drawn as Amp does, those of the last layer made smaller as the slope is larger."""
+    theta = draw_weights(layout, rng)
+    for layers in layout.layers(theta):
+        layers[-1][:] /= SLOPE
+    layout.scalings(theta)[:] = scalings
+    return theta
+
+
+def _tell(watch: Watch, member: int, before: int, steps: int, loss: float, distance: float) -> None:
+    """Pass on where an attempt stands that began after so many steps."""
+    watch(MemberStep(member, "training", before + steps, loss, distance))
+
+
+def _best(tries: Sequence[Fit]) -> Fit:
+    """The attempt that is kept."""
+    return min(tries, key=lambda fit: (fit.outcome != "converged", fit.distance, fit.loss))
+
+
+def _met_floor(tries: Sequence[Fit]) -> bool:
+    """Whether the last two attempts stalled equally far from the criteria."""
+    last = [fit.distance for fit in tries[-2:] if fit.outcome == "stalled"]
+    return len(last) == 2 and min(last) > NEAR and np.ptp(last) < ALIKE * max(last)
+
+
+def _report(member: int, tries: Sequence[Fit], may_retry: bool, criteria: np.ndarray) -> MemberReport:
+    """What became of a member."""
+    best = _best(tries)
+    steps = sum(fit.steps for fit in tries)
+    where = f"{steps} steps" if len(tries) == 1 else f"{steps} steps, {len(tries)} attempts"
+    missed = [
+        f"{name} {value:.3g} (asked: {limit:.3g})"
+        for name, value, limit in zip(CRITERIA, best.measures, criteria, strict=True)
+        if value > limit
+    ]
+    if best.outcome == "converged":
+        message = f"converged; {where}"
+    elif not np.isfinite(criteria).any():
+        message = f"no criteria were set; stopped where the loss no longer fell; {where}"
+    elif tries[-1].outcome == "exhausted":
+        message = f"maxiter reached, where Amp calls a fit converged, with {', '.join(missed)}; {where}"
+    else:
+        message = f"stalled at {', '.join(missed)}; {where}"
+        if _met_floor(tries) or not may_retry:
+            how = "attempts end alike" if may_retry else "it stalled at the last training too"
+            message += f"; {how}: the limit is in the fingerprints, the hidden layers or a penalty by overfit"
+    measures = dict(zip(CRITERIA, map(float, best.measures), strict=True))
+    converged = best.outcome == "converged"
+    return MemberReport(member, converged, steps, len(tries), best.loss, **measures, message=message)
+
+
+def pack(model: AmpModel, layout: Layout) -> np.ndarray:
+    """The parameters of a model as a vector.
+
+    Parameters
+    ----------
+    model : AmpModel
+    layout : Layout
+
+    Returns
+    -------
+    ndarray, shape (parameters,)
+
+    Raises
+    ------
+    ValueError
+        The model has other elements, layers or activation than the layout.
+    """
+    theta = np.zeros(layout.n_parameters)
+    shapes = {e: [layer.shape for layer in layers] for e, layers in zip(layout.elements, layout.layers(theta), strict=True)}
+    given = {e: [layer.shape for layer in model.weights[e]] for e in model.elements}
+    if given != shapes or model.activation != layout.activation:
+        raise ValueError(
+            f"the model to start from has {model.activation} layers {given}, the calculator {layout.activation} layers "
+            f"{shapes}: start from random weights, or with the calculator that the model was trained with."
+        )
+    for element, layers in zip(layout.elements, layout.layers(theta), strict=True):
+        for layer, weights in zip(layers, model.weights[element], strict=True):
+            layer[:] = weights
+    layout.scalings(theta)[:] = [model.scalings[element] for element in layout.elements]
+    return theta
+
+
+def unpack(theta: np.ndarray, layout: Layout, spec: CalculatorSpec, fprange: dict[str, np.ndarray]) -> AmpModel:
+    """The model with these parameters.
+
+    Parameters
+    ----------
+    theta : ndarray, shape (parameters,)
+    layout : Layout
+    spec : CalculatorSpec
+        Resolved: its symmetry functions and layers are by element.
+    fprange : dict of str to ndarray, shape (features, 2)
+
+    Returns
+    -------
+    AmpModel
+    """
+    layers = [[layer.copy() for layer in of_element] for of_element in layout.layers(theta)]
+    return AmpModel(
+        gs=spec.gs,
+        cutoff=spec.cutoff,
+        hiddenlayers={e: sizes[1:-1] for e, sizes in zip(layout.elements, layout.sizes, strict=True)},
+        activation=layout.activation,
+        weights=dict(zip(layout.elements, layers, strict=True)),
+        scalings={e: (float(i), float(s)) for e, (i, s) in zip(layout.elements, layout.scalings(theta), strict=True)},
+        fprange={e: np.array(fprange[e], dtype=float) for e in layout.elements},
+    )
+
+
+def _inputs_of(model: AmpModel, layout: Layout) -> Inputs:
+    """How a model scales its fingerprints."""
+    return scaled_inputs(model.fprange[element] for element in layout.elements)

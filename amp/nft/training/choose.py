@@ -1,0 +1,175 @@
+"""Train an ensemble: draw the members' samples, pick the trainer, predict with what it made."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from ase import Atoms
+
+from amp.nft import amp_io
+from amp.nft.amp_io import CalculatorSpec
+from amp.nft.amp_io.bootstrap_texts import train_line as default_train_line
+from amp.nft.errors import UnsupportedModel
+from amp.nft.records import Trainer
+from amp.nft.training.amp_jobs import AmpJobs, check_start_command, leave_training_directory
+from amp.nft.training.batched_trainer import BatchedTrainer
+
+NO_FORCES = (
+    "calc_text asks for no force criterion (force_rmse or force_maxresid), and Amp then trains on energies alone: chunks, "
+    "of which only a force is trained, will teach nothing. Set one, for example calc.model.lossfunction = "
+    "LossFunction(force_coefficient=0.04, convergence={'energy_rmse': 0.001, 'force_rmse': 0.005})."
+)
+TRAINERS = ("auto", "batched", "jobs")
+_PLAIN_COMMAND = re.compile(r"\s*(\S*/)?python[\d.]*\s+run\.py\s*&?\s*")
+
+
+# -- samples ---------------------------------------------------------------------------------------------------
+
+
+def sample_weights(seed: int, members: int, n_images: int, added: Sequence[Sequence[int]]) -> np.ndarray:
+    """How often each image is in each member's bootstrap sample.
+
+    Parameters
+    ----------
+    seed : int
+        Seed of the run. Each draw has its own generator, made of (seed, iteration, member), so the
+        samples of any iteration follow from `added` alone.
+    members : int
+        Size of the ensemble.
+    n_images : int
+        Images of the first training.
+    added : sequence of sequences of int
+        For each retraining the images that were added before it, counted from 0 with the first images in front; one
+        that is there already is drawn again like a new one.
+
+    Returns
+    -------
+    ndarray of int, shape (members, images)
+
+    Notes
+    -----
+    First a plain bootstrap; then, for each retraining, the accelerated scheme that Amp uses: A. A. Peterson,
+    R. Christensen, A. Khorshidi, Phys. Chem. Chem. Phys. 19, 10978 (2017), supplementary information.
+    """
+    total = max([n_images, *(max(new) + 1 for new in added if len(new))])
+    weights_mi = np.zeros((members, total), dtype=np.int64)
+    for member, weights in enumerate(weights_mi):
+        rng = np.random.default_rng([seed, 0, member])
+        weights += _draw(rng, np.arange(n_images), n_images, total)
+        present = n_images
+        for iteration, new in enumerate(added, start=1):
+            rng = np.random.default_rng([seed, iteration, member])
+            weights[:] = _accelerated(rng, weights, np.arange(present), np.unique(new).astype(int))
+            present = max([present, *(image + 1 for image in new)])
+    return weights_mi
+
+
+def _accelerated(rng: np.random.Generator, weights: np.ndarray, old: np.ndarray, new: np.ndarray) -> np.ndarray:
+    """Lengthen a sample by the number of new images, each place having the same chance to hold a new one."""
+    if not len(new):
+        return weights
+    chance = len(new) / (weights.sum() + len(new))
+    kept = rng.binomial(weights, 1 - chance)
+    extra_new = rng.binomial(len(new), chance)
+    drawn_new = _draw(rng, new, weights.sum() - kept.sum() + extra_new, len(weights))
+    drawn_old = _draw(rng, old, len(new) - extra_new, len(weights))
+    return kept + drawn_new + drawn_old
+
+
+def _draw(rng: np.random.Generator, images: np.ndarray, times: int, total: int) -> np.ndarray:
+    return np.bincount(rng.choice(images, size=times), minlength=total)
+
+
+# -- trainers --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A trainer, why it was taken, and the calculator that it trains, where that is one of ours to know."""
+
+    trainer: Trainer
+    why: str
+    spec: CalculatorSpec | None
+
+    @property
+    def radius(self) -> float | None:
+        """Cutoff radius of the fingerprints, Å."""
+        return None if self.spec is None else float(self.spec.cutoff["kwargs"]["Rc"])
+
+
+def choose_trainer(
+    wanted: str,
+    *,
+    calc_text: str,
+    start_command: str,
+    train_line: str,
+    headerlines: str,
+    directory: Path,
+    expired: float,
+    targets: list[Atoms],
+    threads: int | None,
+    log: Callable[[str], None],
+) -> Choice:
+    """Pick the trainer: all members in this process where that gives what the user asked for, else Amp's jobs.
+
+    Raises
+    ------
+    ValueError
+        If `wanted` is no trainer's name, `calc_text` defines no ``calc``, the start command is not found, or
+        the batched trainer is asked for and cannot train this calculator.
+    """
+    if wanted not in TRAINERS:
+        raise ValueError(f"trainer is {wanted!r}: it must be one of {', '.join(map(repr, TRAINERS))}.")
+    check_start_command(start_command)
+    try:
+        spec = amp_io.read_calc_text(calc_text, headerlines, directory)
+        obstacle = _obstacle(start_command, train_line)
+    except UnsupportedModel as error:
+        if wanted == "batched":
+            raise ValueError(f"trainer='batched' cannot train this calculator: {error} Use trainer='jobs'.") from error
+        spec, obstacle = None, str(error)
+    if spec is not None and spec.force_coefficient is None:
+        warnings.warn(NO_FORCES, UserWarning, stacklevel=3)
+        log(NO_FORCES)
+    if spec is not None and (wanted == "batched" or (wanted == "auto" and obstacle is None)):
+        why = "asked for" if wanted == "batched" else "Gaussian fingerprints, a neural network and plain local training"
+        leave = partial(
+            leave_training_directory, directory, calc_text=calc_text, headerlines=headerlines,
+            train_line=train_line, criteria=spec.convergence,
+        )  # fmt: skip
+        return Choice(BatchedTrainer(spec, targets, threads=threads, log=log, leave=leave), why, spec)
+    jobs = AmpJobs(
+        calc_text=calc_text, start_command=start_command, headerlines=headerlines, train_line=train_line,
+        directory=directory, expired=expired, log=log, targets=targets,
+    )  # fmt: skip
+    return Choice(jobs, "asked for" if wanted == "jobs" else str(obstacle), spec)
+
+
+def _obstacle(start_command: str, train_line: str) -> str | None:
+    """What speaks against training in this process, or None."""
+    if not _PLAIN_COMMAND.fullmatch(start_command):
+        return f"the start command {start_command!r} asks for jobs"
+    if train_line.strip() != default_train_line:
+        return f"the train line {train_line!r} is the user's own"
+    return None
+
+
+def read_start(load: str | None, n: int, spec: CalculatorSpec | None) -> list[str] | None:
+    """Members of an ensemble file to start from; ValueError if there are not `n`, or they are not what `spec` makes."""
+    if load is None:
+        return None
+    texts = amp_io.read_texts(load)
+    if len(texts) != n:
+        raise ValueError(f"{load!r} holds {len(texts)} members, but n is {n}: use n={len(texts)}, or another file.")
+    for model in [amp_io.read_amp(text) for text in texts] if spec is not None else []:
+        wanted = spec.resolved(model.elements)
+        for name in ("cutoff", "gs", "hiddenlayers", "activation"):
+            if (found := getattr(model, name)) != (asked := getattr(wanted, name)):
+                raise ValueError(f"{load!r} was trained with {name} {found}, but calc_text makes {asked}: make them the same.")
+    return texts

@@ -1,0 +1,318 @@
+"""The ensemble as an ASE calculator: laws, Amp's own numbers, and the ways in which ASE uses calculators."""
+
+import json
+import pickle
+
+import numpy as np
+import pytest
+from amp import Amp
+from amp.descriptor.gaussian import Gaussian
+from amp.model import LossFunction
+from amp.model.neuralnetwork import NeuralNetwork
+from amp.stats.bootstrap import BootStrap
+from amp.utilities import Logger
+from ase import Atoms, units
+from ase.build import bulk
+from ase.calculators.calculator import PropertyNotImplementedError
+from ase.calculators.emt import EMT
+from ase.calculators.fd import calculate_numerical_forces, calculate_numerical_stress
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.filters import FrechetCellFilter
+from ase.io import read, write
+from ase.md.langevin import Langevin
+from ase.optimize import BFGS
+from ase.vibrations import Vibrations
+
+from amp.nft.amp_io import AmpFileError, AmpModel, write_amp, write_ensemble
+from amp.nft.calculator import EnsembleCalculator, UncertaintyMonitor
+from amp.nft.features import g2x
+from amp.nft.uncertainty import force_uncertainty
+
+MEMBERS = 3
+RADIUS = 4.5
+FORCE_TOLERANCE = 1e-6  # eV/Å, of a finite difference and against Amp
+
+
+def model(rng, elements):
+    """A member with random weights; ranges as for metals at usual distances."""
+    gs = g2x(elements)
+    width = len(gs[elements[0]])
+    return AmpModel(
+        gs=gs,
+        cutoff={"name": "Cosine", "kwargs": {"Rc": RADIUS}},
+        hiddenlayers={e: (5, 4) for e in elements},
+        activation="tanh",
+        weights={e: [rng.uniform(-0.5, 0.5, s) for s in ((width + 1, 5), (6, 4), (5, 1))] for e in elements},
+        scalings={e: (0.3, 2.0) for e in elements},
+        fprange={e: np.column_stack([np.zeros(width), rng.uniform(5, 9, width)]) for e in elements},
+    )
+
+
+@pytest.fixture
+def models():
+    rng = np.random.default_rng(7)
+    return [model(rng, ("Pt",)) for _ in range(MEMBERS)]
+
+
+@pytest.fixture
+def cluster(pt260):
+    atoms = pt260[pt260.get_distances(0, range(len(pt260))).argsort()[:30]]
+    atoms.center(vacuum=4)
+    return atoms
+
+
+@pytest.fixture
+def crystal():
+    atoms = bulk("Pt", cubic=True)
+    atoms.rattle(0.1, seed=3)
+    atoms.set_cell(atoms.cell.array @ (np.eye(3) + np.random.default_rng(2).uniform(-0.05, 0.05, (3, 3))), scale_atoms=True)
+    return atoms
+
+
+def test_forces_and_stress_are_derivatives_of_the_energy(models, cluster, crystal):
+    for atoms in (cluster, crystal):
+        atoms.calc = EnsembleCalculator(models)
+        assert np.abs(calculate_numerical_forces(atoms, eps=1e-4) - atoms.get_forces()).max() < FORCE_TOLERANCE
+    numerical = calculate_numerical_stress(crystal, eps=1e-5, voigt=True)
+    assert np.abs(numerical - crystal.get_stress()).max() < FORCE_TOLERANCE
+    assert crystal.get_potential_energies().sum() == pytest.approx(crystal.get_potential_energy(), rel=1e-12)
+
+
+def test_stress_is_made_up_of_what_atoms_contribute(models, crystal):
+    """Each atom's part is symmetric, for its energy does not change when it is turned with its surroundings."""
+    crystal.calc = EnsembleCalculator(models)
+    stresses = crystal.get_stresses(voigt=False)
+    np.testing.assert_allclose(stresses.sum(axis=0), crystal.get_stress(voigt=False), atol=1e-12)
+    np.testing.assert_allclose(stresses, stresses.transpose(0, 2, 1), atol=1e-12)
+    eight = crystal * (2, 2, 2)
+    eight.calc = EnsembleCalculator(models, threads=2)
+    np.testing.assert_allclose(eight.get_stresses(), np.tile(crystal.get_stresses(), (8, 1)) / 8, atol=1e-10)
+    crystal.set_cell(None)
+    crystal.pbc = False
+    with pytest.raises(PropertyNotImplementedError):
+        crystal.get_stress()
+
+
+def test_a_bar_shows_how_far_it_is(models, crystal, capsys):
+    calc = EnsembleCalculator(models, progress=True)
+    calc.get_property("energy", crystal)
+    shown = capsys.readouterr()
+    assert "evaluating atoms" in shown.err and f"{len(crystal)}/{len(crystal)}" in shown.err and not shown.out
+    calls = []
+    EnsembleCalculator(models, progress=lambda done, total: calls.append((done, total))).get_property("energy", crystal)
+    assert calls[-1] == (len(crystal), len(crystal))
+    with pytest.raises(ValueError, match="progress is 'bar'"):
+        EnsembleCalculator(models, progress="bar")
+
+
+def test_amp_says_the_same(models, cluster, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_ensemble("a.ensemble", [write_amp(m) for m in models])
+    atoms = cluster[:12]
+    atoms.calc = EnsembleCalculator("a.ensemble", keep_members=True)
+    amp = BootStrap(load="a.ensemble", log=Logger(None))
+    forces_mni = np.array(amp.get_forces(atoms, output=[0.5, "e"])[-1])
+    assert np.abs(atoms.get_forces() - forces_mni.mean(axis=0)).max() < FORCE_TOLERANCE
+    results = atoms.calc.results
+    assert np.abs(results["forces_ensemble"] - forces_mni).max() < FORCE_TOLERANCE
+    assert atoms.calc.get_property("forces_ensemble", atoms).shape == (MEMBERS, len(atoms), 3)
+    np.testing.assert_allclose(results["forces_uncertainty"], force_uncertainty(forces_mni), atol=FORCE_TOLERANCE)
+    energies = amp.get_potential_energy(atoms, output=[0.5, "e"])[-1]
+    assert results["energy"] == pytest.approx(np.mean(energies), abs=1e-8)
+    assert results["energy_uncertainty"] == pytest.approx(2.58 * np.std(energies, ddof=1), abs=1e-8)
+
+
+@pytest.mark.fortran
+def test_what_amp_has_trained_by_itself_loads(tmp_path, monkeypatch):
+    """Two members trained by Amp's own code and saved by it, as a file of one and as its ensemble."""
+    monkeypatch.chdir(tmp_path)
+    images = []
+    for seed in range(2):
+        images.append(bulk("Cu", cubic=True))
+        images[-1].rattle(0.1, seed=seed)
+        images[-1].calc = EMT()
+        images[-1].calc = SinglePointCalculator(images[-1], energy=images[-1].get_potential_energy(), forces=images[-1].get_forces())
+    texts = []
+    for member in range(2):
+        np.random.seed(member)  # noqa: NPY002 - where Amp draws its weights
+        amp = Amp(Gaussian(cutoff=4.0), NeuralNetwork(hiddenlayers=(3, 2)), label=f"{member}", dblabel="db", cores=1)
+        amp.model.lossfunction = LossFunction(convergence={"energy_rmse": 10.0, "force_rmse": 100.0})
+        amp.train(images)
+        texts.append((tmp_path / f"{member}.amp").read_text())
+    (tmp_path / "amps.ensemble").write_text(json.dumps(texts))
+    atoms = images[0].copy()
+    amp = BootStrap(load="amps.ensemble", log=Logger(None))
+    expected = np.array(amp.get_forces(atoms.copy(), output=[0.5, "e"])[-1])
+    calc = EnsembleCalculator("amps.ensemble", keep_members=True)
+    assert np.abs(calc.get_property("forces_ensemble", atoms) - expected).max() < FORCE_TOLERANCE
+    assert np.abs(EnsembleCalculator("1.amp").get_property("forces", atoms) - expected[1]).max() < FORCE_TOLERANCE
+
+
+def test_members_files_and_a_single_one(models, cluster, tmp_path):
+    write_ensemble(tmp_path / "a.ensemble", [write_amp(m) for m in models])
+    (tmp_path / "a.amp").write_text(write_amp(models[1]))
+    found = {}
+    for name, calc in {
+        "file": EnsembleCalculator(tmp_path / "a.ensemble", members=[1]),
+        "amp": EnsembleCalculator(tmp_path / "a.amp"),
+        "model": EnsembleCalculator([models[1]], threads=1),
+    }.items():
+        found[name] = calc.get_property("energy", cluster)
+        assert np.isnan(calc.results["forces_uncertainty"]).all() and np.isnan(calc.results["energy_uncertainty"])
+    assert len(set(found.values())) == 1
+    assert len(EnsembleCalculator(tmp_path / "a.ensemble", members=2).models) == 2
+    for members in (4, [3], 0, [-1], [0.5]):
+        with pytest.raises(ValueError, match="has members 0 to 2"):
+            EnsembleCalculator(tmp_path / "a.ensemble", members=members)
+
+
+def test_nothing_is_ignored_silently(models, cluster):
+    calc = EnsembleCalculator(models)
+    with pytest.raises(ValueError, match="contains Cu, but this ensemble was trained on Pt only"):
+        calc.get_property("energy", Atoms("PtCu", [[0, 0, 0], [0, 0, 2.6]]))
+    crowded = cluster.copy()
+    crowded.positions *= 0.6
+    with pytest.warns(UserWarning, match="outside the range of the training set"):
+        calc.get_property("energy", crowded)
+    assert 0 < calc.results["extrapolating"] <= len(crowded)
+    with pytest.raises(Exception, match="dipole"):
+        calc.get_property("dipole", cluster)
+    cluster.pbc = True
+    for last in (0.0, np.nan):  # as of a simulation at constant pressure that went wrong
+        cluster.set_cell([10, 10, last])
+        with pytest.raises(ValueError, match="spans no space there"):
+            calc.get_property("energy", cluster)
+
+
+def test_what_it_refuses_it_names(models, tmp_path):
+    (tmp_path / "a.amp").write_text(write_amp(models[0])[:200])
+    with pytest.raises(AmpFileError, match=r"a\.amp: not a complete Amp text"):
+        EnsembleCalculator(tmp_path / "a.amp")
+    with pytest.raises(ValueError, match="The ensemble is empty"):
+        EnsembleCalculator([])
+    for threads in (0, -1, "2"):
+        with pytest.raises(ValueError, match="threads is"):
+            EnsembleCalculator(models, threads=threads)
+    with pytest.raises(ValueError, match=r"skin is -1"):
+        EnsembleCalculator(models, skin=-1)
+
+
+def test_pickles_before_and_after_use(models, cluster):
+    calc = EnsembleCalculator(models)
+    energy = pickle.loads(pickle.dumps(calc)).get_property("energy", cluster)
+    assert calc.get_property("energy", cluster) == energy
+    again = pickle.loads(pickle.dumps(calc))
+    moved = cluster.copy()
+    moved.rattle(0.05, seed=1)
+    assert again.get_property("energy", moved) == calc.get_property("energy", moved)
+
+
+def test_ase_reads_and_writes_its_results(models, cluster, tmp_path):
+    cluster.calc = EnsembleCalculator(models)
+    energy, forces = cluster.get_potential_energy(), cluster.get_forces()
+    for name in ("a.traj", "a.extxyz"):
+        write(tmp_path / name, cluster)
+        back = read(tmp_path / name)
+        assert back.get_potential_energy() == pytest.approx(energy, abs=1e-7)
+        np.testing.assert_allclose(back.get_forces(), forces, atol=1e-7)
+    properties = cluster.get_properties(["energy", "forces"])
+    assert properties["energy"] == energy and (properties["forces"] == forces).all()
+
+
+def test_a_skin_changes_nothing(models, crystal, cluster):
+    for atoms in (crystal, cluster):
+        kept, fresh = EnsembleCalculator(models, skin=1.0), EnsembleCalculator(models, skin=0.0)
+        rng = np.random.default_rng(0)
+        for _ in range(4):
+            atoms.positions += rng.normal(scale=0.1, size=atoms.positions.shape)
+            np.testing.assert_allclose(
+                kept.get_property("forces", atoms), fresh.get_property("forces", atoms), atol=1e-10
+            )
+
+
+def test_vibrations(models, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    atoms = Atoms("Pt2", [[0, 0, 0], [0, 0, 2.6]], calculator=EnsembleCalculator(models))
+    BFGS(atoms, logfile=None).run(fmax=1e-3, steps=50)
+    vibrations = Vibrations(atoms)
+    vibrations.run()
+    assert np.isfinite(vibrations.get_energies()).all()
+
+
+@pytest.fixture
+def watched(models, cluster):
+    cluster.calc = EnsembleCalculator(models)
+    return cluster
+
+
+def limit_within(atoms):
+    """A threshold that the start does not pass."""
+    return 1.05 * float(atoms.calc.get_property("forces_uncertainty", atoms).max())
+
+
+def test_monitor_stops_dynamics_and_keeps_the_frame(watched, tmp_path):
+    watched.set_momenta(np.random.default_rng(1).normal(scale=6.0, size=(30, 3)))  # some 3000 K
+    dyn = Langevin(watched, 5 * units.fs, temperature_K=3000, friction=0.02, fixcm=False, rng=np.random.default_rng(2))
+    monitor = UncertaintyMonitor(dyn, limit_within(watched), trajectory=tmp_path / "far.traj")
+    dyn.attach(monitor)
+    with pytest.warns(UserWarning, match="the last: the largest force uncertainty is"):
+        dyn.run(400)
+    assert monitor.exceeded and dyn.nsteps < 400
+    assert len(monitor.deltas) == dyn.nsteps + 1 and monitor.steps[-1] == dyn.nsteps
+    assert max(monitor.deltas[:-1]) <= monitor.threshold < monitor.deltas[-1]
+    frame = read(tmp_path / "far.traj")
+    np.testing.assert_allclose(frame.positions, watched.positions)
+    np.testing.assert_allclose(frame.get_forces(), watched.get_forces())
+
+
+def test_monitor_warns_or_calls_back(watched):
+    threshold = limit_within(watched) / 2
+    seen = []
+    dyn = BFGS(watched, logfile=None)
+    dyn.attach(UncertaintyMonitor(dyn, threshold, action=lambda frame, delta: seen.append((frame, delta))))
+    dyn.attach(UncertaintyMonitor(dyn, threshold, action="warn"))
+    with pytest.warns(UserWarning, match="largest force uncertainty is"):
+        dyn.run(fmax=1e-9, steps=2)
+    assert seen and dyn.nsteps == 2 and seen[0][1] > threshold
+    assert seen[0][0].calc.name != watched.calc.name
+
+
+def test_monitor_refuses(watched):
+    dyn = BFGS(watched, logfile=None)
+    with pytest.raises(ValueError, match=r"threshold is 0 eV/Å"):
+        UncertaintyMonitor(dyn, 0)
+    with pytest.raises(ValueError, match="action is 'halt'"):
+        UncertaintyMonitor(dyn, 1.0, action="halt")
+
+
+def test_monitor_names_a_calculator_without_uncertainty(cluster):
+    cluster.calc = EMT()
+    dyn = BFGS(cluster, logfile=None)
+    dyn.attach(UncertaintyMonitor(dyn, 0.1))
+    with pytest.raises(TypeError, match="The calculator is EMT, which gives no forces_uncertainty"):
+        dyn.run(fmax=1e-9, steps=1)
+
+
+@pytest.mark.parametrize("name", ["best.nothing.ensemble", "."])
+def test_an_ensemble_that_is_not_there_is_named(name):
+    with pytest.raises(FileNotFoundError, match=f"There is no file '{name}' in .*: give an ensemble that a run has left"):
+        EnsembleCalculator(name)
+
+
+def test_monitor_looks_through_a_cell_filter(models, crystal, tmp_path):
+    crystal.calc = EnsembleCalculator(models)
+    dyn = BFGS(FrechetCellFilter(crystal), logfile=None)
+    monitor = UncertaintyMonitor(dyn, limit_within(crystal) / 2, trajectory=tmp_path / "far.traj")
+    dyn.attach(monitor)
+    with pytest.warns(UserWarning, match="Step 0, the last"):
+        dyn.run(fmax=1e-9, steps=3)
+    assert monitor.steps == [0] and monitor.exceeded
+    np.testing.assert_allclose(read(tmp_path / "far.traj").positions, crystal.positions)
+
+
+def test_monitor_does_not_take_a_single_member_for_certain(models, cluster):
+    cluster.calc = EnsembleCalculator(models[:1])
+    dyn = BFGS(cluster, logfile=None)
+    dyn.attach(UncertaintyMonitor(dyn, 0.1))
+    with pytest.raises(ValueError, match="a calculator of one member has none"):
+        dyn.run(fmax=1e-9, steps=2)

@@ -1,0 +1,198 @@
+"""Bad input: each error names the value, the rule and the way out, before any work starts."""
+
+import os
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+
+import numpy as np
+import pytest
+from amp.utilities import get_hash
+from ase import Atoms
+from ase.build import bulk
+from ase.calculators.emt import EMT
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.constraints import FixAtoms
+from ase.db import connect
+from ase.io import write
+
+from amp.nft.activelearner import NFT
+from amp.nft.inputs.structures import read_images, read_targets, read_training_images
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def cell(seed=0, symbol="Pt", calc=EMT):
+    atoms = bulk(symbol, cubic=True)
+    atoms.rattle(0.1, seed=seed)
+    if calc is not None:
+        atoms.calc = calc()
+        atoms.get_forces()
+    return atoms
+
+
+def labelled(atoms):
+    """With energy and forces, whatever they are."""
+    atoms.calc = SinglePointCalculator(atoms, energy=0.0, forces=np.zeros((len(atoms), 3)))
+    return atoms
+
+
+@pytest.fixture
+def images():
+    return [cell(0), cell(1)]
+
+
+def test_every_way_to_give_images(images):
+    write("images.traj", images)
+    write("images.extxyz", images)
+    with connect("images.db") as database:
+        for image in images:
+            database.write(image)
+    hashed = {get_hash(image): image for image in images}
+    for given in (images, tuple(images), iter(images), hashed, "images.traj", "images.extxyz", "images.db"):
+        found = read_training_images(given)
+        assert len(found) == 2
+        for a, b in zip(found, images, strict=True):
+            assert a.get_potential_energy() == pytest.approx(b.get_potential_energy(), abs=1e-7)
+            np.testing.assert_allclose(a.get_forces(), b.get_forces(), atol=1e-7)
+    assert len(read_training_images(images[0])) == 1
+
+
+def test_the_same_image_twice_is_one(images):
+    assert len(read_training_images([*images, images[0]])) == 2
+
+
+def test_what_the_caller_gave_is_not_changed(images):
+    images[0].set_constraint(FixAtoms([0]))
+    target = cell(3, calc=EMT)
+    target.set_constraint(FixAtoms([1]))
+    calculators = [image.calc for image in images]
+    found, read = read_training_images(images), read_targets(target)[0]
+    assert [image.calc for image in images] == calculators
+    assert len(images[0].constraints) == 1 and len(target.constraints) == 1 and target.calc is not None
+    assert not read.constraints and read.calc is None
+    free = images[0].copy()
+    free.set_constraint()
+    free.calc = EMT()
+    np.testing.assert_array_equal(found[0].get_forces(), free.get_forces())
+
+
+SETTING = """
+from amp import Amp
+from amp.descriptor.gaussian import Gaussian
+from amp.model import LossFunction
+from amp.model.neuralnetwork import NeuralNetwork
+from amp.nft.features import g2x
+calc = Amp(descriptor=Gaussian(Gs=g2x(["Pt"])), model=NeuralNetwork())
+calc.model.lossfunction = LossFunction(force_coefficient=0.04, convergence={"force_rmse": 0.01})
+"""
+IN_ONE_PLACE = Atoms("Pt2", [[0, 0, 0], [4, 0, 0]], cell=[4, 9, 9], pbc=True)
+
+
+BAD = [
+    ({"images": [cell(calc=None)]}, ValueError, r"images\[0\] \(Pt4\) has no energy or no forces"),
+    ({"images": []}, ValueError, "images is empty"),
+    ({"images": "nowhere.traj"}, FileNotFoundError, r"there is no file 'nowhere\.traj'"),
+    ({"images": ["Pt"]}, TypeError, "images holds a str"),
+    ({"target_image": Atoms()}, ValueError, "target_image has no atoms"),
+    ({"target_image": [cell(), Atoms()]}, ValueError, r"target_image\[1\] has no atoms"),
+    ({"target_image": cell(symbol="Cu")}, ValueError, "contains Cu, but the training images have only Pt"),
+    ({"cutoff": 0}, ValueError, "cutoff is 0: it must be above 0"),
+    ({"expired": -1}, ValueError, "expired is -1"),
+    ({"cutoff": "6.5"}, ValueError, "cutoff is '6.5'"),
+    ({"expired": None}, ValueError, "expired is None"),
+    ({"images": 3}, TypeError, "images is 3"),
+    ({"target_image": Atoms("Pt", pbc=True)}, ValueError, "target_image is periodic .* spans no space there"),
+    ({"headerlines": None}, TypeError, "headerlines is None: it must be a str"),
+    ({"start_command": ["python", "run.py"]}, TypeError, "start_command is"),
+    ({"train_line": None}, TypeError, "train_line is None"),
+    ({"label": None}, ValueError, "label is None"),
+    ({"label": ""}, ValueError, "label is ''"),
+    ({"init_nft_ids": [3]}, ValueError, r"init_nft_ids is \[3\]: it must be a list of pairs"),
+    ({"n": 1}, ValueError, "n is 1: it must be an integer, at least 2"),
+    ({"n": 2.5}, ValueError, r"n is 2\.5"),
+    ({"parent_calc": None}, TypeError, "parent_calc is None"),
+    ({"calc_text": "x = 1"}, ValueError, "defines no `calc`"),
+    ({"calc_text": "calc ="}, ValueError, "not valid Python"),
+    ({"start_command": "no-such-queue run.py"}, ValueError, "no-such-queue"),
+    ({"init_nft_ids": [("beef", 0)]}, ValueError, "init_nft_ids names beef"),
+    ({"images": os.path.dirname(__file__)}, ValueError, "cannot be read .* give a file that ase.io.read understands"),
+    ({"cutoff": None}, ValueError, "cutoff is None: it must be a number above 0"),
+    ({"n": 1}, ValueError, "at least 2, since the uncertainty is what members disagree about"),
+    ({"target_image": IN_ONE_PLACE}, ValueError, "target_image: atoms 0 and 1 are in one place"),
+    ({"images": [labelled(IN_ONE_PLACE)]}, ValueError, r"images\[0\] \(Pt2\): atoms 0 and 1 are in one place"),
+    ({"calc_text": SETTING.replace("Pt", "Cu")}, ValueError, "Gs in calc_text cover Cu but the images also hold Pt"),
+    ({"calc_text": SETTING.replace("force_rmse", "forces_rmse")}, ValueError, "convergence in calc_text has 'forces_rmse'"),
+    ({"calc_text": SETTING.replace("g2x", "g3x", 1)}, ValueError, "calc_text fails with ImportError: .* in line 6; it must run"),
+    ({"headerlines": "import no_such"}, ValueError, "headerlines fails with ModuleNotFoundError: .* in line 1; it must run by itself$"),
+    ({"parent_calc": lambda directory: EMT(), "executor": partial(ProcessPoolExecutor, 2)}, TypeError, "cannot be sent to another process"),
+]
+
+
+@pytest.mark.parametrize(("changes", "error", "says"), BAD, ids=[str(i) for i in range(len(BAD))])
+def test_run_refuses(images, changes, error, says):
+    settings = {"images": images, "target_image": cell(5), "parent_calc": EMT(), "n": 2} | changes
+    with pytest.raises(error, match=says):
+        NFT(log=os.devnull).run(**settings)
+    assert not [name for name in os.listdir() if "training" in name or "ensemble" in name]
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"threshold": -1}, "threshold is -1"),
+        ({"threshold": "0.1"}, "threshold is '0.1'"),
+        ({"stop_delta": 0}, "stop_delta is 0"),
+        ({"stop_delta": None}, "stop_delta is None"),
+        ({"max_iterations": -1}, "max_iterations is -1"),
+        ({"steps_not_improved": 0}, "steps_not_improved is 0"),
+        ({"seed": -4}, "seed is -4"),
+        ({"threads": 0}, "threads is 0"),
+    ],
+)
+def test_constructor_refuses(settings, says):
+    with pytest.raises(ValueError, match=says):
+        NFT(**settings)
+
+
+def test_an_ensemble_to_start_from_that_is_not_there(images):
+    with pytest.raises(FileNotFoundError, match=r"There is no file 'best\.ensemble'"):
+        NFT(load="best.ensemble", log=os.devnull).run(images, cell(5), n=2, parent_calc=EMT())
+
+
+def test_a_corrupted_trajectory(images):
+    write("images.traj", images)
+    data = open("images.traj", "rb").read()
+    open("images.traj", "wb").write(data[: len(data) // 2])
+    with pytest.raises(ValueError, match=r"images: 'images\.traj' cannot be read"):
+        read_images("images.traj")
+
+
+def test_numbers_that_are_not_finite(images):
+    target = cell(2)
+    target.positions[2, 1] = np.nan
+    with pytest.raises(ValueError, match="the position of atom 2 is"):
+        read_targets(target)
+    forces = np.zeros((4, 3))
+    forces[0, 0] = np.inf
+    images[1].calc = SinglePointCalculator(images[1], energy=0.0, forces=forces)
+    with pytest.raises(ValueError, match=r"images\[1\] \(Pt4\) has an energy, force or position that is not finite"):
+        read_training_images(images)
+
+
+def test_a_training_directory_of_another_program(images):
+    os.makedirs("al-training/training-images")
+    with pytest.raises(RuntimeError, match="left by another program"):
+        NFT(log=os.devnull).run(images, cell(5), n=2, parent_calc=EMT())
+
+
+def test_a_log_is_a_name_a_path_or_a_callable(tmp_path):
+    NFT(log=tmp_path / "al.log").log("said")
+    assert (tmp_path / "al.log").read_text() == "said\n"
+    lines = []
+    NFT(log=lines.append).log("said")
+    assert lines == ["said"]
+    with pytest.raises(TypeError, match="log is 3"):
+        NFT(log=3)

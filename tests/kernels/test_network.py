@@ -1,0 +1,272 @@
+"""The network kernels against Amp's own loss, and against the laws of differentiation."""
+
+import numpy as np
+import pytest
+from amp_reference import Reference
+from ase import Atoms
+from ase.build import bulk
+from ase.calculators.emt import EMT
+from ase.calculators.singlepoint import SinglePointCalculator
+
+from amp.nft.kernels.fingerprints.gaussian import Rows
+from amp.nft.kernels.jit import kernel
+from amp.nft.kernels.simd.linalg import cholesky, gram, padded, solve
+from amp.nft.kernels.training.loss import fill_jacobian, fill_residuals, make_scratch
+from amp.nft.kernels.training.network import (
+    Layout,
+    change_inputs,
+    draw_weights,
+    losses,
+    make_problem,
+    scaled_inputs,
+    whitened_inputs,
+)
+
+AMP = 1e-10  # relative agreement with Amp
+DIFFERENCE = 1e-7  # of a derivative with a central finite difference, relative to the largest component
+
+
+def label(atoms):
+    atoms.calc = EMT()
+    forces = atoms.get_forces()
+    atoms.calc = SinglePointCalculator(atoms, energy=atoms.get_potential_energy(), forces=forces)
+    return atoms
+
+
+def cluster(symbols, seed):
+    """A free cluster whose first atom is the centre."""
+    rng = np.random.default_rng(seed)
+    block = bulk("Cu", cubic=True) * (3, 3, 3)
+    near = np.argsort(np.linalg.norm(block.positions - block.positions[52], axis=1))[: len(symbols)]
+    return label(Atoms(symbols, block.positions[near] + rng.normal(0.0, 0.1, (len(symbols), 3))))
+
+
+def images_of(two_elements):
+    """Two periodic cells, one of them of a single element, and two chunks."""
+    other = "Pt" if two_elements else "Cu"
+    cells = [bulk("Cu", cubic=True), bulk("Cu", "sc", 2.7) * (2, 1, 1)]
+    cells[0].symbols[[1, 2]] = other
+    for seed, cell in enumerate(cells):
+        cell.rattle(0.1, seed=seed)
+    chunks = [cluster([other] + ["Cu"] * 8, 2), cluster(["Cu"] * 5 + [other] * 6, 3)]
+    return [*map(label, cells), *chunks]
+
+
+def problem_of(reference, images, centres, **coefficients):
+    """Our problem for the same images, each once."""
+    fprange = reference.model.parameters.fprange
+    elements = tuple(sorted(fprange))
+    hidden = reference.model.parameters.hiddenlayers
+    layout = Layout(elements, tuple((len(fprange[e]), *hidden[e], 1) for e in elements), reference.model.parameters.activation)
+    rows = [reference.rows(*pair) for pair in zip(images, centres, strict=True)]
+    energies = [i.get_potential_energy() if c is None else np.nan for i, c in zip(images, centres, strict=True)]
+    forces = [i.get_forces()[slice(None) if c is None else [c]] for i, c in zip(images, centres, strict=True)]
+    n_atoms = np.array([len(image) for image in images])
+    ranges = {e: np.array(fprange[e]) for e in elements}
+    problem = make_problem(layout, rows, np.array(energies), forces, n_atoms, ranges, **coefficients)
+    return layout, problem
+
+
+def scaled(reference):
+    """Amp's starting vector with slopes of a size at which forces matter, and the hidden layers' tanh bends."""
+    vector = reference.model.vector.copy()
+    vector[-2 * len(reference.elements) :] = [-0.5, 1.7, 0.3, 2.5][: 2 * len(reference.elements)]
+    return vector
+
+
+@pytest.mark.parametrize(
+    ("two_elements", "activation", "hidden", "coefficients"),
+    [
+        (False, "tanh", (4, 3), {}),
+        (True, "tanh", (5,), {"overfit": 0.01, "energy_coefficient": 3.0, "force_coefficient": 0.2}),
+        (True, "sigmoid", (4, 3), {"overfit": 0.01}),
+        (False, "linear", (3, 2, 2), {}),
+        (False, "tanh", (9, 6), {"energy_coefficient": 0.0}),
+    ],
+)
+@pytest.mark.parametrize("fortran", [True, False])
+def test_loss_and_gradient_are_amps(tmp_path, two_elements, activation, hidden, coefficients, fortran):
+    if not fortran and coefficients.get("overfit"):
+        coefficients = coefficients | {"overfit": 0.0}  # Amp's Python takes its mask for indices
+    images, centres, weights = images_of(two_elements), [None, None, 0, 0], [2, 1, 3, 1]
+    repeated = [image for image, weight in zip(images, weights, strict=True) for _ in range(weight)]
+    again = [centre for centre, weight in zip(centres, weights, strict=True) for _ in range(weight)]
+    reference = Reference(tmp_path, repeated, again, hidden, activation, fortran, **coefficients)
+    _, problem = problem_of(reference, images, centres, **coefficients)
+    vector = scaled(reference)
+    expected, slope, _ = reference.loss(vector)
+    loss, gradient = losses(problem, vector[None], np.array([weights]))
+    assert loss[0] == pytest.approx(expected, rel=AMP)
+    assert gradient[0] == pytest.approx(slope, rel=AMP, abs=AMP * np.abs(slope).max())
+
+
+def sparse_rows(seed):
+    """Two images of two elements, made up: a chunk's rows, and many atoms of which few are near each other."""
+    rng = np.random.default_rng(seed)
+    images = []
+    for n_rows, forces in ((9, [range(9)]), (30, [rng.choice(30, n, replace=False) for n in (3, 8, 26, 30, 1)])):
+        kind = rng.integers(0, 2, n_rows)
+        x, entries = rng.normal(size=(n_rows, 6)), np.concatenate([np.array(near) for near in forces])
+        x[kind == 1, 4:] = 0.0  # the second element has fewer fingerprints
+        dx = rng.normal(size=(len(entries), 3, 6))
+        dx[kind[entries] == 1, :, 4:] = 0.0
+        images.append(Rows(x, kind, np.cumsum([0, *map(len, forces)]), entries, dx))
+    return images
+
+
+def made_up(activation="tanh", seed=0):
+    """A problem with listed and aligned pieces, in whitened inputs, and parameters for it."""
+    rng = np.random.default_rng(seed)
+    layout = Layout(("Cu", "Pt"), ((6, 5, 4, 1), (4, 3, 1)), activation)
+    rows = sparse_rows(seed)
+    fprange = {"Cu": np.array([[-2.0, 2.0]] * 6), "Pt": np.array([[-1.0, 3.0], [0.5, 0.5], [-2.0, 2.0], [0.0, 1.0]])}
+    amps = scaled_inputs(fprange[element] for element in layout.elements)
+    whitened = whitened_inputs(rows, amps)
+    forces = [rng.normal(size=(len(r.force_start) - 1, 3)) for r in rows]
+    energies, n_atoms = np.array([np.nan, 0.3]), np.array([40, 30])
+    arguments = layout, rows, energies, forces, n_atoms, fprange
+    theta = draw_weights(layout, rng)
+    layout.scalings(theta)[:] = [[0.2, 1.5], [-0.3, 0.7]]
+    return arguments, amps, whitened, theta
+
+
+def residuals_of(problem, theta, weights):
+    """Residuals of one member, with the penalty's."""
+    residual = np.zeros(200)
+    fill_residuals(problem, theta, weights, make_scratch(problem), residual)
+    return residual
+
+
+def central_difference(function, theta, step=1e-5):
+    """Derivatives of a vector-valued function, one column per parameter."""
+    columns = []
+    for p in range(len(theta)):
+        ahead, behind = theta.copy(), theta.copy()
+        ahead[p] += step
+        behind[p] -= step
+        columns.append((function(ahead) - function(behind)) / (2.0 * step))
+    return np.array(columns).T
+
+
+@pytest.mark.parametrize("activation", ["tanh", "sigmoid", "linear"])
+def test_jacobian_is_the_derivative_of_the_residuals(activation):
+    arguments, amps, whitened, theta = made_up(activation)
+    problem = make_problem(*arguments, whitened, overfit=0.1)
+    theta, weights = change_inputs(theta, arguments[0], amps, whitened), np.array([1, 2])
+    assert (problem.data.pieces["row"] >= 0).any()
+    assert (problem.data.pieces["row"] < 0).any()
+    count, width = 3 + 1 + 15 + 6 * 5 + 4 * 3, padded(len(theta))
+    jacobian, residual = np.zeros(200 * width), np.zeros(200)
+    fill_jacobian(problem, theta, weights, make_scratch(problem), residual, jacobian, width)
+    expected = central_difference(lambda t: residuals_of(problem, t, weights), theta)[:count]
+    found = jacobian.reshape(200, width)[:count, : len(theta)]
+    assert residual == pytest.approx(residuals_of(problem, theta, weights), abs=1e-13)
+    assert found == pytest.approx(expected, abs=DIFFERENCE * np.abs(expected).max())
+    assert not jacobian.reshape(200, width)[:, len(theta) :].any()
+
+
+def test_gradient_is_the_derivative_of_the_loss():
+    arguments, _, _, theta = made_up()
+    problem = make_problem(*arguments, overfit=0.1, energy_coefficient=2.0, force_coefficient=0.3)
+    weights = np.array([[1, 2]])
+    _, gradient = losses(problem, theta[None], weights)
+    expected = central_difference(lambda t: losses(problem, t[None], weights, gradient=False)[0], theta)[0]
+    assert gradient[0] == pytest.approx(expected, abs=DIFFERENCE * np.abs(expected).max())
+
+
+def test_loss_is_the_sum_of_squared_residuals_in_any_inputs():
+    arguments, amps, whitened, theta = made_up()
+    weights, settings = np.array([3, 2]), {"overfit": 0.1, "energy_coefficient": 2.0, "force_coefficient": 0.3}
+    plain, white = make_problem(*arguments, **settings), make_problem(*arguments, whitened, **settings)
+    residual = residuals_of(white, change_inputs(theta, arguments[0], amps, whitened), weights)
+    factor = np.concatenate([[3 * 0.3 / 3] * 3, [2 * 2.0], [2 * 0.3 / 15] * 15, [0.1] * (6 * 5 + 4 * 3)])
+    assert losses(plain, theta[None], weights[None])[0][0] == pytest.approx(factor @ residual[: len(factor)] ** 2, rel=AMP)
+
+
+def test_losses_of_members_do_not_depend_on_threads():
+    arguments, _, _, theta = made_up()
+    problem, rng = make_problem(*arguments), np.random.default_rng(3)
+    theta_mp, weights_mi = theta * rng.uniform(0.5, 1.5, (5, 1)), rng.integers(0, 3, (5, 2))
+    one, three = (losses(problem, theta_mp, weights_mi, threads=threads) for threads in (1, 3))
+    assert (one[0] == three[0]).all()
+    assert (one[1] == three[1]).all()
+
+
+def test_permuting_rows_changes_nothing():
+    arguments, _, _, theta = made_up()
+    layout, rows, *rest = arguments
+    order = [np.random.default_rng(4).permutation(len(r.x)) for r in rows]
+    shuffled = [
+        Rows(r.x[o], r.kind[o], r.force_start, np.argsort(o)[r.force_row], r.dx) for r, o in zip(rows, order, strict=True)
+    ]
+    first, second = (residuals_of(make_problem(layout, some, *rest), theta, np.array([1, 1])) for some in (rows, shuffled))
+    assert first == pytest.approx(second, abs=1e-12)
+
+
+def test_changed_ranges_leave_the_functions_as_they_were():
+    arguments, _, _, theta = made_up()
+    layout, *data, old = arguments
+    new = {"Cu": old["Cu"] + [-0.4, 1.3], "Pt": np.array([[-1.5, 2.0], [-0.5, 4.0], [7.0, 7.0], [-2.0, 8.0]])}
+    inputs = [list(scaled_inputs(ranges[element] for element in layout.elements)) for ranges in (old, new)]
+    changed, weights = change_inputs(theta, layout, *inputs), np.array([1, 1])
+    before = residuals_of(make_problem(layout, *data, old), theta, weights)
+    after = residuals_of(make_problem(layout, *data, new), changed, weights)
+    assert not np.allclose(theta, changed)
+    assert after == pytest.approx(before, abs=AMP * np.abs(before).max())
+    both = change_inputs(np.array([theta, 2.0 * theta]), layout, *inputs)
+    assert both[0] == pytest.approx(changed, rel=1e-14)
+
+
+def test_parameters_are_in_amps_order(tmp_path):
+    images = images_of(True)[:1]
+    reference = Reference(tmp_path, images, [None], (4, 3))
+    layout, _ = problem_of(reference, images, [None])
+    vector = reference.model.vector
+    for element, layers in zip(layout.elements, layout.layers(vector), strict=True):
+        for number, layer in enumerate(layers, start=1):
+            assert (layer == np.array(reference.model.parameters.weights[element][number])).all()
+    for element, (intercept, slope) in zip(layout.elements, layout.scalings(vector), strict=True):
+        assert reference.model.parameters.scalings[element] == {"intercept": intercept, "slope": slope}
+
+
+def test_random_weights_are_drawn_as_amp_draws_them():
+    layout = Layout(("Pt",), ((12, 100, 1),), "tanh")
+    (first, second), = layout.layers(draw_weights(layout, np.random.default_rng(0)))
+    for layer, bound in ((first, np.sqrt(6 / 112)), (second, np.sqrt(6 / 101))):
+        assert np.abs(layer).max() <= bound
+        assert np.abs(layer).max() > 0.95 * bound
+        assert layer.mean() == pytest.approx(0.0, abs=0.2 * bound)
+
+
+@kernel
+def run_linalg(j, count, width, n, a, x):
+    """gram, cholesky and solve."""
+    gram(j, count, width, a)
+    for p in range(n):
+        a[p * width + p] += 0.5
+    done = cholesky(a, n, width, np.zeros(4 * width))
+    solve(a, n, width, x)
+    return done
+
+
+@pytest.mark.parametrize(("count", "n"), [(5, 3), (40, 29), (150, 67)])
+def test_normal_equations_are_solved(count, n):
+    rng, width = np.random.default_rng(n), padded(n)
+    j, right = np.zeros((count, width)), rng.normal(size=width)
+    j[:, :n] = rng.normal(size=(count, n))
+    a, x = np.zeros(width * width), right.copy()
+    assert run_linalg(j.ravel(), count, width, n, a, x)
+    expected = np.linalg.solve(j[:, :n].T @ j[:, :n] + 0.5 * np.eye(n), right[:n])
+    assert x[:n] == pytest.approx(expected, rel=1e-9)
+
+
+@kernel
+def run_cholesky(a, n, width):
+    return cholesky(a, n, width, np.zeros(4 * width))
+
+
+def test_what_is_not_positive_definite_is_refused():
+    a = np.zeros((9, padded(9)))
+    a[:, :9] = np.eye(9)
+    a[6, 6] = -1.0
+    assert not run_cholesky(a.ravel(), 9, padded(9))

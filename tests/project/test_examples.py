@@ -1,0 +1,108 @@
+"""The examples run as they stand, and so do the code blocks of the documentation, in an example's directory."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+from amp.stats.bootstrap import BootStrap
+from amp.utilities import Logger
+from ase.io import read
+
+ROOT = Path(__file__).parents[2]
+BLOCK = re.compile(r"^\.\. code-block:: python\n\n((?:   .*\n|\n)+)", re.MULTILINE)
+DOCS = sorted((ROOT / "docs").glob("*.rst"))
+FOR_A_CLUSTER = {"labels.rst", "cluster.rst"}  # test_engines.py and test_parents.py run what is in these
+
+
+def run_example(name, cwd):
+    """Output of an example, started where a user would start it."""
+    done = subprocess.run([sys.executable, ROOT / "examples" / name], cwd=cwd, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout
+
+
+def blocks_of(page):
+    """The Python blocks of a page, in order."""
+    return [textwrap.dedent(block) for block in BLOCK.findall(page.read_text(encoding="utf-8"))]
+
+
+PAGES = [page for page in DOCS if blocks_of(page) and page.name not in FOR_A_CLUSTER]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The directory in which the main example ran, and what it printed."""
+    directory = tmp_path_factory.mktemp("pt260")
+    return directory, run_example("pt260.py", directory)
+
+
+@pytest.mark.slow
+def test_the_documented_script(tmp_path):
+    output = run_example("documented.py", tmp_path)
+    assert re.search(r"Converged: the largest uncertainty|Not converged: ", output)
+    info = tmp_path / "al-training" / "saved-info"
+    deltas = np.load(info / "deltas.npy")
+    assert deltas.shape[1] == 55
+    ensembles = ["al.ensemble", "best.al.ensemble", *(f"al.{k}.ensemble" for k in range(len(deltas)))]
+    for name in ensembles:
+        assert len(BootStrap(load=str(tmp_path / name), log=Logger(None), label=str(tmp_path / "scratch")).ensemble) == 4
+    if len(deltas) > 1:
+        assert len(read(info / "atomic_chunks.traj", ":")) >= 5
+
+
+@pytest.mark.slow
+def test_the_main_example_learns_the_cluster(trained):
+    """What the README promises, with room for another machine's rounding."""
+    mean, largest = map(float, re.search(r"mean ([\d.]+), max ([\d.]+) eV/Å", trained[1]).groups())
+    assert mean < 0.01
+    assert largest < 0.1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["relax.py", "md.py"])
+def test_examples_that_use_it(trained, name):
+    output = run_example(name, trained[0])
+    assert "what was learned" in output or "EMT's largest force" in output
+
+
+@pytest.mark.slow
+def test_the_picture_is_drawn(trained):
+    run_example("picture.py", trained[0])
+    assert (trained[0] / "picture.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_code_blocks_of(page, trained, tmp_path, monkeypatch):
+    shutil.copytree(trained[0], tmp_path, dirs_exist_ok=True)  # where the main example ran; a page may change what is there
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    from pt260 import calc_text
+    from structures import pt260
+
+    names = {"calc_text": calc_text, "atoms": pt260()}
+    for block in blocks_of(page):
+        exec(block, names)
+    assert os.path.exists("best.al.ensemble")
+
+
+@pytest.mark.parametrize("page", DOCS, ids=lambda page: page.name)
+def test_code_blocks_are_python(page):
+    for block in blocks_of(page):
+        compile(block, page.name, "exec")
+
+
+@pytest.mark.slow
+def test_the_tutorial_runs(tmp_path):
+    (script,) = (ROOT / "docs" / "tutorials").glob("*.py")
+    done = subprocess.run(
+        [sys.executable, script], cwd=tmp_path, env={**os.environ, "MPLBACKEND": "Agg"}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "EMT's largest force there" in done.stdout

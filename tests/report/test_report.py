@@ -1,0 +1,252 @@
+"""The report on a run: what it says, that it says it of the files' contents, and that its page needs nothing else."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.calculators.emt import EMT
+from ase.io import read, write
+from small_runs import Fragile, cells, cluster, run
+
+from amp.nft.calculator import EnsembleCalculator
+from amp.nft.report import check, judge, read_run, report
+from amp.nft.report.figures import draw_figures
+from amp.nft.report.truth import read_truth
+from amp.nft.report.view3d import _sphere, scene
+from amp.nft.run.store import RunStore, RunStoreError
+
+FORCE = 1e-8  # eV/Å: two ways to the same prediction
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The directory of a run that ended after two retrainings."""
+    directory = tmp_path_factory.mktemp("finished")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(directory)
+        run(max_iterations=2)
+    return directory
+
+
+def truth():
+    target = cluster()
+    target.calc = EMT()
+    target.get_forces()
+    return target
+
+
+class Page(HTMLParser):
+    """What a page asks for from elsewhere, the ids in it, and the tags that are left open."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.wanted, self.ids, self.open = [], [], []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attributes):
+        found = dict(attributes)
+        self.ids.append(found.get("id"))
+        self.wanted += [found[name] for name in ("src", "href") if name in found and not found[name].startswith(("#", "data:"))]
+        if tag not in ("meta", "br", "img", "link"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_the_page_is_whole_and_needs_nothing_else(finished, tmp_path):
+    verdict = report(finished, tmp_path / "report.html", figures=tmp_path / "figures", truth=truth())
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    page = Page(text)
+    assert page.open == [] and page.wanted == []
+    styles = "".join(re.findall(r"<style.*?</style>", text, re.DOTALL))
+    assert "@import" not in styles and not re.search(r"url\((?!#)", styles)
+    assert "prefers-color-scheme: dark" in styles
+    drawn = {path.stem for path in (tmp_path / "figures").iterdir()}
+    assert drawn == {"uncertainty", "distribution", "chunks", "residuals", "forces", "reliability", "target", "sources"}
+    assert {f"figure-{name}" for name in drawn} | {"scene-0", "verdict"} <= set(page.ids)
+    assert verdict.headline.split(":")[0] in text
+    assert all((tmp_path / "figures" / f"{name}.svg").stat().st_size > 1000 for name in drawn)
+
+
+def test_figures_show_what_is_in_the_files(finished):
+    of = read_run(finished)
+    deltas = np.load(finished / "al-training/saved-info/deltas.npy")
+    figures = dict(draw_figures(of, check(of)))
+    largest, mean = figures["uncertainty"].axes[0].lines[:2]
+    np.testing.assert_allclose(largest.get_ydata(), deltas.max(axis=1))
+    np.testing.assert_allclose(mean.get_ydata(), deltas.mean(axis=1))
+    n_chunks = [len(read(path, ":")) for path in sorted(finished.glob("al-training/saved-info/atomic_chunks_*.traj"))]
+    np.testing.assert_array_equal(figures["chunks"].axes[0].lines[0].get_ydata(), n_chunks)
+
+
+@pytest.mark.filterwarnings("ignore:.*outside the range")
+def test_labels_are_predicted_by_the_ensemble_that_had_not_seen_them(finished, monkeypatch):
+    monkeypatch.chdir(finished)
+    found = check(read_run("."), np.array(truth().get_forces()))
+    chunks = [read(f"al-training/saved-info/atomic_chunks_{k}.traj", ":") for k in range(2)]
+    news = [chunks[0], chunks[1][len(chunks[0]) :]]
+    assert len(found.unseen) == sum(map(len, news))
+    for k, new in enumerate(news):
+        part = found.unseen.at(k)
+        np.testing.assert_allclose(part.known, [chunk.get_forces()[0] for chunk in new])
+        for chunk, force, delta in zip(new, part.predicted, part.delta, strict=True):
+            chunk.calc = EnsembleCalculator(f"al.{k}.ensemble")
+            np.testing.assert_allclose(chunk.get_forces()[0], force, atol=FORCE)
+            np.testing.assert_allclose(chunk.calc.results["forces_uncertainty"][0], delta, atol=FORCE)
+    np.testing.assert_allclose(found.target.delta, read_run(".").best.delta, atol=FORCE)
+    errors = np.linalg.norm(found.target.predicted - truth().get_forces(), axis=1)
+    np.testing.assert_allclose(found.target.errors, errors)
+    assert found.target.coverage == np.mean(errors <= found.target.delta)
+
+
+def having(of, deltas, converged=True, **settings):
+    """A run whose iterations had these largest uncertainties."""
+    steps = []
+    for k, delta in enumerate(deltas):
+        reports = [replace(report, converged=converged) for report in of.steps[0].reports]
+        steps.append(replace(of.steps[0], iteration=k, delta=np.full_like(of.steps[0].delta, delta), reports=reports))
+    standing = replace(of.standing, settings={**of.settings, "stop_delta": 0.02, "max_iterations": 9, **settings})
+    return replace(of, steps=steps, standing=standing)
+
+
+@pytest.mark.parametrize(
+    ("deltas", "converged", "grade", "advice"),
+    [
+        ([5.0, 0.5, 0.1, 0.015], True, "good", "EnsembleCalculator"),
+        ([5.0, 0.5, 0.1, 0.015], False, "caution", "more fingerprints"),
+        ([5.0, 2.0, 1.0, 0.31], True, "bad", "max_iterations=18"),
+        ([5.0, 0.031, 0.03, 0.032, 0.033], True, "caution", "tighten the criteria"),
+        ([5.0, 0.31, 0.30, 0.32, 0.33], False, "bad", "more fingerprints or wider hidden layers"),
+        ([5.0, 0.1, 2.0, 0.9], True, "bad", "steps_not_improved"),
+        ([5.0, 7.0], True, "bad", "Too early to say"),
+        ([1e-15, 1e-15], True, "bad", "Rattle"),
+    ],
+)
+def test_the_verdict_follows_from_the_uncertainty_and_the_members(finished, deltas, converged, grade, advice):
+    of = read_run(finished)
+    nothing = replace(check(replace(of, steps=[])), why_not="")
+    verdict = judge(having(of, deltas, converged), nothing)
+    assert (verdict.grade, advice in verdict.advice) == (grade, True), verdict
+    told = any("hardly tells good atoms from bad ones" in reason for reason in verdict.reasons)
+    assert told == (converged and min(deltas) <= 5 * of.settings["criteria"]["force_rmse"])
+
+
+def test_a_loose_stop_delta_is_not_taken_for_the_size_of_the_criteria(finished):
+    of = read_run(finished)
+    verdict = judge(having(of, [5.0, 0.5], stop_delta=1.0), replace(check(replace(of, steps=[])), why_not=""))
+    assert verdict.grade == "good"
+    assert any("comes from surroundings that they have not seen" in reason for reason in verdict.reasons)
+
+
+def test_uncertainty_that_does_not_cover_the_labels_is_not_trusted(finished):
+    of = read_run(finished)
+    checks = check(of)
+    n = len(checks.unseen)
+    assert n >= 5
+    blind = replace(checks, unseen=replace(checks.unseen, delta=np.zeros(n), iteration=np.zeros(n, dtype=int)))
+    verdict = judge(having(of, [5.0, 0.5, 0.015]), blind)
+    assert verdict.grade == "caution" and "only 0% of the last labels were within" in verdict.headline
+
+
+@pytest.fixture
+def _here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.usefixtures("_here")
+def test_a_run_without_a_finished_iteration_has_a_report_too():
+    with RunStore("al-training/saved-info") as store:
+        store.append("run", format=1, settings={"n": 3})
+    assert report(".").grade == "none"
+    assert "no iteration is finished" in Path("report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.usefixtures("_here")
+def test_a_run_on_another_machine_that_stopped_showing_life_is_called_interrupted():
+    with RunStore("al-training/saved-info") as store:
+        store.append("run", format=1, settings={"n": 3})
+        store.append("start", process={"machine": "node07 pid:[1]", "pid": 7, "born": ""}, settings={"stop_delta": 0.01})
+    for age, said in ((5.0, "Wait"), (600.0, "Run the same script again")):
+        Path("al-training/saved-info/progress.json").write_text(json.dumps({"time": time.time() - age, "iteration": 0, "members": []}))
+        assert report(".").advice.startswith(said)
+
+
+@pytest.mark.usefixtures("_here")
+def test_failed_labels_and_several_targets_are_in_the_report():
+    parent = Fragile()
+    parent.fails = {0, 1, 2, 3, 4, 5}
+    slab = Atoms("Pt3", [[0, 0, 0], [2.6, 0, 0], [0, 2.7, 0.3]], cell=[12, 12, 12], pbc=[True, True, False])
+    run(target_image=[cluster(), slab], parent_calc=parent, max_iterations=1, label_retries=0, threshold=-0.5)
+    verdict = report("al-training")
+    text = Path("report.html").read_text(encoding="utf-8")
+    assert "SCF did not converge" in text and "labels could not be had" in " ".join(verdict.reasons)
+    assert {"scene-0", "scene-1", "figure-target-0", "figure-target-1"} <= set(Page(text).ids)
+
+
+@pytest.mark.usefixtures("_here")
+def test_three_atoms_are_enough():
+    trimer = Atoms("Pt3", [[0, 0, 0], [2.6, 0, 0], [0, 2.7, 0.3]])
+    run(target_image=trimer, max_iterations=1, threshold=None)
+    report(".")
+    assert "Pt3, drag to turn it" in Path("report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("times", "least"), [(1, 0.8), (2, 0.95)])
+def test_spheres_are_closed_and_their_faces_look_outward(times, least):
+    points, faces = _sphere(times)
+    edges = {tuple(edge) for face in faces for edge in (face[:2], face[1:], face[[2, 0]])}
+    assert all((b, a) in edges for a, b in edges) and len(edges) == 3 * len(faces)
+    volume = np.einsum("ij,ij->", np.cross(points[faces[:, 0]], points[faces[:, 1]]), points[faces[:, 2]]) / 6
+    assert least < volume / (4 / 3 * np.pi) < 1.0
+
+
+def test_a_long_run_has_a_view_too(finished):
+    of = read_run(finished)
+    long = replace(of, added=[[k % len(of.best.delta)] for k in range(40)])
+    json.dumps(scene(long, 0))
+    assert "sources" in dict(draw_figures(long, check(of)))
+
+
+def test_a_structure_in_a_tall_cell_is_seen_from_further_away(finished):
+    of = read_run(finished)
+    slab = of.targets[0].copy()
+    slab.set_cell(np.diag([12.0, 12.0, 60.0]))
+    slab.pbc = (True, True, False)
+    round_one, tall = (scene(replace(of, targets=[target]), 0)["layout"]["scene"]["camera"]["eye"] for target in (of.targets[0], slab))
+    assert np.hypot(*(tall[axis] for axis in "xy")) > 1.5 * np.hypot(*(round_one[axis] for axis in "xy"))
+
+
+def test_each_button_shows_its_own_atoms(finished):
+    plan = scene(read_run(finished), 0)
+    traces, buttons = plan["data"], plan["layout"]["updatemenus"][0]["buttons"]
+    shown = [tuple(button["args"][1]) for button in buttons]
+    assert len(set(shown)) == len(buttons) and all(len(visible) == len(traces) for visible in shown)
+    assert tuple(bool(trace.get("visible", True)) for trace in traces) == shown[0]
+    assert len(traces[-1]["text"]) == sum(map(len, read_run(finished).new_atoms))
+
+
+def test_what_is_wrong_is_said(finished, tmp_path):
+    of = read_run(finished)
+    with pytest.raises(ValueError, match="truth is not the run's target"):
+        read_truth(cells(), of)
+    with pytest.raises(ValueError, match="truth carries no forces"):
+        read_truth(cluster(), of)
+    with pytest.raises(RunStoreError, match="holds no run"):
+        report(tmp_path)
+    command = [sys.executable, "-m", "amp.nft", "report"]
+    done = subprocess.run([*command, "nowhere"], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 1 and "nowhere does not exist" in done.stderr and not os.listdir(tmp_path)
+    write(tmp_path / "truth.traj", truth())
+    done = subprocess.run([*command, finished, "--truth", "truth.traj"], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert "What next: " in done.stdout and (tmp_path / "report.html").exists()

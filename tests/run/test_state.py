@@ -1,0 +1,239 @@
+"""Where a run stands: beside the log of a terminal, in a notebook, and from its files alone."""
+
+import json
+import math
+import os
+import pty
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small_runs import cluster, run
+
+from amp.nft.labels.single_point import WORKER
+from amp.nft.records import MemberStep
+from amp.nft.run import Progress, read_standing
+from amp.nft.run.state import duration, time_left
+from amp.nft.run.store import RunStore, RunStoreError
+from amp.nft.system.processes import machine, write_process
+from amp.nft.training.amp_jobs.progress import standing as standing_of_job
+
+TESTS = Path(__file__).parents[1]
+SCRIPT = """
+import sys, warnings
+sys.path.insert(0, {tests!r})
+from small_runs import CALC_TEXT, N, EMT, NFT, cells, cluster
+{before}
+al = NFT(stop_delta=1e-6, max_iterations=1, threshold=-0.8, {settings})
+al.run(images=cells(), target_image=cluster(), n=N, calc_text=CALC_TEXT, cutoff=5.0, start_command="python run.py", parent_calc=EMT())
+"""
+CURSOR = re.compile(r"\x1b\[\?25[lh]")
+CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+
+def script(settings="", before=""):
+    Path("script.py").write_text(SCRIPT.format(tests=str(TESTS), settings=settings, before=before))
+    return [sys.executable, "script.py"]
+
+
+def in_terminal(command):
+    """What a command writes to a terminal of its own."""
+    driver, terminal = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "120", "LINES": "40"}
+    with subprocess.Popen(command, stdin=terminal, stdout=terminal, stderr=terminal, env=environment) as process:
+        os.close(terminal)
+        written = b""
+        while True:
+            try:
+                written += os.read(driver, 65536)
+            except OSError:  # the other side is closed
+                break
+        assert process.wait() == 0, written.decode()
+    os.close(driver)
+    return written.decode()
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def test_a_terminal_shows_the_run_beside_whole_log_lines():
+    before = "EMT = type('EMT', (EMT,), {'calculate': lambda *a, **k: (time.sleep(0.1), EMT0.calculate(*a, **k), None)[2]})"
+    written = in_terminal(script(before="import time; EMT0 = EMT; " + before))
+    text = CONTROL.sub("", written)
+    lines = [line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n")]  # what stands there in the end
+    assert any(re.fullmatch(r"Iteration 1: \d+ chunks, uncertainty max [\d.]+, mean [\d.]+ eV/Å\.", line) for line in lines)
+    assert "labels" in text and f"target of {len(cluster())} atoms, 3 members, parent EMT" in text
+    assert CURSOR.findall(written)[-1] == "\x1b[?25h"
+    assert "Best ensemble: best.al.ensemble" in lines[-2]
+    assert not Path("al-training/saved-info/progress.json").exists()
+    shown = Path("best.al.ensemble").read_bytes()
+    plain = in_terminal(script("progress=False"))
+    assert "\x1b" not in plain and Path("best.al.ensemble").read_bytes() == shown
+
+
+def test_without_a_terminal_nothing_is_shown():
+    done = subprocess.run(script(), capture_output=True, text=True, check=True)
+    assert "\x1b" not in done.stdout + done.stderr
+    assert "of at most" not in done.stdout + done.stderr
+
+
+def test_a_notebook_shows_the_run_and_its_log():
+    nbformat = pytest.importorskip("nbformat", reason="uv run --group screens")
+    client = pytest.importorskip("nbclient", reason="uv run --group screens")
+    code = SCRIPT.format(tests=str(TESTS), settings="", before="").replace("al.run(", "import time; time.sleep(1); al.run(")
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
+    updates = []
+
+    class Client(client.NotebookClient):
+        def process_message(self, message, cell, index):
+            if message["msg_type"] == "update_display_data":
+                updates.append(message["content"]["data"]["text/html"])
+            return super().process_message(message, cell, index)
+
+    Client(notebook, kernel_name="python3", timeout=120).execute()
+    outputs = notebook.cells[0].outputs
+    log = "".join(output.text for output in outputs if output.output_type == "stream" and output.name == "stdout")
+    assert "Best ensemble: best.al.ensemble" in log
+    assert any(f"target of {len(cluster())} atoms" in update for update in updates)
+    assert updates[-1] == ""
+
+
+def begin(store, **changes):
+    """The first events of a run, as a driver in this process would write them."""
+    settings = {"n": 2, "n_images": 4, "target_atoms": [50]}
+    store.append("run", format=1, settings=settings)
+    process = {"machine": machine(), "pid": os.getpid(), "born": ""} | changes
+    store.append("start", process=process, trainer="batched", parent="EMT", settings={"stop_delta": 0.01, "max_iterations": 9})
+
+
+def evaluated(store, iteration, delta):
+    store.append("trained", iteration=iteration, file="", reports=[], trainer="batched", chunks=0, seconds=1.0)
+    store.append("evaluated", iteration=iteration, file="", delta_max=delta, delta_mean=delta / 2)
+
+
+def test_what_is_done_follows_from_the_files():
+    with RunStore("al-training/saved-info") as store:
+        begin(store)
+        assert (read_standing(".").phase, read_standing(".").iteration) == ("training", 0)
+        store.append("trained", iteration=0, file="", reports=[], trainer="batched", chunks=0, seconds=1.0)
+        assert read_standing("al-training").phase == "evaluating"
+        evaluated(store, 0, 3.0)
+        store.append("chosen", iteration=0, atoms=[3, 4, 5])
+        store.append("label", atom=3, file="", seconds=0.1)
+        store.append("label-failed", atom=4, kind="RuntimeError", message="SCF did not converge")
+        at_work = Path("al-training/labels/5-ab")
+        at_work.mkdir(parents=True)
+        write_process(at_work / WORKER)
+        now = read_standing("al-training/saved-info")
+        assert (now.phase, now.asked, now.done, now.failed, now.running) == ("labelling", 3, 1, 1, 1)
+        assert now.failure == "atom 4: RuntimeError: SCF did not converge"
+        store.append("added", iteration=0, chosen=[3, 4, 5], atoms=[3, 5, 6], failed=[4])
+        now = read_standing(".")
+        assert (now.phase, now.iteration, now.n_chunks, now.deltas) == ("training", 1, 3, [3.0])
+        store.append("stopped", reason="x", message="Not converged.", converged=False)
+        assert (read_standing(".").phase, read_standing(".").message) == ("finished", "Not converged.")
+        assert read_standing(".").alive is False
+
+
+def test_a_torn_last_line_is_not_read_and_nothing_is_changed():
+    with RunStore("al-training/saved-info") as store:
+        begin(store)
+    journal = Path("al-training/saved-info/journal.jsonl")
+    with open(journal, "a") as file:
+        file.write('{"event": "trai')
+    before = journal.read_bytes()
+    assert read_standing(".").phase == "training"
+    assert journal.read_bytes() == before
+
+
+def test_a_driver_that_was_killed_is_called_so_and_one_elsewhere_by_its_signs_of_life():
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    with RunStore("dead-training/saved-info") as store:
+        begin(store, pid=dead.pid)
+    assert read_standing("dead-training").alive is False
+    assert "gone without a word" in read_standing("dead-training").driver
+    with RunStore("far-training/saved-info") as store:
+        begin(store, machine="node07 pid:[1]")
+    assert read_standing("far-training").alive is None
+    beat = Path("far-training/saved-info/progress.json")
+    for age, alive in ((5.0, True), (600.0, False)):
+        member = {"member": 1, "state": "training", "steps": 12, "loss": 0.5, "distance": 1.0}
+        beat.write_text(json.dumps({"time": time.time() - age, "iteration": 0, "members": [member]}))
+        now = read_standing("far-training")
+        assert now.alive is alive and "node07" in now.driver
+        assert now.members == [MemberStep(1, "training", 12, 0.5, 1.0)]
+
+
+@pytest.mark.parametrize(
+    ("where", "message"), [("nothing", "does not exist"), ("empty", "holds no run"), (".", "holds 2 runs: say which of a-training, b")]
+)
+def test_what_is_no_run_is_said_to_be_none(where, message):
+    Path("empty").mkdir()
+    for label in "ab":
+        RunStore(f"{label}-training/saved-info").close()
+    with pytest.raises(RunStoreError, match=message):
+        read_standing(where)
+
+
+def test_the_command_line_shows_one_screen_and_says_what_is_wrong():
+    with RunStore("al-training/saved-info") as store:
+        begin(store)
+        evaluated(store, 0, 3.0)
+    command = [sys.executable, "-m", "amp.nft", "status"]
+    done = subprocess.run([*command, "al-training"], capture_output=True, text=True, check=True)
+    assert "target of 50 atoms, 2 members" in done.stdout and "stop below 0.01" in done.stdout
+    assert len(done.stdout.splitlines()) < 24
+    done = subprocess.run([*command, "nothing"], capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "nothing does not exist: give the training directory" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_estimate_is_exact_where_the_uncertainty_falls_by_a_constant_factor():
+    settings = {"stop_delta": 0.01, "max_iterations": 20}
+    deltas = [50.0, *(2.0 * 0.5**k for k in range(4))]
+    needed = math.ceil(math.log(0.01 / deltas[-1]) / math.log(0.5))
+    left = time_left(deltas, settings, [10.0, 10.0, 10.0], spent=4.0)
+    assert (left.iterations, left.seconds) == (needed, pytest.approx(10.0 * needed - 4.0))
+    assert time_left(deltas, settings | {"max_iterations": 6}, [10.0]).iterations == 2
+    assert time_left([50.0, 0.2, 0.3, 0.4], settings, [10.0]) is None
+    assert time_left(deltas[:3], settings, [10.0]) is None
+    assert [duration(seconds) for seconds in (0.75, 12.3, 190, 3725)] == ["0.8 s", "12 s", "3 min 10 s", "1 h 2 min"]
+
+
+def test_members_say_how_they_stand_and_end():
+    steps = []
+
+    def listen(self, iteration, step):
+        steps.append((iteration, step))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Progress, "step", listen)
+        al, _ = run(max_iterations=0)
+    for report in al.history[0].reports:
+        mine = [step for iteration, step in steps if step.member == report.member and iteration == 0]
+        assert [step.steps for step in mine[:-1]] == sorted(step.steps for step in mine[:-1])
+        assert {step.state for step in mine[:-1]} == {"training"}
+        assert mine[-1].state == ("met" if report.converged else "missed")
+        assert (mine[-1].steps, mine[-1].loss) == (report.steps, report.loss)
+        assert (mine[-1].distance == 0.0) == report.converged
+
+
+def test_a_job_is_followed_by_its_note_or_by_amps_log(tmp_path):
+    assert standing_of_job(2, tmp_path) == MemberStep(2, "training")
+    table = " Step                Time   Loss (SSD)   EnergyRMSE     MaxResid    ForceRMSE     MaxResid\n"
+    row = "{:5d} 2026-01-01T00:00:00   {:.4e} 1.0000e-02 - 2.0000e-02 - 3.0000e-02 - 4.0000e-02 -\n"
+    log = table + "".join(row.format(step, 1.0 / (step + 1)) for step in range(200))
+    (tmp_path / "amp-log.txt").write_text(log)
+    found = standing_of_job(2, tmp_path)
+    assert (found.steps, found.loss) == (199, pytest.approx(0.005)) and np.isnan(found.distance)
+    (tmp_path / "nft-step.json").write_text("[7, 0.25, 1.5]")
+    assert standing_of_job(2, tmp_path) == MemberStep(2, "training", 7, 0.25, 1.5)
+
+
