@@ -25,6 +25,7 @@ def lint(session: nox.Session) -> None:
     """Ruff and codespell; mends what can be mended with ``-- --fix``."""
     install(session, "lint")
     session.run("ruff", "check", *session.posargs)
+    session.run("ruff", "format", *([] if "--fix" in session.posargs else ["--check"]))
     session.run("codespell")
 
 

@@ -152,13 +152,18 @@ def one_size(n_atoms: int) -> None:
 
 def size_table(largest: int) -> list[dict]:
     """Time per atom and memory, by size."""
-    print(f"\n{'atoms':>9}{'one thread, µs/atom':>22}{'all threads':>13}{'processor time':>16}{'memory beyond inputs and results, MiB':>40}")  # noqa: E501
+    print(
+        f"\n{'atoms':>9}{'one thread, µs/atom':>22}{'all threads':>13}{'processor time':>16}{'memory beyond inputs and results, MiB':>40}"
+    )
     rows = []
     for n_atoms in (n for n in SIZES if n <= 1.01 * largest):
         command = [sys.executable, __file__, "--one-size", str(n_atoms)]
         text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         rows.append(row := json.loads(text))
-        print(f"{row['atoms']:>9}{row['one_us']:>22.1f}{row['several_us']:>13.1f}{row['processor_us']:>16.1f}{row['extra_MiB']:>40.0f}", flush=True)  # noqa: E501
+        print(
+            f"{row['atoms']:>9}{row['one_us']:>22.1f}{row['several_us']:>13.1f}{row['processor_us']:>16.1f}{row['extra_MiB']:>40.0f}",
+            flush=True,
+        )
     return rows
 
 

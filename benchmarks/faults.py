@@ -76,7 +76,13 @@ def drive(workers: int, trainer: str = "batched") -> None:
     target = Atoms(octahedron.symbols, octahedron.positions)
     target.rattle(0.1, seed=42)
     learner = NFT(
-        threshold=-0.87, stop_delta=1e-6, max_iterations=2, trainer=trainer, threads=1, log="log.txt", progress=False,
+        threshold=-0.87,
+        stop_delta=1e-6,
+        max_iterations=2,
+        trainer=trainer,
+        threads=1,
+        log="log.txt",
+        progress=False,
     )
     learner.run(
         bulk_images(6), target, n=3, calc_text=CALC_TEXT, cutoff=5.0, parent_calc=parent, start_command=f"{sys.executable} run.py &",
@@ -133,9 +139,7 @@ class Trial:
     def labels(self) -> set[int]:
         """Atoms whose labels are finished: in the journal, or left by a worker."""
         left = (self.directory / "al-training" / "labels").glob("*/label.json")
-        return {e["atom"] for e in self.events() if e["event"] == "label"} | {
-            int(p.parent.name.split("-")[0]) for p in left
-        }
+        return {e["atom"] for e in self.events() if e["event"] == "label"} | {int(p.parent.name.split("-")[0]) for p in left}
 
     def results(self) -> dict[str, bytes]:
         """All that a user may read."""
@@ -215,9 +219,7 @@ def kill_job(trial: Trial, driver: BaseProcess, rng: random.Random, length: floa
         time.sleep(0.01)
 
 
-def strike_until_through(
-    trial: Trial, strike: Strike, rng: random.Random, length: float, tally: Tally
-) -> None:
+def strike_until_through(trial: Trial, strike: Strike, rng: random.Random, length: float, tally: Tally) -> None:
     """Start the run and break it until it is through."""
     while True:
         driver = trial.start()

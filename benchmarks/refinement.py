@@ -54,9 +54,7 @@ def run(seed: int, band: tuple[float, float], rounds: int) -> list[dict]:
     text = CALC_TEXT.format(set="g2x(['Pt'])", layers=(5, 5)).replace("cutoff=6.5", "cutoff=5.0")
     found = refine(al, bulk_images(20), pt55(), rounds=rounds, k=10, band=band, explore=Relaxation(0.02), n=5, calc_text=text,
                    start_command="python run.py", parent_calc=EMT(), cutoff=6.5)  # fmt: skip
-    return [
-        {"exploration": one.exploration, "chunks": one.chunks, "delta": one.delta, "fmax": true_fmax(one.ensemble)} for one in found
-    ]
+    return [{"exploration": one.exploration, "chunks": one.chunks, "delta": one.delta, "fmax": true_fmax(one.ensemble)} for one in found]
 
 
 def run_on(seed: int, rounds: int) -> list[dict]:

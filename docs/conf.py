@@ -17,12 +17,12 @@ exclude_patterns = ["_build", "_gallery", "tutorials", "tutorial/index.rst", "tu
 html_theme = "furo"
 html_static_path = ["_static"]
 html_css_files = ["wrap.css"]
-html_math_renderer = "mathml"             # equations show without a network
+html_math_renderer = "mathml"  # equations show without a network
 html_title = f"amp.nft {release}"
 
 autodoc_default_options = {"members": True, "show-inheritance": True}
 autodoc_member_order = "bysource"
-numpydoc_show_class_members = False      # autodoc shows them already
+numpydoc_show_class_members = False  # autodoc shows them already
 numpydoc_class_members_toctree = False
 
 # A tutorial leaves a run's files beside itself, and would go on with them: it runs in a fresh copy of its directory.
@@ -37,7 +37,7 @@ sphinx_gallery_conf = {
     "show_memory": False,
     "capture_repr": (),
     "download_all_examples": False,
-    "run_stale_examples": True,          # what it shows is what this version does
+    "run_stale_examples": True,  # what it shows is what this version does
     "remove_config_comments": True,
 }
 

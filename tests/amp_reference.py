@@ -36,8 +36,12 @@ class Reference:
             activation=activation,
             fortran=fortran,
             lossfunction=LossFunction(
-                convergence=CRITERIA, nft_ids=nft_ids, weight_duplicates=True, raise_ConvergenceOccurred=False,
-                log_losses=False, **loss,
+                convergence=CRITERIA,
+                nft_ids=nft_ids,
+                weight_duplicates=True,
+                raise_ConvergenceOccurred=False,
+                log_losses=False,
+                **loss,
             ),
         )
         calculator = Amp(descriptor=descriptor, model=model, label=str(directory / "amp"), cores=1, logging=False)

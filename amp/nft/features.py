@@ -70,9 +70,7 @@ def candidates(elements: str | Iterable[str]) -> SymmetryFunctions:
     C. Zeng, X. Chen, A. A. Peterson, J. Chem. Phys. 156, 064104 (2022).
     """
     radial = [(float(eta), offset) for offset in (0.0, 2.0, 4.0) for eta in np.logspace(-3, 2, 20)]
-    angular = [
-        (eta, zeta, gamma) for eta in (0.005, 0.1, 1.0) for zeta in (1.0, 4.0, 16.0) for gamma in (1.0, -1.0)
-    ]
+    angular = [(eta, zeta, gamma) for eta in (0.005, 0.1, 1.0) for zeta in (1.0, 4.0, 16.0) for gamma in (1.0, -1.0)]
     return _for_all(elements, radial, angular)
 
 
@@ -132,11 +130,7 @@ def _for_all(
     """The same (eta, offset) and (eta, zeta, gamma) around every element, for all its kinds of neighbours."""
     names = sorted(symbols_of(elements))
     pairs = [[a, b] for i, a in enumerate(names) for b in names[i:]]
-    functions = [
-        {"type": "G2", "element": name, "eta": eta, "offset": offset} for eta, offset in radial for name in names
-    ] + [
-        {"type": "G4", "elements": pair, "eta": eta, "gamma": gamma, "zeta": zeta}
-        for eta, zeta, gamma in angular
-        for pair in pairs
+    functions = [{"type": "G2", "element": name, "eta": eta, "offset": offset} for eta, offset in radial for name in names] + [
+        {"type": "G4", "elements": pair, "eta": eta, "gamma": gamma, "zeta": zeta} for eta, zeta, gamma in angular for pair in pairs
     ]
     return {name: [dict(function) for function in functions] for name in names}

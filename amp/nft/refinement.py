@@ -260,9 +260,7 @@ class _Search:
     k: int
     cutoff: float
 
-    def carry_out(
-        self, store: RunStore, before: Round, starts: list[Atoms], log: Callable[[str], object]
-    ) -> dict[str, Any]:
+    def carry_out(self, store: RunStore, before: Round, starts: list[Atoms], log: Callable[[str], object]) -> dict[str, Any]:
         """The event that names the chosen chunks, from the store if it is there."""
         settings = {"explore": _name(self.explore), "band": list(self.band), "k": self.k, "cutoff": self.cutoff,
                     "ensemble": hashlib.sha256(before.ensemble.read_bytes()).hexdigest()[:16]}  # fmt: skip
@@ -271,9 +269,7 @@ class _Search:
         compare_settings(store.events[0]["settings"], settings, store.directory)
         return store.find("explored") or self._explore(store, before, starts, log)
 
-    def _explore(
-        self, store: RunStore, before: Round, starts: list[Atoms], log: Callable[[str], object]
-    ) -> dict[str, Any]:
+    def _explore(self, store: RunStore, before: Round, starts: list[Atoms], log: Callable[[str], object]) -> dict[str, Any]:
         models = read_ensemble(before.ensemble)
         calc = EnsembleCalculator(models)
         low, high = (factor * before.delta for factor in self.band)

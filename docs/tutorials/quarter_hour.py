@@ -36,7 +36,13 @@ from ase.calculators.emt import EMT
 from amp.nft.initialization import initial_images
 
 images = initial_images(
-    ["Cu"], sgs=[225, 229, 221], a0=3.6, minsep=2.0, posamp=0.08, n_rattled=4, parent_calc=EMT(),
+    ["Cu"],
+    sgs=[225, 229, 221],
+    a0=3.6,
+    minsep=2.0,
+    posamp=0.08,
+    n_rattled=4,
+    parent_calc=EMT(),
 )
 print(len(images), "cells of", sorted({len(cell) for cell in images}), "atoms")
 
@@ -74,8 +80,13 @@ from amp.nft.activelearner import NFT
 
 al = NFT(threshold=-0.9, stop_delta=0.05, max_iterations=10, log="nft.log")
 al.run(
-    images, target, n=10, calc_text=calc_text, start_command="python run.py",
-    parent_calc=EMT(), cutoff=6.0,
+    images,
+    target,
+    n=10,
+    calc_text=calc_text,
+    start_command="python run.py",
+    parent_calc=EMT(),
+    cutoff=6.0,
 )
 print(al.stop_reason)
 
@@ -83,8 +94,10 @@ print(al.stop_reason)
 # What each iteration came to; ``nft.log`` says more.
 
 for entry in al.history:
-    print(f"{entry.iteration}: {entry.n_chunks:3d} chunks, uncertainty at most {entry.delta_max:.3f},",
-          f"on average {entry.delta_mean:.3f} eV/Å")
+    print(
+        f"{entry.iteration}: {entry.n_chunks:3d} chunks, uncertainty at most {entry.delta_max:.3f},",
+        f"on average {entry.delta_mean:.3f} eV/Å",
+    )
 
 # %%
 # 5. Is it any good?

@@ -1,6 +1,6 @@
 """Learn and relax a target of two elements: a particle of copper and gold, mixed at random, of 201 atoms.
 
-    python examples/paper/alloy.py [--seeds 5] [--small]
+python examples/paper/alloy.py [--seeds 5] [--small]
 """
 
 from pathlib import Path

@@ -1,6 +1,6 @@
 """Learn Pt260 from bulk cells and chunks, as in the paper, several times; the table of its iterations beside the paper's.
 
-    python examples/paper/learn.py [--seeds 5] [--small]
+python examples/paper/learn.py [--seeds 5] [--small]
 """
 
 from pathlib import Path

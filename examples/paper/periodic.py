@@ -1,6 +1,6 @@
 """Learn and relax a periodic target: a stepped copper surface, Cu(211), of 216 atoms.
 
-    python examples/paper/periodic.py [--seeds 5] [--small]
+python examples/paper/periodic.py [--seeds 5] [--small]
 """
 
 from pathlib import Path

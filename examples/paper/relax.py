@@ -1,6 +1,6 @@
 """Relax Pt260 with the ensembles of learn.py; what EMT says of the minimum.
 
-    python examples/paper/relax.py [--seeds 5] [--small]
+python examples/paper/relax.py [--seeds 5] [--small]
 """
 
 from pathlib import Path

@@ -1,6 +1,6 @@
 """Uncertainty against true error, for the ensembles of learn.py, on atoms that none of their chunks was carved around.
 
-    python examples/paper/reliability.py [--seeds 5] [--small]
+python examples/paper/reliability.py [--seeds 5] [--small]
 """
 
 from pathlib import Path

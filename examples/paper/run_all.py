@@ -1,6 +1,6 @@
 """The whole of this directory, one script after the other, and the targets that it is held to.
 
-    python examples/paper/run_all.py [--seeds 5] [--small]
+python examples/paper/run_all.py [--seeds 5] [--small]
 """
 
 import sys

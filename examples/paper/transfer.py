@@ -1,6 +1,6 @@
 """Relax Pt1415 with the ensembles of learn.py, which saw Pt260 only.
 
-    python examples/paper/transfer.py [--seeds 5] [--small]
+python examples/paper/transfer.py [--seeds 5] [--small]
 """
 
 from learn import directory

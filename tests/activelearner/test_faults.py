@@ -164,8 +164,8 @@ def test_workers_that_are_ended_do_not_end_their_driver(tmp_path):
 def test_a_run_that_is_told_to_stop_before_it_has_begun_can_begin():
     """Its journal is empty then, and stays so."""
     script = """
-import amp.nft.activelearner.loop as protocol
-protocol.Protocol.open = lambda *_: os.kill(os.getpid(), signal.SIGTERM)
+import amp.nft.activelearner.loop as loop
+loop.Loop.open = lambda *_: os.kill(os.getpid(), signal.SIGTERM)
 run(max_iterations=0)
 """
     assert start(script).wait(60) == 143
@@ -213,12 +213,12 @@ def test_a_disk_that_fills_up_in_the_middle(step, last):
     """The next run, with room, goes on where this one stopped."""
     script = f"""
 import resource
-from amp.nft.activelearner.loop import Protocol
-step = Protocol.{step}
+from amp.nft.activelearner.loop import Loop
+step = Loop.{step}
 def full(self, *what):
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.RLIM_INFINITY))
     return step(self, *what)
-Protocol.{step} = full
+Loop.{step} = full
 run()
 """
     driver = start(script)

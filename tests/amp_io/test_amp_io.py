@@ -89,9 +89,7 @@ HOSTILE = {
 def random_model(seed: int = 0) -> AmpModel:
     """A model of two elements whose numbers use all their bits."""
     rng = np.random.default_rng(seed)
-    g2 = [
-        {"type": "G2", "element": e, "eta": eta, "offset": 0.5} for e in ("Cu", "Pt") for eta in (0.05, 4.0)
-    ]
+    g2 = [{"type": "G2", "element": e, "eta": eta, "offset": 0.5} for e in ("Cu", "Pt") for eta in (0.05, 4.0)]
     g4 = {"type": "G4", "elements": ["Cu", "Pt"], "eta": 0.005, "gamma": -1.0, "zeta": 4.0}
     gs = {"Pt": [*g2, g4], "Cu": g2}
     hiddenlayers = {"Pt": (3, 2), "Cu": (4,)}
@@ -101,9 +99,7 @@ def random_model(seed: int = 0) -> AmpModel:
         cutoff={"name": "Polynomial", "kwargs": {"Rc": 6.1, "gamma": 3.0}},
         hiddenlayers=hiddenlayers,
         activation="tanh",
-        weights={
-            e: [rng.normal(size=(a + 1, b)) for a, b in itertools.pairwise(n)] for e, n in sizes.items()
-        },
+        weights={e: [rng.normal(size=(a + 1, b)) for a, b in itertools.pairwise(n)] for e, n in sizes.items()},
         scalings={e: (rng.normal(), np.float64(rng.normal())) for e in gs},
         fprange={e: np.sort(rng.random((len(gs[e]), 2)) * 1e-7) for e in gs},
     )
@@ -155,9 +151,7 @@ def test_reads_what_amp_trains(in_tmp_path):
     images[1].rattle(0.1, seed=5)
     for atoms in images:
         atoms.calc = EMT()
-        atoms.calc = SinglePointCalculator(
-            atoms, energy=atoms.get_potential_energy(), forces=atoms.get_forces()
-        )
+        atoms.calc = SinglePointCalculator(atoms, energy=atoms.get_potential_energy(), forces=atoms.get_forces())
     names: dict = {}
     exec(CALC_TEXT.replace("maxiter=70", "maxiter=1").replace("../amp-db", "amp-db"), names)
     names["calc"].train(images=images)
@@ -168,9 +162,7 @@ def test_reads_what_amp_trains(in_tmp_path):
     atoms = alloy()
     forces = [Amp.load(name, label=name).get_forces(atoms) for name in ("amp.amp", "ours.amp")]
     np.testing.assert_array_equal(*forces)
-    spec = read_calc_text(
-        CALC_TEXT.replace("dblabel", "label='x', dblabel") + "calc = Amp.load('../../amp.amp')\n"
-    )
+    spec = read_calc_text(CALC_TEXT.replace("dblabel", "label='x', dblabel") + "calc = Amp.load('../../amp.amp')\n")
     assert_same(spec.model, model)
 
 
@@ -331,9 +323,7 @@ def in_tmp_path_model(path):
 
 def test_resolved_takes_lists_and_names_missing_elements(in_tmp_path):
     g = {"type": "G2", "element": "Pt", "eta": 4.0, "offset": 0.0}
-    listed = read_calc_text(
-        SMALL + f"calc = Amp(descriptor=Gaussian(Gs=[{g}]), model=NeuralNetwork(hiddenlayers=3))"
-    )
+    listed = read_calc_text(SMALL + f"calc = Amp(descriptor=Gaussian(Gs=[{g}]), model=NeuralNetwork(hiddenlayers=3))")
     resolved = listed.resolved(["Pt", "Cu"])
     assert resolved.gs == {"Cu": [g], "Pt": [g]} and resolved.hiddenlayers == {"Cu": (3,), "Pt": (3,)}
     for arguments in (
@@ -373,13 +363,11 @@ def test_bad_calc_text(text, expected, in_tmp_path):
     ("text", "expected"),
     [
         (
-            "from amp.descriptor.bispectrum import Bispectrum\n"
-            "calc = Amp(descriptor=Bispectrum(), model=NeuralNetwork())",
+            "from amp.descriptor.bispectrum import Bispectrum\ncalc = Amp(descriptor=Bispectrum(), model=NeuralNetwork())",
             "Bispectrum",
         ),
         (
-            "from amp.model.kernelridge import KernelRidge\n"
-            "calc = Amp(descriptor=Gaussian(), model=KernelRidge())",
+            "from amp.model.kernelridge import KernelRidge\ncalc = Amp(descriptor=Gaussian(), model=KernelRidge())",
             "KernelRidge",
         ),
         ("class Mine(NeuralNetwork): pass\ncalc = Amp(descriptor=Gaussian(), model=Mine())", "Mine"),
@@ -409,9 +397,7 @@ def test_calculators_that_go_to_amps_own_jobs(text, expected, in_tmp_path):
 
 def test_calc_text_sees_what_a_job_sees(in_tmp_path):
     text = SMALL + "assert trainfile.endswith('%i.traj' % ensemble_index) and os and pickle and paropen\n"
-    spec = read_calc_text(
-        text + "calc = Amp(Gaussian(cutoff=Rc), NeuralNetwork())", headerlines="#SBATCH -n 1\nRc = 4.5"
-    )
+    spec = read_calc_text(text + "calc = Amp(Gaussian(cutoff=Rc), NeuralNetwork())", headerlines="#SBATCH -n 1\nRc = 4.5")
     assert spec.cutoff["kwargs"] == {"Rc": 4.5}
 
 

@@ -225,9 +225,7 @@ def test_a_skin_changes_nothing(models, crystal, cluster):
         rng = np.random.default_rng(0)
         for _ in range(4):
             atoms.positions += rng.normal(scale=0.1, size=atoms.positions.shape)
-            np.testing.assert_allclose(
-                kept.get_property("forces", atoms), fresh.get_property("forces", atoms), atol=1e-10
-            )
+            np.testing.assert_allclose(kept.get_property("forces", atoms), fresh.get_property("forces", atoms), atol=1e-10)
 
 
 def test_vibrations(models, tmp_path, monkeypatch):

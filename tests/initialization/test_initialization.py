@@ -77,7 +77,6 @@ def test_a_cell_of_one_atom_has_its_own_image_as_its_neighbour(edge):
     assert shortest_distance(Atoms("Cu", cell=[edge] * 3, pbc=True)) == pytest.approx(edge)
 
 
-
 def test_every_space_group_can_be_made():
     for group in range(1, 231):
         assert len(host_crystal("Pt", group, 4.0, np.random.default_rng(group))) >= 1

@@ -129,9 +129,7 @@ def test_virial_is_a_finite_difference(atoms):
         def energy(step, a=a, b=b):
             deform = np.eye(3)
             deform[a, b] += step
-            return evaluator.evaluate(
-                atoms.positions @ deform, atoms.numbers, atoms.cell.array @ deform, atoms.pbc
-            ).energy_m
+            return evaluator.evaluate(atoms.positions @ deform, atoms.numbers, atoms.cell.array @ deform, atoms.pbc).energy_m
 
         assert -virial[:, a, b] == pytest.approx(slope(energy), abs=DIFFERENCES, rel=DIFFERENCES)
     assert virial == pytest.approx(virial.transpose(0, 2, 1), abs=EXACT)

@@ -299,10 +299,7 @@ def test_kernels_do_without_a_cache(tmp_path):
 
 def test_a_cache_that_cannot_be_read_is_written_anew(tmp_path):
     """As after an upgrade: the index of the last release names classes that are no more."""
-    (tmp_path / "twice.py").write_text(
-        "from amp.nft.kernels.jit import kernel\n@kernel\ndef twice(x):\n    return 2 * x\n"
-        "print(twice(21))"
-    )
+    (tmp_path / "twice.py").write_text("from amp.nft.kernels.jit import kernel\n@kernel\ndef twice(x):\n    return 2 * x\nprint(twice(21))")
 
     def run():
         environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "cache")}

@@ -196,9 +196,7 @@ def test_permuting_rows_changes_nothing():
     arguments, _, _, theta = made_up()
     layout, rows, *rest = arguments
     order = [np.random.default_rng(4).permutation(len(r.x)) for r in rows]
-    shuffled = [
-        Rows(r.x[o], r.kind[o], r.force_start, np.argsort(o)[r.force_row], r.dx) for r, o in zip(rows, order, strict=True)
-    ]
+    shuffled = [Rows(r.x[o], r.kind[o], r.force_start, np.argsort(o)[r.force_row], r.dx) for r, o in zip(rows, order, strict=True)]
     first, second = (residuals_of(make_problem(layout, some, *rest), theta, np.array([1, 1])) for some in (rows, shuffled))
     assert first == pytest.approx(second, abs=1e-12)
 
@@ -231,7 +229,7 @@ def test_parameters_are_in_amps_order(tmp_path):
 
 def test_random_weights_are_drawn_as_amp_draws_them():
     layout = Layout(("Pt",), ((12, 100, 1),), "tanh")
-    (first, second), = layout.layers(draw_weights(layout, np.random.default_rng(0)))
+    ((first, second),) = layout.layers(draw_weights(layout, np.random.default_rng(0)))
     for layer, bound in ((first, np.sqrt(6 / 112)), (second, np.sqrt(6 / 101))):
         assert np.abs(layer).max() <= bound
         assert np.abs(layer).max() > 0.95 * bound

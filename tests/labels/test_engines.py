@@ -78,9 +78,7 @@ def test_slurm_by_executorlib(slurm, tmp_path):
 def test_slurm_by_executorlib_with_a_worker_killed_in_the_middle_of_a_label(slurm, tmp_path):
     wanted = images(6)
     once = tmp_path / "once"
-    outcomes, retries = label_all(
-        tmp_path, wanted, parent(what="kill", atoms=[2], once=str(once), seconds=0.2), executorlib_slurm
-    )
+    outcomes, retries = label_all(tmp_path, wanted, parent(what="kill", atoms=[2], once=str(once), seconds=0.2), executorlib_slurm)
     assert_good(outcomes, wanted)
     assert all(noticed - once.stat().st_mtime < NOTICE for _, _, noticed in retries)
 

@@ -74,9 +74,7 @@ def labelled_cells(symbol, constants, parent):
 def learn(images, target, parent, **settings):
     al = NFT(stop_delta=1e-6, max_iterations=1, log="log.txt")
     symbol = target.symbols[0]
-    al.run(
-        images, target, n=2, calc_text=CALC_TEXT.replace("'Pt'", f"'{symbol}'"), cutoff=4.5, parent_calc=parent, **settings
-    )
+    al.run(images, target, n=2, calc_text=CALC_TEXT.replace("'Pt'", f"'{symbol}'"), cutoff=4.5, parent_calc=parent, **settings)
     journal = Path("al-training/saved-info/journal.jsonl").read_text().splitlines()
     return al, [json.loads(line) for line in journal]
 

@@ -73,18 +73,14 @@ def test_workers_that_import_anew(tmp_path):
 
 def test_each_attempt_has_a_directory_of_its_own(executor, tmp_path):
     wanted = images(3)
-    outcomes, _ = label_all(
-        tmp_path, wanted, parent(what="raise", atoms=[1], once=str(tmp_path / "once")), executor
-    )
+    outcomes, _ = label_all(tmp_path, wanted, parent(what="raise", atoms=[1], once=str(tmp_path / "once")), executor)
     assert_good(outcomes, wanted)
     places = sorted((tmp_path / "labels").iterdir())
     assert [place.name.split("-")[0] for place in places] == ["0", "1", "1", "2"]
     assert all((place / "output.txt").read_text() == str(place) for place in places)
 
 
-@pytest.mark.parametrize(
-    ("what", "says"), [("raise", "RuntimeError: SCF failed"), ("exit", "SystemExit: Fatal error")]
-)
+@pytest.mark.parametrize(("what", "says"), [("raise", "RuntimeError: SCF failed"), ("exit", "SystemExit: Fatal error")])
 def test_a_parent_that_fails_is_tried_again_and_then_reported(executor, tmp_path, what, says):
     wanted = images(3)
     outcomes, retries = label_all(tmp_path, wanted, parent(what=what, atoms=[1]), executor, retries=2)
@@ -131,9 +127,7 @@ def test_a_label_that_hangs_is_ended(executor, tmp_path, monkeypatch):
         assert outcomes[0].kind == "LabelTimeout"
         return
     wanted = images(3)
-    outcomes, _ = label_all(
-        tmp_path, wanted, parent(what="hang", atoms=[1]), executor, timeout=0.5, retries=0
-    )
+    outcomes, _ = label_all(tmp_path, wanted, parent(what="hang", atoms=[1]), executor, timeout=0.5, retries=0)
     assert "LabelTimeout: the label took longer than label_timeout = 0.5 s" in str(outcomes[1])
     assert_good(outcomes, [wanted[0], wanted[2]])
 
@@ -186,9 +180,7 @@ class Stale(ThreadPoolExecutor):
 
     def submit(self, function, task):
         future = Future()
-        future.set_result(
-            carry_out(LabelTask("another", task.parent, task.image, task.directory)) | {"energy": 1.0}
-        )
+        future.set_result(carry_out(LabelTask("another", task.parent, task.image, task.directory)) | {"energy": 1.0})
         os.unlink(os.path.join(task.directory, "label.json"))
         return future
 
@@ -250,9 +242,7 @@ with ProcessPoolExecutor(2) as pool:
     os.kill(driver.pid, signal.SIGKILL)
     driver.communicate()
     deadline = time.monotonic() + NOTICE
-    while time.monotonic() < deadline and any(
-        os.path.exists(f"/proc/{pid}/cmdline") and _runs(pid) for pid in workers
-    ):
+    while time.monotonic() < deadline and any(os.path.exists(f"/proc/{pid}/cmdline") and _runs(pid) for pid in workers):
         time.sleep(0.05)
     assert not any(_runs(pid) for pid in workers)
 
@@ -332,7 +322,6 @@ def test_a_worker_without_a_common_file_system_does_not_take_its_driver_to_be_go
     assert [one() for one in gone] == [False, False]
     time.sleep(0.2)
     assert [one() for one in gone] == [True, False]
-
 
 
 def _runs(pid):

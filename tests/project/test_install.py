@@ -155,4 +155,3 @@ def contents(folder):
     """Every file under a folder but compiled ones, with its bytes."""
     files = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".pyc")
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
-

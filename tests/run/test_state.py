@@ -235,5 +235,3 @@ def test_a_job_is_followed_by_its_note_or_by_amps_log(tmp_path):
     assert (found.steps, found.loss) == (199, pytest.approx(0.005)) and np.isnan(found.distance)
     (tmp_path / "nft-step.json").write_text("[7, 0.25, 1.5]")
     assert standing_of_job(2, tmp_path) == MemberStep(2, "training", 7, 0.25, 1.5)
-
-

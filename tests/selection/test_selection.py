@@ -95,9 +95,7 @@ def test_there_are_78_candidates_and_the_papers_are_among_them():
     assert len(all_of_them) == 78
     assert sum(one["type"] == "G2" for one in all_of_them) == 60
     for one in paper20(["Pt"])["Pt"]:
-        assert any(
-            {**one, "eta": 0} == {**other, "eta": 0} and np.isclose(one["eta"], other["eta"]) for other in all_of_them
-        ), one
+        assert any({**one, "eta": 0} == {**other, "eta": 0} and np.isclose(one["eta"], other["eta"]) for other in all_of_them), one
 
 
 @pytest.mark.parametrize("method", ["force_correlation", "cur", "fps"])

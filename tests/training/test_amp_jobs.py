@@ -43,16 +43,18 @@ Gs = [{'type': 'G2', 'element': e, 'eta': eta, 'offset': 0.} for e in ('Cu', 'Pt
 calc = Amp(descriptor=Gaussian(cutoff=4.0, Gs=Gs), dblabel='../amp-db', cores=1,
            model=NeuralNetwork(hiddenlayers=(2,), lossfunction=loss))
 """
-ENDLESS = CALC_TEXT + """
+ENDLESS = (
+    CALC_TEXT
+    + """
 import itertools, time
 loss.parameters['maxiter'] = 10**9
 loss.parameters['convergence']['energy_rmse'] = 0.
 get_loss, calls = calc.model.get_loss, itertools.count()
 calc.model.get_loss = lambda *what, **more: (time.sleep(600 * (next(calls) > 5)), get_loss(*what, **more))[1]
 """
+)
 NEVER_MET = CALC_TEXT.replace("maxiter=5", "maxiter=1000") + (
-    "from amp.regression import Regressor\n"
-    "calc.model.regressor = Regressor(optimizer_kwargs={'options': {'maxiter': 2}})\n"
+    "from amp.regression import Regressor\ncalc.model.regressor = Regressor(optimizer_kwargs={'options': {'maxiter': 2}})\n"
 )
 # before the job begins, so that it seems to run on another machine
 ELSEWHERE = "import socket\nsocket.gethostname = lambda: 'elsewhere'"
@@ -219,9 +221,7 @@ def test_loss_of_a_chunk_is_the_error_of_its_central_force():
     result, _ = loss_and_gradient(calc, hashed)
     calc.save("now.amp")
     loaded = Amp.load("now.amp", label="now")
-    errors = [
-        loaded.get_forces(images()[k])[CENTRES[k]] - images()[k].get_forces()[CENTRES[k]] for k in (4, 3, 4)
-    ]
+    errors = [loaded.get_forces(images()[k])[CENTRES[k]] - images()[k].get_forces()[CENTRES[k]] for k in (4, 3, 4)]
     np.testing.assert_allclose(result["loss"], 0.04 / 3 * np.sum(np.square(errors)), rtol=1e-9)
 
 
@@ -346,9 +346,7 @@ def test_killed_job_is_noticed_and_gives_the_same_result(log):
 
 
 def test_job_that_raises_is_given_up_with_its_traceback(log):
-    text = CALC_TEXT.replace(
-        "\nloss =", "\nif os.path.exists('run.py'): raise RuntimeError('no such luck')\nloss ="
-    )
+    text = CALC_TEXT.replace("\nloss =", "\nif os.path.exists('run.py'): raise RuntimeError('no such luck')\nloss =")
     with pytest.raises(JobError, match=r"member 0 died 2 times.*no such luck") as error:
         jobs(log, text, retries=1).train(task())
     assert str(Path("al-training/0").absolute()) in str(error.value)
@@ -356,9 +354,7 @@ def test_job_that_raises_is_given_up_with_its_traceback(log):
     assert "Traceback (most recent call last)" in log.text
 
 
-@pytest.mark.parametrize(
-    "command", ["no-such-python-here run.py &", f"{sys.executable} -c 'import nowhere' &"]
-)
+@pytest.mark.parametrize("command", ["no-such-python-here run.py &", f"{sys.executable} -c 'import nowhere' &"])
 def test_job_in_the_background_that_never_begins(command, log):
     with pytest.raises(JobError, match="ended before it began") as error:
         jobs(log, command=command, retries=0).train(one_member())
@@ -445,9 +441,7 @@ def test_silent_job_on_another_machine(log):
 @pytest.mark.slow
 def test_job_that_is_not_wanted_any_more_ends_itself(log):
     """On another machine it cannot be killed: it sees that its token is gone."""
-    thread, outcome = in_background(
-        lambda: jobs(log, ENDLESS, BACKGROUND, ELSEWHERE, retries=0).train(one_member())
-    )
+    thread, outcome = in_background(lambda: jobs(log, ENDLESS, BACKGROUND, ELSEWHERE, retries=0).train(one_member()))
     left = wait_for_running()
     Path("al-training/0", job_state.TOKEN).write_text("another")
     here = job_state.JobState(left.token, job_state.machine(), left.pid, left.born)
@@ -467,7 +461,7 @@ t.jobs(print, {calc_text!r}, t.BACKGROUND).train(t.one_member())
 
 
 def test_jobs_left_by_a_killed_driver_are_ended_and_the_training_starts_clean(log):
-    code = DRIVER.format(tests=str(Path(__file__).parents[1]), calc_text=ENDLESS)
+    code = DRIVER.format(tests=str(Path(__file__).parent), calc_text=ENDLESS)
     driver = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL)
     left = wait_for_running()
     driver.kill()
@@ -520,17 +514,13 @@ def test_asking_for_more_cores_is_answered(log):
 # -- before any work -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "command", ["no-such-program-here run.py", "", "  ", "A=1", "python 'run.py", "A=1 no-such-thing x"]
-)
+@pytest.mark.parametrize("command", ["no-such-program-here run.py", "", "  ", "A=1", "python 'run.py", "A=1 no-such-thing x"])
 def test_start_command_is_checked(command):
     with pytest.raises(ValueError, match="start_command"):
         check_start_command(command)
 
 
-@pytest.mark.parametrize(
-    "command", [SERIAL, BACKGROUND, "A=1 sh run.py", "cd . && sh run.py", "nohup sh run.py &", "./later"]
-)
+@pytest.mark.parametrize("command", [SERIAL, BACKGROUND, "A=1 sh run.py", "cd . && sh run.py", "nohup sh run.py &", "./later"])
 def test_start_commands_that_will_do(command):
     check_start_command(command)
 
@@ -566,9 +556,7 @@ def test_images_that_amp_cannot_tell_apart(log):
 
 
 def test_script_keeps_queue_lines_at_the_top():
-    text = script_text(
-        "calc = 1", "#SBATCH -n 1", train_line, token="t", directory=Path("x"), seed=1, fresh=False
-    )
+    text = script_text("calc = 1", "#SBATCH -n 1", train_line, token="t", directory=Path("x"), seed=1, fresh=False)
     assert text.splitlines()[:2] == ["#!/usr/bin/env python3", "#SBATCH -n 1"]
 
 

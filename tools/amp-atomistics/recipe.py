@@ -19,7 +19,7 @@ def build_wheel(wheel_directory, config_settings=None, metadata_directory=None):
         options = ["--no-binary=amp-atomistics", "--require-hashes", "--no-deps", "--no-cache-dir"]
         # we are in a build environment already; a second one inside it would not see the interface
         options += ["--use-pep517", "--no-build-isolation", f"--wheel-dir={scratch}", f"--requirement={pin}"]
-        command = [sys.executable, "-m", "pip", "wheel", "--verbose", *options]     # why Fortran was left out
+        command = [sys.executable, "-m", "pip", "wheel", "--verbose", *options]  # why Fortran was left out
         subprocess.run(command, env=environment(), stdout=sys.stderr, check=True)
         (wheel,) = Path(scratch).glob("*.whl")
         Path(wheel_directory, wheel.name).write_bytes(wheel.read_bytes())

@@ -208,9 +208,7 @@ class NFT:
         """
         arguments.check_count("n", n, least=2, why=", since the uncertainty is what members disagree about (10 is usual)")
         arguments.check_positive(cutoff=cutoff, expired=expired)
-        arguments.check_texts(
-            calc_text=calc_text, headerlines=headerlines, start_command=start_command, train_line=train_line
-        )
+        arguments.check_texts(calc_text=calc_text, headerlines=headerlines, start_command=start_command, train_line=train_line)
         arguments.check_label(label)
         arguments.check_count("label_retries", label_retries, least=0)
         if label_timeout is not None:

@@ -189,8 +189,7 @@ class Loop:
         entry = self._entry(iteration, delta)
         self.history.append(entry)
         self.log(
-            f"Iteration {iteration}: {entry.n_chunks} chunks, uncertainty max {entry.delta_max:.4f}, "
-            f"mean {entry.delta_mean:.4f} eV/Å."
+            f"Iteration {iteration}: {entry.n_chunks} chunks, uncertainty max {entry.delta_max:.4f}, mean {entry.delta_mean:.4f} eV/Å."
         )
         if len(self.setup.targets) > 1:
             self.log("Largest on each target: " + ", ".join(f"{value:.4f}" for value in entry.structures) + " eV/Å.")
@@ -259,9 +258,7 @@ class Loop:
         atoms = [atom for atom in wanted + replacements if atom in self.labels]
         if not atoms:
             raise LabellingError(_all_failed(failures))
-        return self.store.append(
-            "added", iteration=iteration, chosen=wanted, atoms=atoms, failed=sorted(failures)
-        )
+        return self.store.append("added", iteration=iteration, chosen=wanted, atoms=atoms, failed=sorted(failures))
 
     def _pool(self) -> LabelPool:
         setup = self.setup

@@ -94,9 +94,7 @@ class CalculatorSpec:
         return replace(self, gs=symmetry_functions(gs, names), elements=names, hiddenlayers=layers)
 
 
-def read_calc_text(
-    calc_text: str, headerlines: str = "", directory: str | os.PathLike[str] = "al-training"
-) -> CalculatorSpec:
+def read_calc_text(calc_text: str, headerlines: str = "", directory: str | os.PathLike[str] = "al-training") -> CalculatorSpec:
     """The settings of the calculator that `calc_text` builds.
 
     The text runs as it will in a job: after `headerlines`, with the names that Amp's job script has defined
@@ -296,7 +294,4 @@ def _default_symmetry_functions(elements: Sequence[str]) -> dict[str, list[dict[
 
 def _missing(name: str, given: Any, elements: Sequence[str]) -> ValueError:
     missing = sorted(set(elements) - set(given))
-    return ValueError(
-        f"{name} in calc_text cover {', '.join(sorted(given))} but the images also hold "
-        f"{', '.join(missing)}; add them there"
-    )
+    return ValueError(f"{name} in calc_text cover {', '.join(sorted(given))} but the images also hold {', '.join(missing)}; add them there")

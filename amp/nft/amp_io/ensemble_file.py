@@ -42,9 +42,7 @@ def read_texts(path: str | os.PathLike[str]) -> list[str]:
     try:
         texts = json.loads(Path(path).read_bytes().decode("utf-8"))
     except (ValueError, RecursionError) as error:
-        raise AmpFileError(
-            f"{path}: not an ensemble file ({error}); is it cut off or of another kind?"
-        ) from None
+        raise AmpFileError(f"{path}: not an ensemble file ({error}); is it cut off or of another kind?") from None
     if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
         raise AmpFileError(f"{path}: not an ensemble file: expected a JSON list of .amp texts")
     return texts

@@ -42,9 +42,7 @@ def parse_literal(text: str) -> Any:
     if not isinstance(text, str):
         raise AmpFileError(f"expected the text of an .amp file, found {type(text).__name__}")
     if len(text) > MAX_CHARACTERS:
-        raise AmpFileError(
-            f"{len(text)} characters, more than the {MAX_CHARACTERS} that an .amp file may have"
-        )
+        raise AmpFileError(f"{len(text)} characters, more than the {MAX_CHARACTERS} that an .amp file may have")
     return _Reader(text).value(_syntax_tree(text), depth=0)
 
 

@@ -94,9 +94,7 @@ def model_from_parameters(descriptor: dict[str, Any], model: dict[str, Any]) -> 
     except (AmpFileError, UnsupportedModel):
         raise
     except (TypeError, ValueError, AttributeError, KeyError, IndexError) as error:
-        raise AmpFileError(
-            f"not a trained model as Amp writes it ({type(error).__name__}: {error})"
-        ) from None
+        raise AmpFileError(f"not a trained model as Amp writes it ({type(error).__name__}: {error})") from None
     _check_shapes(result)
     return result
 
@@ -113,9 +111,7 @@ def require_supported(descriptor: dict[str, Any], model: dict[str, Any]) -> None
     if CUTOFFS.get(cutoff.get("name", "")) != set(_mapping(cutoff.get("kwargs"), "cutoff")):
         raise UnsupportedModel(f"the cutoff is {cutoff}, neither Cosine nor Polynomial")
     if model.get("activation") not in ACTIVATIONS:
-        raise UnsupportedModel(
-            f"the activation is {model.get('activation')!r}, none of {', '.join(ACTIVATIONS)}"
-        )
+        raise UnsupportedModel(f"the activation is {model.get('activation')!r}, none of {', '.join(ACTIVATIONS)}")
 
 
 def _convert(descriptor: dict[str, Any], model: dict[str, Any]) -> AmpModel:
@@ -127,9 +123,7 @@ def _convert(descriptor: dict[str, Any], model: dict[str, Any]) -> AmpModel:
         cutoff={"name": descriptor["cutoff"]["name"], "kwargs": dict(descriptor["cutoff"]["kwargs"])},
         hiddenlayers=hidden_layers(model["hiddenlayers"], weights),
         activation=model["activation"],
-        weights={
-            e: [np.array(layers[k], dtype=float) for k in sorted(layers)] for e, layers in weights.items()
-        },
+        weights={e: [np.array(layers[k], dtype=float) for k in sorted(layers)] for e, layers in weights.items()},
         scalings={e: (float(s["intercept"]), float(s["slope"])) for e, s in scalings.items()},
         fprange={e: np.array(r, dtype=float) for e, r in _mapping(model.get("fprange"), "fprange").items()},
     )
@@ -155,17 +149,13 @@ def _check_shapes(model: AmpModel) -> None:
     """Raise AmpFileError unless the arrays fit the layers and the symmetry functions, element by element."""
     for name in ("scalings", "fprange"):
         if set(getattr(model, name)) != set(model.weights):
-            raise AmpFileError(
-                f"{name} are for {sorted(getattr(model, name))}, weights for {list(model.elements)}"
-            )
+            raise AmpFileError(f"{name} are for {sorted(getattr(model, name))}, weights for {list(model.elements)}")
     for element in model.elements:
         sizes = [len(model.gs[element]), *model.hiddenlayers[element], 1]
         expected = [(n_in + 1, n_out) for n_in, n_out in itertools.pairwise(sizes)]
         shapes = [w.shape for w in model.weights[element]]
         if shapes != expected:
-            raise AmpFileError(
-                f"the weights of {element} have shapes {shapes}, its layers {sizes} need {expected}"
-            )
+            raise AmpFileError(f"the weights of {element} have shapes {shapes}, its layers {sizes} need {expected}")
         if model.fprange[element].shape != (sizes[0], 2):
             raise AmpFileError(f"fprange of {element} is {model.fprange[element].shape}, not {(sizes[0], 2)}")
         arrays = [*model.weights[element], model.fprange[element], np.array(model.scalings[element])]
@@ -201,9 +191,7 @@ def write_amp(model: AmpModel) -> str:
         activation=model.activation,
         hiddenlayers={e: tuple(_plain(model.hiddenlayers[e])) for e in elements},
         weights={e: {k: w.tolist() for k, w in enumerate(model.weights[e], start=1)} for e in elements},
-        scalings={
-            e: _plain(dict(zip(("intercept", "slope"), model.scalings[e], strict=True))) for e in elements
-        },
+        scalings={e: _plain(dict(zip(("intercept", "slope"), model.scalings[e], strict=True))) for e in elements},
         fprange={e: model.fprange[e].tolist() for e in elements},
     )
     return Parameters(descriptor=descriptor.tostring(), model=network.tostring()).tostring()

@@ -14,9 +14,7 @@ VACUUM = 5.0  # Å of empty space around a chunk on every side, as in the paper
 _NOT_CARRIED = ("positions", "numbers", "momenta")
 
 
-def carve_chunks(
-    target: Atoms, indices: Iterable[int], cutoff: float = 6.5, vacuum: float = VACUUM
-) -> list[Atoms]:
+def carve_chunks(target: Atoms, indices: Iterable[int], cutoff: float = 6.5, vacuum: float = VACUUM) -> list[Atoms]:
     """Carve one chunk around each of several atoms, with one neighbour search for all.
 
     Parameters
@@ -57,10 +55,7 @@ def carve_chunks(
     order = np.lexsort((*np.round(vectors, 9).T, second, first))
     first, second, vectors = first[order], second[order], vectors[order]
     start, stop = np.searchsorted(first, centres), np.searchsorted(first, centres, side="right")
-    return [
-        _cluster(target, c, second[a:b], vectors[a:b], vacuum)
-        for c, a, b in zip(centres, start, stop, strict=True)
-    ]
+    return [_cluster(target, c, second[a:b], vectors[a:b], vacuum) for c, a, b in zip(centres, start, stop, strict=True)]
 
 
 def carve_chunk(target: Atoms, index: int, cutoff: float = 6.5, vacuum: float = VACUUM) -> Atoms:

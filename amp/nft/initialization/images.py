@@ -202,9 +202,7 @@ class _Crystal:
     atoms: Atoms
 
 
-def _checked(
-    elements: str | Sequence[str], sgs: list[int], n_rattled: int, seed: int, **lengths: float
-) -> list[str]:
+def _checked(elements: str | Sequence[str], sgs: list[int], n_rattled: int, seed: int, **lengths: float) -> list[str]:
     """Chemical symbols, each once; ValueError for what cannot be."""
     symbols = symbols_of(elements)
     if not sgs:

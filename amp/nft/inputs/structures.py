@@ -142,4 +142,3 @@ def central_atoms(images: list[Atoms], init_nft_ids: list[tuple[str, int]] | Non
         if key in wanted and not 0 <= wanted[key] < len(image):
             raise ValueError(f"init_nft_ids: image {key} has {len(image)} atoms, so no atom {wanted[key]}.")
     return [wanted.get(key) for key in hashes]
-

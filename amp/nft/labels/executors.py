@@ -17,13 +17,10 @@ from amp.nft.errors import ExecutorError
 Executors = Executor | Callable[[], Executor]
 
 
-
 def check_executor(executor: Executors | None, cargo: object) -> None:
     """Raise TypeError unless `executor` is one, or makes one, and `cargo` can be sent to its workers."""
     if not (executor is None or isinstance(executor, Executor) or callable(executor)):
-        raise TypeError(
-            f"executor is {executor!r}: give a concurrent.futures.Executor, or a function that returns a new one."
-        )
+        raise TypeError(f"executor is {executor!r}: give a concurrent.futures.Executor, or a function that returns a new one.")
     _check_travels(executor, cargo)
 
 

@@ -182,9 +182,7 @@ class LabelPool:
     def _start(self, request: Request) -> bool:
         """Send a label off; False if the executor turned out to be broken."""
         name = f"{request.atom}-{uuid.uuid4().hex[:12]}"
-        task = LabelTask(
-            name, self._parent, request.image, str(self._directory / name), self._timeout, self._driver()
-        )
+        task = LabelTask(name, self._parent, request.image, str(self._directory / name), self._timeout, self._driver())
         flight = Flight(request, task)
         self._places.setdefault(request.atom, []).append(flight.directory)
         try:

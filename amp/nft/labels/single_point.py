@@ -94,8 +94,7 @@ def check_parent(parent: Parent | None) -> None:
         raise TypeError(f"parent_calc is the class {parent.__name__}: give an instance, {parent.__name__}().")
     if not (_is_calculator(parent) or callable(parent)):
         raise TypeError(
-            f"parent_calc is {parent!r}: give an ASE calculator such as EMT(), or a function "
-            "f(directory) that returns a fresh one."
+            f"parent_calc is {parent!r}: give an ASE calculator such as EMT(), or a function f(directory) that returns a fresh one."
         )
 
 
@@ -161,9 +160,7 @@ def digest(image: Atoms) -> str:
     return hashlib.sha256(b"".join(np.ascontiguousarray(part).tobytes() for part in parts)).hexdigest()[:32]
 
 
-def single_point(
-    parent: Parent, image: Atoms, directory: str | os.PathLike[str], timeout: float | None = None
-) -> Label | LabelFailure:
+def single_point(parent: Parent, image: Atoms, directory: str | os.PathLike[str], timeout: float | None = None) -> Label | LabelFailure:
     """Label one image.
 
     Parameters

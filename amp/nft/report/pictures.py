@@ -18,9 +18,7 @@ BEHIND = (-72.0, 192.0, 0.0)
 FAINT, SHADOW = "#8a8f98", 0.12
 
 
-def draw_atoms(
-    axes: Axes, atoms: Atoms, values: np.ndarray, chosen: np.ndarray, colours: Any, norm: Any, *, behind: bool = False
-) -> None:
+def draw_atoms(axes: Axes, atoms: Atoms, values: np.ndarray, chosen: np.ndarray, colours: Any, norm: Any, *, behind: bool = False) -> None:
     """Draw a structure, those atoms in colour that are chosen, the others behind them as shadows.
 
     Parameters

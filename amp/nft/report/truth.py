@@ -40,8 +40,7 @@ def read_truth(truth: Any, run: Run) -> np.ndarray | None:
         truth = read(os.fspath(truth), index=":")
     images = [truth] if isinstance(truth, Atoms) else list(truth)
     if [list(image.numbers) for image in images] != [list(target.numbers) for target in run.targets] or not all(
-        np.allclose(image.positions, target.positions, atol=1e-3)
-        for image, target in zip(images, run.targets, strict=True)
+        np.allclose(image.positions, target.positions, atol=1e-3) for image, target in zip(images, run.targets, strict=True)
     ):
         raise ValueError("truth is not the run's target: give the same atoms in the same order, at the same places (0.001 Å).")
     try:

@@ -207,6 +207,5 @@ def _failures(record: RunRecord) -> list[Failure]:
     retried = [event["atom"] for event in record.find_all("label-retried")]
     given_up = [event["atom"] for event in record.find_all("label-failed")]
     return [
-        Failure(atom, event["kind"], event["message"], retried.count(atom) + given_up.count(atom))
-        for atom, event in sorted(failed.items())
+        Failure(atom, event["kind"], event["message"], retried.count(atom) + given_up.count(atom)) for atom, event in sorted(failed.items())
     ]

@@ -174,9 +174,7 @@ def standing(record: RunRecord, steps: dict[int, tuple[int, MemberStep]], beat: 
     )
 
 
-def time_left(
-    deltas: Sequence[float], settings: dict[str, Any], durations: Sequence[float], spent: float = 0.0
-) -> Estimate | None:
+def time_left(deltas: Sequence[float], settings: dict[str, Any], durations: Sequence[float], spent: float = 0.0) -> Estimate | None:
     """A guess at what is left.
 
     Parameters

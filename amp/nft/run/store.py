@@ -138,9 +138,7 @@ class RunRecord:
         """The events in the whole lines of a journal."""
         events = [self._event(number, line) for number, line in enumerate(whole.splitlines(), start=1)]
         if events and events[0].get("format", FORMAT) > FORMAT:
-            raise RunStoreError(
-                f"{self.directory / JOURNAL} was written by a newer amp.nft (format {events[0]['format']}): upgrade."
-            )
+            raise RunStoreError(f"{self.directory / JOURNAL} was written by a newer amp.nft (format {events[0]['format']}): upgrade.")
         return events
 
     def _event(self, number: int, line: bytes) -> dict[str, Any]:
@@ -243,9 +241,7 @@ class RunStore(RunRecord):
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             who = holder.read_text().strip() if holder.exists() else "another process"
-            raise RunStoreError(
-                f"{self.directory} is in use by {who}: wait for it or stop it, or give this run another label."
-            ) from None
+            raise RunStoreError(f"{self.directory} is in use by {who}: wait for it or stop it, or give this run another label.") from None
         except OSError as error:  # some network file systems
             warnings.warn(
                 f"{self.directory} is on a file system without locks ({error.strerror}): take care that no second run "

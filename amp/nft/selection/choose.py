@@ -172,9 +172,7 @@ def _robust(x: np.ndarray) -> np.ndarray:
     return (x - middle) / np.where(high > low, high - low, 1.0)
 
 
-def _checked(
-    images: Sequence[Atoms], k: int, method: str, methods: Iterable[str], of: str | None = None
-) -> list[Atoms]:
+def _checked(images: Sequence[Atoms], k: int, method: str, methods: Iterable[str], of: str | None = None) -> list[Atoms]:
     """The images, if there are enough and the method is one."""
     images = list(images)
     if method not in methods:

@@ -101,8 +101,9 @@ def fit(
     spec, criteria = _trained(spec.resolved(sorted(fprange)))
     layout = _layout(spec, fprange)
     inputs = whitened_inputs([*rows, *unlabelled], scaled_inputs(fprange[element] for element in layout.elements))
-    problem = make_problem(layout, rows, energies, forces, n_atoms, fprange, inputs, spec.energy_coefficient,
-                           spec.force_coefficient, spec.overfit)
+    problem = make_problem(
+        layout, rows, energies, forces, n_atoms, fprange, inputs, spec.energy_coefficient, spec.force_coefficient, spec.overfit
+    )
     if start is None and spec.model is not None:
         start = [spec.model] * len(weights_mi)
     scalings = [_first_scalings(layout, rows, energies, n_atoms, weights) for weights in weights_mi]
@@ -164,9 +165,7 @@ def _layout(spec: CalculatorSpec, fprange: dict[str, np.ndarray]) -> Layout:
     return Layout(tuple(sorted(fprange)), sizes, spec.activation)
 
 
-def _first_scalings(
-    layout: Layout, rows: Sequence[Rows], energies: np.ndarray, n_atoms: np.ndarray, weights: np.ndarray
-) -> np.ndarray:
+def _first_scalings(layout: Layout, rows: Sequence[Rows], energies: np.ndarray, n_atoms: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Intercept and slope of each element: energies per atom by least squares, and 30 times half of what they leave."""
     used = np.flatnonzero(~np.isnan(energies) & (weights > 0))
     fractions = np.array([np.bincount(rows[i].kind, minlength=len(layout.elements)) / len(rows[i].kind) for i in used])

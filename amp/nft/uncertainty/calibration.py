@@ -82,9 +82,7 @@ def _sigmas_and_errors(predicted: np.ndarray, actual: np.ndarray) -> tuple[np.nd
     """Standard deviations and lengths of the error vectors, checked."""
     predicted, actual = np.asarray(predicted, dtype=float), np.asarray(actual, dtype=float)
     if predicted.ndim != 1 or not len(predicted) or actual.shape not in (predicted.shape, (*predicted.shape, 3)):
-        raise ValueError(
-            f"predicted has shape {predicted.shape} and actual {actual.shape}: give (atoms,) and (atoms, 3) or (atoms,)."
-        )
+        raise ValueError(f"predicted has shape {predicted.shape} and actual {actual.shape}: give (atoms,) and (atoms, 3) or (atoms,).")
     errors = np.linalg.norm(actual, axis=1) if actual.ndim == 2 else np.abs(actual)
     if not (np.isfinite(predicted).all() and (predicted > 0).all() and np.isfinite(errors).all() and errors.any()):
         raise ValueError("Uncertainties must be positive and finite, errors finite and not all zero.")

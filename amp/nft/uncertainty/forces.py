@@ -37,10 +37,7 @@ def force_uncertainty(forces_mni: np.ndarray) -> np.ndarray:
     """
     forces_mni = np.asarray(forces_mni, dtype=float)
     if forces_mni.ndim != 3 or forces_mni.shape[2] != 3 or len(forces_mni) < 2:
-        raise ValueError(
-            f"Forces of shape {forces_mni.shape}: an uncertainty needs (members, atoms, 3) "
-            "with at least two members."
-        )
+        raise ValueError(f"Forces of shape {forces_mni.shape}: an uncertainty needs (members, atoms, 3) with at least two members.")
     deviations = forces_mni - forces_mni.mean(axis=0)
     return CONFIDENCE * np.sqrt((deviations**2).sum(axis=(0, 2)) / (len(forces_mni) - 1))
 

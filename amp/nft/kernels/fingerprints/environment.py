@@ -39,16 +39,29 @@ def compute(begin, end, found, kind, atom, special, tables, ws):
     int
         The number of neighbours.
     """
-    n = _gather(begin, end, found.index, found.image, found.shift, found.position, kind, atom, special, tables.radius,
-                ws.atom, ws.first, ws.near, ws.record)
+    n = _gather(
+        begin,
+        end,
+        found.index,
+        found.image,
+        found.shift,
+        found.position,
+        kind,
+        atom,
+        special,
+        tables.radius,
+        ws.atom,
+        ws.first,
+        ws.near,
+        ws.record,
+    )
     for shape in range(tables.shapes.shape[0]):
         _neighbor_shape(shape, n, tables.shapes, tables.radius, tables.gamma, ws.near, ws.record, ws.pairs)
     centre = kind[atom]
     _clear(n, ws.radial, ws.grad, ws.value)
     for vector in range(tables.kinds[centre, 0], tables.kinds[centre, 1]):
         slot, neighbor = tables.radials[vector, 1], tables.radials[vector, 0]
-        _radial(vector, slot, ws.first[neighbor], ws.first[neighbor + 1], tables.radial_numbers,
-                ws.record, ws.radial, ws.value)
+        _radial(vector, slot, ws.first[neighbor], ws.first[neighbor + 1], tables.radial_numbers, ws.record, ws.radial, ws.value)
 
     for block in range(tables.kinds[centre, 2], tables.kinds[centre, 3]):
         add_triplets(block, tables.kinds[centre, 4], special, kind, tables, ws)

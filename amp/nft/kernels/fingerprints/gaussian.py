@@ -139,7 +139,7 @@ class Fingerprints:
             start, row, mirror = _force_entries(found)
             wanted = _Wanted(start, row, mirror)
         else:
-            near = np.unique(found.index[found.start[centre]:found.start[centre + 1]])
+            near = np.unique(found.index[found.start[centre] : found.start[centre + 1]])
             row_atom = np.concatenate([[centre], near[near != centre]])
             special = np.where(row_atom == centre, -1, centre)
             start, row = np.array([0, len(row_atom)]), np.arange(len(row_atom))
@@ -177,8 +177,20 @@ class Fingerprints:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Fingerprints of some atoms and the derivatives that are wanted; `first` is the atom whose list comes first."""
         x, dx = np.zeros((len(row_atom), self.width)), np.zeros((len(wanted.entry), 3, self.width))
-        _fill_rows(row_atom, special, found, first, kind, *wanted, np.full(len(kind), -1), self.tables, self.slot_feature,
-                   make_workspace(self.tables, found.most), x, dx)
+        _fill_rows(
+            row_atom,
+            special,
+            found,
+            first,
+            kind,
+            *wanted,
+            np.full(len(kind), -1),
+            self.tables,
+            self.slot_feature,
+            make_workspace(self.tables, found.most),
+            x,
+            dx,
+        )
         return x, dx
 
 

@@ -70,13 +70,11 @@ def _read_cutoff(cutoff: dict) -> tuple[float, float]:
 def _read_function(g: dict, number: dict[str, int]) -> dict:
     """One symmetry function with kinds for elements; kind -1 never occurs in an image."""
     if g["type"] == "G2":
-        return {"order": 2, "kinds": (number.get(g["element"], -1),),
-                "eta": float(g["eta"]), "offset": float(g.get("offset", 0.0))}
+        return {"order": 2, "kinds": (number.get(g["element"], -1),), "eta": float(g["eta"]), "offset": float(g.get("offset", 0.0))}
     if g["type"] not in ("G4", "G5"):
         raise ValueError(f"Symmetry function type {g['type']!r} is not supported: use G2, G4 or G5.")
     kinds = tuple(sorted(number.get(element, -1) for element in g["elements"]))
-    return {"order": int(g["type"][1]), "kinds": kinds, "eta": float(g["eta"]),
-            "gamma": float(g["gamma"]), "zeta": float(g["zeta"])}
+    return {"order": int(g["type"][1]), "kinds": kinds, "eta": float(g["eta"]), "gamma": float(g["gamma"]), "zeta": float(g["zeta"])}
 
 
 def _radial_series(eta: float) -> np.ndarray:
@@ -87,6 +85,7 @@ def _radial_series(eta: float) -> np.ndarray:
     zero at s = 1. What remains after dividing by (1 - s)² is smooth and its series short; for a large eta the
     exponential is left out of it.
     """
+
     def target(t: np.ndarray, eta: float) -> np.ndarray:
         s = (t + 1.0) / 2.0
         a = 0.5 / (1.0 + np.sqrt(s))
@@ -104,7 +103,7 @@ def _radial_series(eta: float) -> np.ndarray:
 
 def _chunks(items: list) -> list[list]:
     """Split into lists of LANES at most."""
-    return [items[i:i + LANES] for i in range(0, len(items), LANES)]
+    return [items[i : i + LANES] for i in range(0, len(items), LANES)]
 
 
 def _padded(values: Sequence[float]) -> np.ndarray:
@@ -173,9 +172,12 @@ class _Plan:
     def arrays(self) -> tuple[np.ndarray, ...]:
         """`Tables.kinds` to `Tables.vector_numbers`."""
         return (
-            _integers(self.kinds, 6), _integers(self.radials, 2),
+            _integers(self.kinds, 6),
+            _integers(self.radials, 2),
             np.array(self.radial_numbers, dtype=float).reshape(-1, 3, LANES),
-            _integers(self.blocks, 5), _integers(self.groups, 3), _integers(self.vectors, 2),
+            _integers(self.blocks, 5),
+            _integers(self.groups, 3),
+            _integers(self.vectors, 2),
             np.array(self.vector_numbers, dtype=float).reshape(-1, 4 + 2 * BITS, LANES),
         )
 

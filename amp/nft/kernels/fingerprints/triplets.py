@@ -48,8 +48,9 @@ def add_triplets(block, radial, special, kind, tables, ws):
             moved += 1
     while j < end_j:
         gradients = j < moved
-        j, k, runs = _list_pairs(j, k, moved if gradients else end_j, ws.first[b], ws.first[b + 1], a == b, far,
-                                 ws.near, ws.dense, ws.run, ws.other, ws.pairs)
+        j, k, runs = _list_pairs(
+            j, k, moved if gradients else end_j, ws.first[b], ws.first[b + 1], a == b, far, ws.near, ws.dense, ws.run, ws.other, ws.pairs
+        )
         for group in range(tables.blocks[block, 3], tables.blocks[block, 4]):
             shape = tables.groups[group, 0]
             if far:
@@ -62,11 +63,25 @@ def add_triplets(block, radial, special, kind, tables, ws):
                 if bits != 2:
                     _powers(vector, bits, ws.run[runs - 1, 2], tables.vector_numbers, ws.pairs, ws.power)
                 if gradients:
-                    _sum_gradients(vector, bits, radial, slot, shape, runs, tables.vector_numbers,
-                                   ws.near, ws.record, ws.grad, ws.value, ws.run, ws.other, ws.pairs, ws.power)
+                    _sum_gradients(
+                        vector,
+                        bits,
+                        radial,
+                        slot,
+                        shape,
+                        runs,
+                        tables.vector_numbers,
+                        ws.near,
+                        ws.record,
+                        ws.grad,
+                        ws.value,
+                        ws.run,
+                        ws.other,
+                        ws.pairs,
+                        ws.power,
+                    )
                 else:
-                    _sum_values(vector, bits, radial + slot, ws.run[runs - 1, 2], tables.vector_numbers,
-                                ws.value, ws.pairs, ws.power)
+                    _sum_values(vector, bits, radial + slot, ws.run[runs - 1, 2], tables.vector_numbers, ws.value, ws.pairs, ws.power)
 
 
 @inner
@@ -108,8 +123,12 @@ def _list_pairs(j, k, end_j, begin_k, end_k, same, far, near, dense, run, other,
 @inner
 def _take(record, other, p, at):
     """A number of the records of four pairs' k."""
-    return simd.pack(get(record, get(other, p) * RECORD + at), get(record, get(other, p + 1) * RECORD + at),
-                     get(record, get(other, p + 2) * RECORD + at), get(record, get(other, p + 3) * RECORD + at))
+    return simd.pack(
+        get(record, get(other, p) * RECORD + at),
+        get(record, get(other, p + 1) * RECORD + at),
+        get(record, get(other, p + 2) * RECORD + at),
+        get(record, get(other, p + 3) * RECORD + at),
+    )
 
 
 @inner

@@ -41,7 +41,16 @@ def make_workspace(tables: Tables, most_neighbors: int) -> Workspace:
     near, dense, pairs = simd.zeros(4, n), simd.zeros(n), simd.zeros(7, ROOM)
     near[:], dense[:], pairs[:] = 0.5, 0.5, 0.5  # harmless in the lanes that no neighbour takes
     return Workspace(
-        np.zeros(n, dtype=np.int64), np.zeros(n_kinds + 1, dtype=np.int64), near, simd.zeros(len(tables.shapes), n, RECORD),
-        simd.zeros(n, radial), simd.zeros(n, others // LANES, 4, LANES), simd.zeros(radial + others), dense,
-        np.zeros((n + 1, 3), dtype=np.int64), np.zeros(ROOM, dtype=np.int64), pairs, simd.zeros(ROOM, LANES),
+        np.zeros(n, dtype=np.int64),
+        np.zeros(n_kinds + 1, dtype=np.int64),
+        near,
+        simd.zeros(len(tables.shapes), n, RECORD),
+        simd.zeros(n, radial),
+        simd.zeros(n, others // LANES, 4, LANES),
+        simd.zeros(radial + others),
+        dense,
+        np.zeros((n + 1, 3), dtype=np.int64),
+        np.zeros(ROOM, dtype=np.int64),
+        pairs,
+        simd.zeros(ROOM, LANES),
     )

@@ -98,7 +98,7 @@ def make_scratch(networks: Networks, n_atoms: int, n_centres: int, most_touched:
         simd.zeros(1, vectors, 4, LANES), simd.zeros(3, vectors, 4, LANES), np.full(n_atoms, -1, dtype=np.int64),
         np.zeros(most_touched, dtype=np.int64), simd.zeros(most_touched, 3, lanes), simd.zeros(n_centres, 3, 3, lanes),
         simd.zeros(n_centres, lanes), np.zeros(2, dtype=np.int64),
-    )
+    )  # fmt: skip
 
 
 @kernel
@@ -110,9 +110,9 @@ def evaluate_block(first, found, kind, stress, tables, networks, ws, scratch):
         n = compute(found.start[centre], found.start[centre + 1], found, kind, i, everyone, tables, ws)
         scratch.count[1] += _outside(kind[i], networks.inputs, ws.value)
         _forward(kind[i], networks.lanes, networks.activation, networks.layers, networks.weights, networks.inputs,
-                 ws.value, scratch.output, scratch.slope)
+                 ws.value, scratch.output, scratch.slope)  # fmt: skip
         _backward(kind[i], networks.lanes, networks.layers, networks.weights, networks.scale,
-                  scratch.output, scratch.slope, scratch.gradient, scratch.energy, centre)
+                  scratch.output, scratch.slope, scratch.gradient, scratch.energy, centre)  # fmt: skip
         n_radial, others = tables.kinds[kind[i], 4], tables.kinds[kind[i], 5]
         _add_up(n, n_radial, others, stress, ws.record, ws.radial, ws.grad, scratch.total, scratch.strain)
         size = ws.grad.shape[1] * 4 * LANES
@@ -120,14 +120,14 @@ def evaluate_block(first, found, kind, stress, tables, networks, ws, scratch):
             line = _line_of(ws.atom[j], scratch.line, scratch.touched, scratch.force, scratch.count)
             for member in range(0, networks.lanes, MEMBERS):
                 _pull(member, networks.lanes, line, j, j * ws.radial.shape[1], n_radial, ws.record, ws.radial,
-                      j * size, others, ws.grad, scratch.gradient, scratch.force)
+                      j * size, others, ws.grad, scratch.gradient, scratch.force)  # fmt: skip
         line = _line_of(i, scratch.line, scratch.touched, scratch.force, scratch.count)
         for member in range(0, networks.lanes, MEMBERS):
             _pull(member, networks.lanes, line, none, none, none, ws.record, ws.radial,
-                  none, n_radial + others, scratch.total, scratch.gradient, scratch.force)
+                  none, n_radial + others, scratch.total, scratch.gradient, scratch.force)  # fmt: skip
             for axis in range(3 if stress else 0):
                 _pull(member, networks.lanes, 3 * centre + axis, none, none, none, ws.record, ws.radial,
-                      axis * scratch.total.size, n_radial + others, scratch.strain, scratch.gradient, scratch.virial)
+                      axis * scratch.total.size, n_radial + others, scratch.strain, scratch.gradient, scratch.virial)  # fmt: skip
 
 
 @inner
@@ -169,8 +169,7 @@ def _forward(kind, lanes, activation, layers, weights, inputs, value, output, sl
                 begin = at + node * (n_in + 1) * lanes + member
                 total = load(weights, begin + n_in * lanes)
                 for source in range(n_in):
-                    total = total + load(weights, begin + source * lanes) * load(
-                        output, layer * size + source * lanes + member)
+                    total = total + load(weights, begin + source * lanes) * load(output, layer * size + source * lanes + member)
                 _activate(activation, total, (layer + 1) * size + node * lanes + member, output, slope)
 
 
@@ -207,7 +206,8 @@ def _backward(kind, lanes, layers, weights, scale, output, slope, gradient, ener
                 total = splat(0.0)
                 for node in range(n_out):
                     total = total + load(weights, at + (node * (n_in + 1) + source) * lanes + member) * load(
-                        slope, (layer + 1) * size + node * lanes + member)
+                        slope, (layer + 1) * size + node * lanes + member
+                    )
                 to = layer * size + source * lanes + member
                 if layer > 0:
                     store(slope, to, total * load(slope, to))
@@ -226,7 +226,7 @@ def _add_up(n, n_radial, others, stress, record, radial, grad, total, strain):
                 store(strain, at + row, x)
         for j in range(n):
             way_x, way_y, way_z = (splat(get(record, j * RECORD)), splat(get(record, j * RECORD + 1)),
-                                   splat(get(record, j * RECORD + 2)))
+                                   splat(get(record, j * RECORD + 2)))  # fmt: skip
             if slot < n_radial:
                 bend = load(radial, j * radial.shape[1] + slot)
                 gx, gy, gz = bend * way_x, bend * way_y, bend * way_z
@@ -267,7 +267,7 @@ def _pull(member, lanes, line, j, at_radial, n_radial, record, radial, at, other
         for slot in range(n_radial):
             bend, of = splat(get(radial, at_radial + slot)), slot * lanes + member
             a, b, c = (a + bend * load(gradient, of), b + bend * load(gradient, of + LANES),
-                       c + bend * load(gradient, of + 2 * LANES))
+                       c + bend * load(gradient, of + 2 * LANES))  # fmt: skip
         x, y, z = splat(get(record, j * RECORD)), splat(get(record, j * RECORD + 1)), splat(get(record, j * RECORD + 2))
         ax, ay, az = ax - a * x, ay - a * y, az - a * z
         bx, by, bz = bx - b * x, by - b * y, bz - b * z
@@ -276,7 +276,7 @@ def _pull(member, lanes, line, j, at_radial, n_radial, record, radial, at, other
         of = (n_radial + slot) * lanes + member
         row = at + 4 * slot - 3 * (slot % LANES)
         x, y, z = (splat(get(grad, row + LANES)), splat(get(grad, row + 2 * LANES)),
-                   splat(get(grad, row + 3 * LANES)))
+                   splat(get(grad, row + 3 * LANES)))  # fmt: skip
         a, b, c = load(gradient, of), load(gradient, of + LANES), load(gradient, of + 2 * LANES)
         ax, ay, az = ax - a * x, ay - a * y, az - a * z
         bx, by, bz = bx - b * x, by - b * y, bz - b * z

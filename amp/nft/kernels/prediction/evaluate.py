@@ -198,7 +198,13 @@ class _Sweep:
     """All atoms in the order of the search, block by block; what each block adds to the forces is added in the order of the blocks."""
 
     def __init__(
-        self, owner: Evaluator, surroundings: _Surroundings, positions: np.ndarray, kind: np.ndarray, stress: bool, threads: int,
+        self,
+        owner: Evaluator,
+        surroundings: _Surroundings,
+        positions: np.ndarray,
+        kind: np.ndarray,
+        stress: bool,
+        threads: int,
         progress: Callable[[int, int], None] | None,
     ):
         n, lanes = len(kind), owner._networks.lanes

@@ -74,8 +74,23 @@ def add_products(a, a0, c, c0, left, b, b0, d, d0, right, rows, columns, blocks,
     """
     for i in range(0, rows - 1, 2):
         for j in range(0, columns - 3, 4):
-            _products24(a, a0 + i * PAD, c, c0 + i * PAD, left, b, b0 + j * PAD, d, d0 + j * PAD, right,
-                        columns, blocks, scale, out, out0 + i * columns + j)
+            _products24(
+                a,
+                a0 + i * PAD,
+                c,
+                c0 + i * PAD,
+                left,
+                b,
+                b0 + j * PAD,
+                d,
+                d0 + j * PAD,
+                right,
+                columns,
+                blocks,
+                scale,
+                out,
+                out0 + i * columns + j,
+            )
     square, whole = columns - columns % 4, rows - rows % 2
     for i in range(rows):
         for j in range(square if i < whole else 0, columns):

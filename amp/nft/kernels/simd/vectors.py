@@ -90,96 +90,118 @@ def _call(builder: Any, name: str, *args: Any) -> Any:
 @intrinsic
 def load(typingctx, array, index):
     """Four doubles of an array, from a flat index on."""
+
     def generate(context, builder, sig, args):
         return builder.load(builder.bitcast(_address(context, builder, sig, args), _DOUBLES.as_pointer()), align=8)
+
     return vec4(array, types.intp), generate
 
 
 @intrinsic
 def store(typingctx, array, index, value):
     """Write four doubles into an array, from a flat index on."""
+
     def generate(context, builder, sig, args):
         address = builder.bitcast(_address(context, builder, sig, args), _DOUBLES.as_pointer())
         builder.store(args[2], address, align=8)
         return context.get_dummy_value()
+
     return types.void(array, types.intp, vec4), generate
 
 
 @intrinsic
 def get(typingctx, array, index):
     """An array's element by its flat index."""
+
     def generate(context, builder, sig, args):
         return builder.load(_address(context, builder, sig, args))
+
     return array.dtype(array, types.intp), generate
 
 
 @intrinsic
 def put(typingctx, array, index, value):
     """Write an array's element by its flat index."""
+
     def generate(context, builder, sig, args):
         builder.store(args[2], _address(context, builder, sig, args))
         return context.get_dummy_value()
+
     return types.void(array, types.intp, array.dtype), generate
 
 
 @intrinsic
 def splat(typingctx, value):
     """The same double in every lane."""
+
     def generate(context, builder, sig, args):
         return _broadcast(builder, args[0])
+
     return vec4(types.float64), generate
 
 
 @intrinsic
 def lane(typingctx, value, index):
     """One of the four doubles."""
+
     def generate(context, builder, sig, args):
         return builder.extract_element(args[0], args[1])
+
     return types.float64(vec4, types.intp), generate
 
 
 @intrinsic
 def pack(typingctx, a, b, c, d):
     """Four doubles as one vector."""
+
     def generate(context, builder, sig, args):
         value = ir.Constant(_DOUBLES, ir.Undefined)
         for n, arg in enumerate(args):
             value = builder.insert_element(value, arg, ir.Constant(ir.IntType(32), n))
         return value
+
     return vec4(*[types.float64] * LANES), generate
 
 
 @intrinsic
 def root(typingctx, value):
     """Square root."""
+
     def generate(context, builder, sig, args):
         return _call(builder, "llvm.sqrt", args[0])
+
     return vec4(vec4), generate
 
 
 @intrinsic
 def larger(typingctx, first, second):
     """The larger of each pair of lanes; the second where either is NaN, so a bound comes first."""
+
     def generate(context, builder, sig, args):
         return builder.select(builder.fcmp_ordered(">", *args), *args)
+
     return vec4(vec4, vec4), generate
 
 
 @intrinsic
 def above(typingctx, first, second):
     """1.0 where the first is larger, else 0.0."""
+
     def generate(context, builder, sig, args):
         return builder.uitofp(builder.fcmp_ordered(">", *args), _DOUBLES)
+
     return vec4(vec4, vec4), generate
 
 
 @intrinsic
 def _times_power_of_two(typingctx, value, shifted):
     """value * 2**n, with n in the low bits of the double 1.5 * 2**52 + n."""
+
     def generate(context, builder, sig, args):
         value, shifted = (builder.bitcast(arg, _INTEGERS) for arg in args)
         exponent = builder.shl(shifted, ir.Constant(_INTEGERS, [52] * LANES))
         return builder.bitcast(builder.add(value, exponent), _DOUBLES)
+
     return vec4(vec4, vec4), generate
 
 
@@ -220,5 +242,9 @@ def tanh(x):
 @inner
 def power(x, exponents):
     """x**exponents by the C library; negative bases count as zero."""
-    return pack(max(lane(x, 0), 0.0) ** lane(exponents, 0), max(lane(x, 1), 0.0) ** lane(exponents, 1),
-                max(lane(x, 2), 0.0) ** lane(exponents, 2), max(lane(x, 3), 0.0) ** lane(exponents, 3))
+    return pack(
+        max(lane(x, 0), 0.0) ** lane(exponents, 0),
+        max(lane(x, 1), 0.0) ** lane(exponents, 1),
+        max(lane(x, 2), 0.0) ** lane(exponents, 2),
+        max(lane(x, 3), 0.0) ** lane(exponents, 3),
+    )

@@ -175,9 +175,7 @@ def descend(
             damping, growth = damping * growth, 2.0 * growth
 
 
-def _try_step(
-    problem: Problem, theta: np.ndarray, weights: np.ndarray, scratch: Scratch, work: Work, mu: float
-) -> float:
+def _try_step(problem: Problem, theta: np.ndarray, weights: np.ndarray, scratch: Scratch, work: Work, mu: float) -> float:
     """Fill the step and the residuals after it; the gain that the linear model promises, -1 if there is no step."""
     n = len(theta)
     promised = propose(work, mu, n)

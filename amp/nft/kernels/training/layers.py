@@ -56,8 +56,7 @@ def forward(net, kind, theta, x, x0, n, nodes, at):
     for number in range(net.kinds[kind].layers):
         layer = net.layers[kind, number]
         here = at + layer.node * PAD
-        mix(theta, layer.weight, layer.n_out, one, layer.n_in, source, s0, row, s_block, nodes, here, row, stride, layer.n_out,
-            blocks)
+        mix(theta, layer.weight, layer.n_out, one, layer.n_in, source, s0, row, s_block, nodes, here, row, stride, layer.n_out, blocks)
         for j in range(layer.n_out):
             bias = splat(get(theta, layer.bias + j))
             for block in range(blocks):
@@ -97,8 +96,23 @@ def backward(net, kind, theta, n, real, nodes, at):
     for number in range(last, 0, -1):
         layer = net.layers[kind, number]
         here, below = layer.node * PAD, (layer.node - layer.n_in) * PAD
-        mix(theta, layer.weight, one, layer.n_out, layer.n_out, nodes, b + here, row, stride, nodes, b + below, row, stride,
-            layer.n_in, blocks)
+        mix(
+            theta,
+            layer.weight,
+            one,
+            layer.n_out,
+            layer.n_out,
+            nodes,
+            b + here,
+            row,
+            stride,
+            nodes,
+            b + below,
+            row,
+            stride,
+            layer.n_in,
+            blocks,
+        )
         _times_derivatives(net.activation, nodes, at + below, size, stride, layer.n_in * PAD, blocks)
 
 
@@ -131,8 +145,7 @@ def input_slopes(net, kind, theta, n, nodes, at, g, g0):
     """de/dx, without Amp's slope, for each fingerprint and lane."""
     layer, one, row = net.layers[kind, 0], np.int64(1), np.int64(PAD)
     b, stride = at + 3 * net.kinds[kind].nodes * n, net.kinds[kind].nodes * PAD
-    mix(theta, layer.weight, one, layer.n_out, layer.n_out, nodes, b, row, stride, g, g0, row, layer.n_in * PAD, layer.n_in,
-        n // PAD)
+    mix(theta, layer.weight, one, layer.n_out, layer.n_out, nodes, b, row, stride, g, g0, row, layer.n_in * PAD, layer.n_in, n // PAD)
 
 
 @inner
@@ -154,8 +167,24 @@ def add_gradient(net, kind, theta, x, x0, t, t0, parts, n, real, nodes, at, tang
         for number in range(net.kinds[kind].layers):
             layer = net.layers[kind, number]
             here = layer.node * PAD
-            add_products(h_dot, h_dot0, h, h0, left, nodes, b + here, tangent, dot_b + here, stride, layer.n_in, layer.n_out,
-                         blocks, scale * slope, out, begin + layer.weight)
+            add_products(
+                h_dot,
+                h_dot0,
+                h,
+                h0,
+                left,
+                nodes,
+                b + here,
+                tangent,
+                dot_b + here,
+                stride,
+                layer.n_in,
+                layer.n_out,
+                blocks,
+                scale * slope,
+                out,
+                begin + layer.weight,
+            )
             for j in range(layer.n_out):
                 out[begin + layer.bias + j] += scale * slope * _sum(tangent, dot_b + here + j * PAD, stride, blocks)
             h, h0, h_dot, h_dot0, left = nodes, at + here, tangent, parts * size + part + here, stride
@@ -193,8 +222,23 @@ def _forward_tangent(net, kind, theta, t, t0, parts, n, nodes, at, tangent):
     for number in range(net.kinds[kind].layers):
         layer = net.layers[kind, number]
         here = layer.node * PAD
-        mix(theta, layer.weight, layer.n_out, one, layer.n_in, source, s0, row, s_block, tangent, here, row, stride, layer.n_out,
-            parts * blocks)
+        mix(
+            theta,
+            layer.weight,
+            layer.n_out,
+            one,
+            layer.n_in,
+            source,
+            s0,
+            row,
+            s_block,
+            tangent,
+            here,
+            row,
+            stride,
+            layer.n_out,
+            parts * blocks,
+        )
         for c in range(parts):
             for block in range(blocks):
                 s, z = at + size + here + block * stride, c * size + here + block * stride
@@ -213,8 +257,23 @@ def _backward_tangent(net, kind, theta, parts, n, nodes, at, tangent, plain):
         here, above = layer.node * PAD, (layer.node + layer.n_out) * PAD
         if number < last:
             upper = net.layers[kind, number + 1]
-            mix(theta, upper.weight, one, upper.n_out, upper.n_out, tangent, b_dot + above, row, stride, tangent, b_dot + here, row,
-                stride, layer.n_out, parts * blocks)
+            mix(
+                theta,
+                upper.weight,
+                one,
+                upper.n_out,
+                upper.n_out,
+                tangent,
+                b_dot + above,
+                row,
+                stride,
+                tangent,
+                b_dot + here,
+                row,
+                stride,
+                layer.n_out,
+                parts * blocks,
+            )
         for c in range(parts):
             for block in range(blocks):
                 s, z = at + size + here + block * stride, c * size + here + block * stride

@@ -184,11 +184,38 @@ def _add_gradients(problem, theta, image, force, scratch, plain, scale, value, v
             if piece.row >= 0:
                 _gather(data.row, piece.row, n, x, x0, kind.features, scratch.near_inputs)
                 for k in range(4):
-                    _gather(data.row, piece.row, n, nodes, at + k * kind.nodes * segment.lanes, kind.nodes,
-                            scratch.near_nodes[k * kind.nodes * n :])
+                    _gather(
+                        data.row,
+                        piece.row,
+                        n,
+                        nodes,
+                        at + k * kind.nodes * segment.lanes,
+                        kind.nodes,
+                        scratch.near_nodes[k * kind.nodes * n :],
+                    )
                 nodes, nodes0, x, x0 = scratch.near_nodes, np.int64(0), scratch.near_inputs, np.int64(0)
-        add_gradient(net, segment.kind, theta, x, x0, t, begin, parts, n, real, nodes, nodes0, scratch.tangent, plain, scale,
-                     value, v0, out, out0, width)
+        add_gradient(
+            net,
+            segment.kind,
+            theta,
+            x,
+            x0,
+            t,
+            begin,
+            parts,
+            n,
+            real,
+            nodes,
+            nodes0,
+            scratch.tangent,
+            plain,
+            scale,
+            value,
+            v0,
+            out,
+            out0,
+            width,
+        )
         at += 4 * kind.nodes * segment.lanes
         t0 += kind.features * segment.lanes
         q += 1

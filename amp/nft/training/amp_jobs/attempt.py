@@ -89,9 +89,7 @@ class Attempt:
     def verdict(self) -> Verdict | None:
         """How the job ended, or None if it goes on."""
         death = self._death()
-        converged = files.read_converged(
-            self.directory
-        )  # after the look for a death: it may just have ended well
+        converged = files.read_converged(self.directory)  # after the look for a death: it may just have ended well
         if converged is None:
             return death
         closing = self.in_foreground or self._process_here() is not None

@@ -79,12 +79,9 @@ def script_text(
     from amp.nft.amp_io.bootstrap_texts import script
 
     text = Template(script).substitute(
-        headerlines=headerlines
-        + _BEGIN.format(failure=str(directory / job_state.FAILURE), token=token, directory=str(directory)),
+        headerlines=headerlines + _BEGIN.format(failure=str(directory / job_state.FAILURE), token=token, directory=str(directory)),
         calc_text=f"{calc_text}\n\nnft_job.prepare(calc, seed={seed}, fresh={fresh})",
-        train_line=f"nft_job.fit(calc, seed={seed})"
-        if kernels
-        else f"nft_job.align(calc, trainfile)\n    {train_line}",
+        train_line=f"nft_job.fit(calc, seed={seed})" if kernels else f"nft_job.align(calc, trainfile)\n    {train_line}",
     )
     try:
         compile(text, "run.py", "exec")

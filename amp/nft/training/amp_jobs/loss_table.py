@@ -29,9 +29,7 @@ class LastStep:
     def misses(self) -> str:
         """The criteria that are not met, with the values."""
         missed = [name for name in self.missed if name in self.criteria]
-        return ", ".join(
-            f"{name} {self.values[name]:.4g} (asked: {self.criteria[name]:.4g})" for name in missed
-        )
+        return ", ".join(f"{name} {self.values[name]:.4g} (asked: {self.criteria[name]:.4g})" for name in missed)
 
 
 def read_last_step(path: Path, energy_factor: float = 1.0) -> LastStep | None:

@@ -72,9 +72,7 @@ def _record_exception(kind: type[BaseException], error: BaseException, trace: Tr
 
 def _record_signal(number: int, frame: FrameType | None) -> None:
     name = signal.Signals(number).name
-    Path(job_state.FAILURE).write_text(
-        f"The job was ended by {name} (a queue's time limit, or somebody's kill)\n"
-    )
+    Path(job_state.FAILURE).write_text(f"The job was ended by {name} (a queue's time limit, or somebody's kill)\n")
     shutil.rmtree(tempfile.gettempdir(), ignore_errors=True)  # ours: see _use_own_temporary_directory
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)

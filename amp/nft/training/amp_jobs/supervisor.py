@@ -208,9 +208,7 @@ class AmpJobs:
 
     def _script(self, token: str, directory: Path, *, seed: int, fresh: bool) -> str:
         texts = (self.calc_text, self.headerlines, self.train_line)
-        return script_text(
-            *texts, token=token, directory=directory, seed=seed, fresh=fresh, kernels=self.kernels
-        )
+        return script_text(*texts, token=token, directory=directory, seed=seed, fresh=fresh, kernels=self.kernels)
 
     def _look_after(self, member: Member, notes: set[str]) -> None:
         """See how a member's job stands, and act on it."""
@@ -272,9 +270,7 @@ class AmpJobs:
                 self.log(note)
 
 
-def _choice(
-    calc_text: str, headerlines: str, train_line: str, targets: list[Atoms] | None, directory: str | Path
-) -> tuple[bool, str]:
+def _choice(calc_text: str, headerlines: str, train_line: str, targets: list[Atoms] | None, directory: str | Path) -> tuple[bool, str]:
     """Whether jobs fit with our kernels, and why."""
     from amp.nft.amp_io.bootstrap_texts import train_line as amps_own
 
@@ -329,18 +325,10 @@ def _report(member: Member) -> MemberReport:
         attempts = member.starts - 1 + chosen.report.attempts
         return replace(chosen.report, member=member.index, attempts=attempts)
     if last is None:
-        nothing = dict.fromkeys(
-            ("loss", "energy_rmse", "energy_maxresid", "force_rmse", "force_maxresid"), math.nan
-        )
+        nothing = dict.fromkeys(("loss", "energy_rmse", "energy_maxresid", "force_rmse", "force_maxresid"), math.nan)
         message = f"{LOG} holds no table of losses."
         return MemberReport(member.index, chosen.converged, 0, member.starts, **nothing, message=message)
     missed = last.misses()
-    how = (
-        "Stopped at its bound of steps"
-        if chosen.converged
-        else f"Not converged in {len(member.results)} attempts"
-    )
+    how = "Stopped at its bound of steps" if chosen.converged else f"Not converged in {len(member.results)} attempts"
     message = f"{how}: {missed}." if missed else ""
-    return MemberReport(
-        member.index, not missed, last.steps, member.starts, last.loss, **last.values, message=message
-    )
+    return MemberReport(member.index, not missed, last.steps, member.starts, last.loss, **last.values, message=message)

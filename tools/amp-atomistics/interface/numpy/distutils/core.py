@@ -23,7 +23,7 @@ class Extension:
 
 def setup(ext_modules=(), **keywords):
     """setuptools.setup, with every Fortran extension compiled first when a wheel is being built."""
-    wheel_wanted = "bdist_wheel" in sys.argv         # Amp's setup.py also runs for its metadata alone
+    wheel_wanted = "bdist_wheel" in sys.argv  # Amp's setup.py also runs for its metadata alone
     compiled = [compiled_extension(extension) for extension in ext_modules] if wheel_wanted else []
     return setuptools.setup(ext_modules=[extension for extension in compiled if extension], **keywords)
 
