@@ -242,6 +242,7 @@ def _train(
     again.load = load
     again.run(images, targets, label=label, init_nft_ids=centres, **settings)
     best = Path(label).with_name(f"best.{Path(label).name}.ensemble")
+    assert again.stop_reason is not None  # a run that returns has one
     return Round(label, best, best_of(again.history).delta_max, (0, 0, 0), 0, again.history, again.stop_reason)
 
 

@@ -213,7 +213,7 @@ class NFT:
         arguments.check_count("label_retries", label_retries, least=0)
         if label_timeout is not None:
             arguments.check_positive(label_timeout=label_timeout)
-        check_parent(parent_calc)
+        parent = check_parent(parent_calc)
         check_executor(executor, parent_calc)
         training_images = structures.read_training_images(images)
         targets = structures.read_targets(target_image)
@@ -237,7 +237,7 @@ class NFT:
         spread = _spread(distinct, spec, targets)
         setup = Setup(
             label=label, images=training_images, centres=centres, targets=targets, n=n, cutoff=cutoff, seed=self.seed,
-            threshold=self.threshold, parent=parent_calc, start=read_start(self.load, n, choice.spec), dblabel=self.dblabel,
+            threshold=self.threshold, parent=parent, start=read_start(self.load, n, choice.spec), dblabel=self.dblabel,
             threads=self.threads, executor=executor, label_timeout=label_timeout, label_retries=label_retries,
             spread=spread,
         )  # fmt: skip

@@ -93,11 +93,11 @@ class Loop:
         if not self.store.events:
             self.files.check_fresh()
         if self.store.find("trained"):
-            compare_settings(self.store.find("run")["settings"], settings, self.files.saved_info.parent)
+            compare_settings(self.store.recall("run")["settings"], settings, self.files.saved_info.parent)
         else:  # nothing is lost that other settings would contradict
             self.store.append("run", format=FORMAT, settings=settings)
         if self.store.find("label"):
-            compare_parents(self.store.find("start")["parent"], notes["parent"], self.log)
+            compare_parents(self.store.recall("start")["parent"], notes["parent"], self.log)
         self.store.append("start", **notes, targets=[self.store.keep_image(target) for target in self.setup.targets])
         for event in self.store.find_all("label"):
             self.labels[event["atom"]] = self.store.image(event["file"])
@@ -155,7 +155,7 @@ class Loop:
         added = [[place[atom] for atom in batch] for batch in self.added]
         start, retry_m = setup.start, None
         if iteration > 0:
-            last = self.store.find("trained", iteration=iteration - 1)
+            last = self.store.recall("trained", iteration=iteration - 1)
             start = json.loads(self.store.content(last["file"]))
             retry_m = tuple(report["converged"] for report in last["reports"])  # what stalled there will stall again
         return TrainingTask(
@@ -200,7 +200,7 @@ class Loop:
         return delta
 
     def _entry(self, iteration: int, delta: np.ndarray) -> Iteration:
-        trained = self.store.find("trained", iteration=iteration)
+        trained = self.store.recall("trained", iteration=iteration)
         return Iteration(
             iteration,
             trained["chunks"],
@@ -305,7 +305,7 @@ class Loop:
         finish = getattr(self.trainer, "finish", None)
         if finish is not None:
             last = self.history[-1]
-            texts = json.loads(self.store.content(self.store.find("trained", iteration=last.iteration)["file"]))
+            texts = json.loads(self.store.content(self.store.recall("trained", iteration=last.iteration)["file"]))
             finish(self._task(last.iteration), TrainingOutcome(texts, list(last.reports)))
 
     def _finish(self, reason: StopReason) -> None:

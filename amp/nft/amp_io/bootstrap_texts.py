@@ -9,7 +9,10 @@ from pathlib import Path
 
 def _strings(module: str) -> dict[str, str]:
     """Strings that a module assigns to names, without running it."""
-    tree = ast.parse(Path(find_spec(module).origin).read_text(encoding="utf-8"))
+    spec = find_spec(module)
+    if spec is None or spec.origin is None:
+        raise ImportError(f"{module} has no source file: reinstall amp-atomistics 1.0.1.", name=module)
+    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
     found: dict[str, str] = {}
     for node in tree.body:
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):

@@ -66,6 +66,7 @@ class EnsembleCalculator(Calculator):
     A single member has no uncertainty: both are then NaN.
     """
 
+    atoms: Atoms  # ASE's copy of the structure, from the first call on
     implemented_properties = [  # noqa: RUF012 - ASE's own interface
         "energy", "free_energy", "energies", "forces", "stress", "stresses",
         "forces_uncertainty", "energy_uncertainty", "extrapolating",

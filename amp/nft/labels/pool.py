@@ -236,7 +236,7 @@ class LabelPool:
         if now - self._heard < REMINDER:
             return
         self._heard = now
-        begun = [flight.began for flight in self._flights.values() if flight.look() is not None]
+        begun = [f.began for f in self._flights.values() if f.look() is not None and f.began is not None]
         longest = f", the longest for {(time.monotonic() - min(begun)) / 60:.0f} min" if begun else ""
         bound = "without a bound: see label_timeout" if self._timeout is None else f"for {self._timeout:g} s each at most"
         waiting = len(self._waiting) + len(self._flights) - len(begun)

@@ -88,14 +88,15 @@ class LabelTimeout(BaseException):
     """A label takes longer than it may; no `except Exception` of a parent swallows this."""
 
 
-def check_parent(parent: Parent | None) -> None:
-    """Raise TypeError unless `parent` is an ASE calculator or a callable that returns one."""
+def check_parent(parent: Parent | None) -> Parent:
+    """Return `parent`; TypeError unless it is an ASE calculator or a callable that returns one."""
     if isinstance(parent, type):
         raise TypeError(f"parent_calc is the class {parent.__name__}: give an instance, {parent.__name__}().")
-    if not (_is_calculator(parent) or callable(parent)):
+    if parent is None or not (_is_calculator(parent) or callable(parent)):
         raise TypeError(
             f"parent_calc is {parent!r}: give an ASE calculator such as EMT(), or a function f(directory) that returns a fresh one."
         )
+    return parent
 
 
 def parent_name(parent: Parent) -> str:

@@ -106,6 +106,13 @@ class RunRecord:
         """Return the last event of that name with these fields, or None."""
         return next(self._matching(reversed(self.events), event, fields), None)
 
+    def recall(self, event: str, **fields: Any) -> dict[str, Any]:
+        """Return the last event of that name with these fields; RunStoreError if the journal lacks it."""
+        found = self.find(event, **fields)
+        if found is None:
+            raise RunStoreError(f"{self.directory / JOURNAL} has no event {event!r} with {fields}: restore the file, or start a new run.")
+        return found
+
     def find_all(self, event: str, **fields: Any) -> list[dict[str, Any]]:
         """Every event of that name with these fields, in order."""
         return list(self._matching(iter(self.events), event, fields))

@@ -156,7 +156,7 @@ def _trained(spec: CalculatorSpec) -> tuple[CalculatorSpec, np.ndarray]:
     if spec.force_coefficient is None or (asked["force_rmse"] is None and asked["force_maxresid"] is None):
         spec = replace(spec, force_coefficient=None)
         asked["force_rmse"] = asked["force_maxresid"] = None
-    return spec, np.array([np.inf if asked[name] is None else float(asked[name]) for name in CRITERIA])
+    return spec, np.array([np.inf if limit is None else float(limit) for limit in asked.values()])
 
 
 def _layout(spec: CalculatorSpec, fprange: dict[str, np.ndarray]) -> Layout:

@@ -61,7 +61,8 @@ class BatchedTrainer:
         images = list(zip(task.images, task.centres, strict=True))
         elements = sorted({symbol for image in [*task.images, *self.targets] for symbol in image.symbols})
         spec = self.spec.resolved(elements)
-        rows = self._fingerprint(spec, images)
+        fingerprints = self._functions(spec)
+        rows = self._fingerprint(fingerprints, images)
         models, reports = batched_fit.fit(
             spec,
             rows,
@@ -70,7 +71,7 @@ class BatchedTrainer:
             n_atoms=np.array([len(image) for image in task.images]),
             weights_mi=task.weights_mi,
             start=[amp_io.read_amp(text) for text in task.start] if task.start else None,
-            fprange=self._range(rows),
+            fprange=self._range(fingerprints, rows),
             seeds=[[task.seed, task.iteration, member] for member in range(task.n_members)],
             threads=self.threads,
             retry_m=task.retry_m,
@@ -84,26 +85,30 @@ class BatchedTrainer:
         if self.leave is not None:
             self.leave(task, outcome)
 
-    def _fingerprint(self, spec: CalculatorSpec, images: list[tuple[Atoms, int | None]]) -> list[Rows]:
-        """Rows of every image; each image is fingerprinted once in the life of this trainer."""
+    def _functions(self, spec: CalculatorSpec) -> Fingerprints:
+        """Return the compiled fingerprints, made at the first training."""
         from amp.nft.kernels.fingerprints.gaussian import Fingerprints
 
         if self._fingerprints is None:
             self._fingerprints = Fingerprints(spec.gs, spec.cutoff)
+        return self._fingerprints
+
+    def _fingerprint(self, fingerprints: Fingerprints, images: list[tuple[Atoms, int | None]]) -> list[Rows]:
+        """Rows of every image; each image is fingerprinted once in the life of this trainer."""
         for image, centre in images:
             if id(image) not in self._rows:
-                self._rows[id(image)] = image, self._fingerprints.rows(image, centre)  # holding it keeps its id
+                self._rows[id(image)] = image, fingerprints.rows(image, centre)  # holding it keeps its id
         return [self._rows[id(image)][1] for image, _ in images]
 
-    def _range(self, rows: list[Rows]) -> dict[str, np.ndarray]:
+    def _range(self, fingerprints: Fingerprints, rows: list[Rows]) -> dict[str, np.ndarray]:
         """Smallest and largest value of each fingerprint over the training images and the target."""
         if not self._target_rows:
-            self._target_rows = [self._fingerprints.values(target) for target in self.targets]
+            self._target_rows = [fingerprints.values(target) for target in self.targets]
         x = np.concatenate([some.x for some in [*rows, *self._target_rows]])
         kind = np.concatenate([some.kind for some in [*rows, *self._target_rows]])
         ranges = {}
-        for number, element in enumerate(self._fingerprints.elements):
-            values = x[kind == number, : self._fingerprints.n_features[number]]
+        for number, element in enumerate(fingerprints.elements):
+            values = x[kind == number, : fingerprints.n_features[number]]
             ranges[element] = np.column_stack([values.min(axis=0), values.max(axis=0)])
         return ranges
 

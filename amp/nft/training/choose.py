@@ -167,7 +167,9 @@ def read_start(load: str | None, n: int, spec: CalculatorSpec | None) -> list[st
     texts = amp_io.read_texts(load)
     if len(texts) != n:
         raise ValueError(f"{load!r} holds {len(texts)} members, but n is {n}: use n={len(texts)}, or another file.")
-    for model in [amp_io.read_amp(text) for text in texts] if spec is not None else []:
+    if spec is None:
+        return texts
+    for model in map(amp_io.read_amp, texts):
         wanted = spec.resolved(model.elements)
         for name in ("cutoff", "gs", "hiddenlayers", "activation"):
             if (found := getattr(model, name)) != (asked := getattr(wanted, name)):

@@ -115,8 +115,8 @@ class AmpJobs:
         self.limits = Limits(expired=expired, queueing=queueing)
         self.log = log
         self.retries, self.restarts, self.poll = retries, restarts, poll
-        self.targets = targets
-        self.kernels, self.why = _choice(calc_text, headerlines, train_line, targets, directory)
+        self.targets = targets or []
+        self.kernels, self.why = _choice(calc_text, headerlines, train_line, self.targets, directory)
         self._script("", self.files.member(0), seed=0, fresh=False)  # raises now if the texts make no script
 
     def train(self, task: TrainingTask, watch: Watch = unwatched) -> TrainingOutcome:
@@ -270,7 +270,7 @@ class AmpJobs:
                 self.log(note)
 
 
-def _choice(calc_text: str, headerlines: str, train_line: str, targets: list[Atoms] | None, directory: str | Path) -> tuple[bool, str]:
+def _choice(calc_text: str, headerlines: str, train_line: str, targets: list[Atoms], directory: str | Path) -> tuple[bool, str]:
     """Whether jobs fit with our kernels, and why."""
     from amp.nft.amp_io.bootstrap_texts import train_line as amps_own
 
