@@ -183,6 +183,45 @@ def test_loss_is_the_sum_of_squared_residuals_in_any_inputs():
     assert losses(plain, theta[None], weights[None])[0][0] == pytest.approx(factor @ residual[: len(factor)] ** 2, rel=AMP)
 
 
+def label_weights(seed=0):
+    """Weights of the made-up problem's labels, one of them 0, and divisors."""
+    rng = np.random.default_rng(seed)
+    force_weights = [rng.uniform(0.05, 2.0, n) for n in (1, 5)]
+    force_weights[1][2] = 0.0
+    return {"force_weights": force_weights, "energy_weights": np.array([5.0, 0.7]), "divisors": np.array([1.0, 2.5])}
+
+
+def test_each_label_counts_with_its_weight():
+    arguments, _, _, theta = made_up()
+    weights = label_weights()
+    problem, boot = make_problem(*arguments, force_coefficient=0.3, **weights), np.array([3, 2])
+    residual = residuals_of(problem, theta, boot)[:19]
+    chunk, image = (np.repeat(w, 3) for w in weights["force_weights"])
+    factor = np.concatenate([3 * 0.3 / 3 * chunk, [2 * 0.7], 2 * 0.3 / (3 * 2.5) * image])
+    assert losses(problem, theta[None], boot[None])[0][0] == pytest.approx(factor @ residual**2, rel=AMP)
+    _, gradient = losses(problem, theta[None], boot[None])
+    expected = central_difference(lambda t: losses(problem, t[None], boot[None], gradient=False)[0], theta)[0]
+    assert gradient[0] == pytest.approx(expected, abs=DIFFERENCE * np.abs(expected).max())
+
+
+def test_weights_of_one_change_no_bit():
+    arguments, _, _, theta = made_up()
+    units = {"force_weights": [np.ones(1), np.ones(5)], "energy_weights": np.ones(2), "divisors": np.array([1, 5])}
+    plain, unit = (losses(make_problem(*arguments, **weights), theta[None], np.array([[3, 2]])) for weights in ({}, units))
+    assert (plain[0] == unit[0]).all()
+    assert (plain[1] == unit[1]).all()
+
+
+def test_an_energy_of_weight_zero_is_not_trained():
+    arguments, _, _, theta = made_up()
+    layout, rows, _, *rest = arguments
+    without = make_problem(layout, rows, np.full(2, np.nan), *rest)
+    zero = make_problem(*arguments, energy_weights=np.zeros(2))
+    first, second = (losses(problem, theta[None], np.array([[3, 2]])) for problem in (without, zero))
+    assert (first[0] == second[0]).all()
+    assert (first[1] == second[1]).all()
+
+
 def test_losses_of_members_do_not_depend_on_threads():
     arguments, _, _, theta = made_up()
     problem, rng = make_problem(*arguments), np.random.default_rng(3)

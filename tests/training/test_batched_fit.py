@@ -9,6 +9,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.cluster import Octahedron
 
 from amp.nft.amp_io import CalculatorSpec, write_amp
+from amp.nft.calculator import EnsembleCalculator
 from amp.nft.chunks import carve_chunks
 from amp.nft.features import g2x
 from amp.nft.kernels.fingerprints.gaussian import Fingerprints
@@ -17,6 +18,7 @@ from amp.nft.training import batched_fit
 
 RADIUS = 5.0  # Å
 AMP = 1e-6  # agreement of Amp's predictions with what the report says, eV and eV/Å
+PREDICTED = 1e-6  # relative agreement of reported residuals with those of the ensemble's forces
 ROUNDING = 1e-9  # of the loss, where the inputs are scaled anew
 CRITERIA = {"energy_rmse": 0.002, "energy_maxresid": None, "force_rmse": 0.02, "force_maxresid": 0.08}
 WEAK = [{"type": "G2", "element": "Cu", "eta": 0.05, "offset": 0.0}, {"type": "G2", "element": "Cu", "eta": 4.0, "offset": 0.0}]
@@ -118,6 +120,62 @@ def test_images_of_weight_zero_have_no_part(images):
         wrong[i].calc = SinglePointCalculator(wrong[i], energy=1e3, forces=np.full((len(wrong[i]), 3), 50.0))
     right, changed = fit(images, spec, weights), fit((wrong, images[1]), spec, weights)
     assert write_amp(right[0][0]) == write_amp(changed[0][0])
+
+
+def ones(images):
+    """Weights of 1 for all trained forces."""
+    return [np.ones(len(image) if centre is None else 1) for image, centre in zip(*images, strict=True)]
+
+
+def test_weights_of_one_change_no_bit(fitted, images):
+    weighted = fit(images, spec_of(), WEIGHTS, force_weights=ones(images), energy_weights=np.ones(8))
+    assert [write_amp(model) for model in weighted[0]] == [write_amp(model) for model in fitted[0]]
+    assert weighted[1] == fitted[1]
+
+
+def test_forces_and_energies_of_weight_zero_have_no_part(images):
+    spec, force_weights, energy_weights = spec_of(maxiter=5), ones(images), np.ones(8)
+    force_weights[2][1], energy_weights[3] = 0.0, 0.0
+    wrong = list(images[0])
+    for i, (energy, atom) in {2: (0.0, 1), 3: (50.0, 0)}.items():
+        forces = wrong[i].get_forces()
+        forces[atom] += [0.0 if energy else 1e3] * 3
+        calculator = SinglePointCalculator(wrong[i], energy=wrong[i].get_potential_energy() + energy, forces=forces)
+        wrong[i] = wrong[i].copy()
+        wrong[i].calc = calculator
+    weights = {"force_weights": force_weights, "energy_weights": energy_weights}
+    right, changed = fit(images, spec, WEIGHTS[:1], **weights), fit((wrong, images[1]), spec, WEIGHTS[:1], **weights)
+    assert write_amp(right[0][0]) == write_amp(changed[0][0])
+
+
+def test_all_forces_of_a_chunk_are_fitted_with_their_weights(images):
+    """Each force of a chunk counts as one: the loss is the weighted sum, the criteria are of weighted residuals."""
+    chunk = images[0][4]
+    weight = np.linspace(1.0, 0.1, len(chunk))
+    fingerprints = Fingerprints(spec_of().gs, spec_of().cutoff)
+    rows = fingerprints.rows(chunk)
+    models, (report,) = batched_fit.fit(
+        spec_of(), [rows], np.array([np.nan]), [chunk.get_forces()], np.array([len(chunk)]), np.array([[2]]), None,
+        {"Cu": np.column_stack([rows.x.min(axis=0), rows.x.max(axis=0)])}, [1], force_weights=[weight],
+    )  # fmt: skip
+    atoms = chunk.copy()
+    atoms.calc = EnsembleCalculator(models)
+    residual = atoms.get_forces() - chunk.get_forces()
+    squares = weight @ (residual**2).sum(axis=1)
+    assert report.loss == pytest.approx(2 * 0.04 / 3 * squares, rel=PREDICTED)
+    assert report.force_rmse == pytest.approx(np.sqrt(2 * squares / (3 * weight.sum())), rel=PREDICTED)
+    assert report.force_maxresid == pytest.approx((np.sqrt(weight)[:, None] * np.abs(residual)).max(), rel=PREDICTED)
+
+
+def test_weights_that_do_not_fit_the_labels_are_refused(images):
+    short = ones(images)
+    short[0] = np.ones(2)
+    with pytest.raises(ValueError, match=r"force_weights\[0\]"):
+        fit(images, spec_of(), WEIGHTS, force_weights=short)
+    with pytest.raises(ValueError, match="energy_weights"):
+        fit(images, spec_of(), WEIGHTS, energy_weights=np.full(8, -1.0))
+    with pytest.raises(ValueError, match="divisors"):
+        fit(images, spec_of(), WEIGHTS, divisors=np.zeros(8))
 
 
 def test_a_warm_start_is_the_same_function_in_another_range(fitted, images):

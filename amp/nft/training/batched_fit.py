@@ -49,6 +49,9 @@ def fit(
     retry_m: Sequence[bool] | None = None,
     unlabelled: Sequence[Rows] = (),
     watch: Watch = unwatched,
+    force_weights: Sequence[np.ndarray] | None = None,
+    energy_weights: np.ndarray | None = None,
+    divisors: np.ndarray | None = None,
 ) -> tuple[list[AmpModel], list[MemberReport]]:
     """Fit an ensemble to labelled images.
 
@@ -86,6 +89,14 @@ def fit(
         hardly differ but these do would be blown up without them.
     watch : callable
         Is told how each member stands, at each step and from its thread.
+    force_weights : sequence of ndarray, shape (forces,), optional
+        Of each image, the weight of each trained force; 1 if not given. The criteria apply to residuals times the root of
+        their weight.
+    energy_weights : ndarray, shape (images,), optional
+        Weight of each energy; 1 if not given, 0 for an energy that is not trained.
+    divisors : ndarray, shape (images,), optional
+        Divisor of the sum over the weighted forces of each image in the loss. If not given, the number of forces of an image
+        with an energy, as in Amp, and 1 for a chunk: there each force counts as the one force of a chunk does in Amp.
 
     Returns
     -------
@@ -98,12 +109,18 @@ def fit(
         Labels or weights are missing, not finite, or do not fit together.
     """
     _check(energies, forces, rows, weights_mi)
+    _check_weights(forces, force_weights, energy_weights, divisors)
+    if divisors is None:
+        divisors = np.where(np.isnan(energies), 1, [max(len(f), 1) for f in forces])
+    if energy_weights is not None:
+        energies = np.where(np.asarray(energy_weights) > 0.0, energies, np.nan)
     spec, criteria = _trained(spec.resolved(sorted(fprange)))
     layout = _layout(spec, fprange)
     inputs = whitened_inputs([*rows, *unlabelled], scaled_inputs(fprange[element] for element in layout.elements))
     problem = make_problem(
-        layout, rows, energies, forces, n_atoms, fprange, inputs, spec.energy_coefficient, spec.force_coefficient, spec.overfit
-    )
+        layout, rows, energies, forces, n_atoms, fprange, inputs, spec.energy_coefficient, spec.force_coefficient, spec.overfit,
+        force_weights, energy_weights, divisors,
+    )  # fmt: skip
     if start is None and spec.model is not None:
         start = [spec.model] * len(weights_mi)
     scalings = [_first_scalings(layout, rows, energies, n_atoms, weights) for weights in weights_mi]
@@ -148,6 +165,26 @@ def _check(energies: np.ndarray, forces: Sequence[np.ndarray], rows: Sequence[Ro
     empty = np.flatnonzero((np.asarray(weights_mi) > 0).sum(axis=1) == 0)
     if len(empty):
         raise ValueError(f"member {empty[0]} has no image of weight above 0: draw its sample again.")
+
+
+def _check_weights(
+    forces: Sequence[np.ndarray],
+    force_weights: Sequence[np.ndarray] | None,
+    energy_weights: np.ndarray | None,
+    divisors: np.ndarray | None,
+) -> None:
+    """Raise ValueError where the weights of labels do not fit them, or are negative or not finite."""
+    if force_weights is not None and len(force_weights) != len(forces):
+        raise ValueError(f"force_weights has {len(force_weights)} arrays for {len(forces)} images: give one array per image.")
+    for i, weights in enumerate(force_weights or ()):
+        if np.shape(weights) != (len(forces[i]),) or not (np.isfinite(weights) & (np.asarray(weights) >= 0.0)).all():
+            raise ValueError(f"force_weights[{i}] is not {len(forces[i])} finite numbers of 0 or more: give one per trained force.")
+    for name, least, values in (("energy_weights", 0.0, energy_weights), ("divisors", np.finfo(float).tiny, divisors)):
+        if values is None:
+            continue
+        if np.shape(values) != (len(forces),) or not (np.isfinite(values) & (np.asarray(values) >= least)).all():
+            rule = "above 0" if least else "of 0 or more"
+            raise ValueError(f"{name} is not {len(forces)} finite numbers {rule}: give one per image.")
 
 
 def _trained(spec: CalculatorSpec) -> tuple[CalculatorSpec, np.ndarray]:

@@ -24,6 +24,8 @@ IMAGE = np.dtype([
     ("has_energy", "i8"),
     ("energy", "f8"),  # eV
     ("n_atoms", "f8"),  # by which the energy is divided
+    ("energy_weight", "f8"),  # 0 where there is no energy
+    ("divisor", "f8"),  # of the weighted sum over the forces
 ])  # fmt: skip
 SEGMENT = np.dtype([("kind", "i8"), ("real", "i8"), ("lanes", "i8"), ("x", "i8")])  # real: lanes that are atoms
 PIECE = np.dtype([("lanes", "i8"), ("d", "i8"), ("row", "i8")])  # row: -1 where the lanes are those of the segment
@@ -46,6 +48,8 @@ def pack_lanes(
     n_atoms: np.ndarray,
     inputs: Sequence[tuple[np.ndarray, np.ndarray]],
     with_forces: bool = True,
+    energy_weights: np.ndarray | None = None,
+    divisors: np.ndarray | None = None,
 ) -> Lanes:
     """Arrange what is known of all images, fingerprints turned into the networks' inputs.
 
@@ -61,6 +65,8 @@ def pack_lanes(
         Per element, in the order of `Rows.kind`, the matrix and the shift that make a network's inputs of the fingerprints.
     with_forces : bool
         False leaves the derivatives out.
+    energy_weights, divisors : ndarray, shape (images,), optional
+        See :func:`amp.nft.kernels.training.network.make_problem`.
 
     Returns
     -------
@@ -71,7 +77,7 @@ def pack_lanes(
     kind = np.concatenate([r.kind for r in rows])
     group = np.repeat(np.arange(len(rows)), [len(r.x) for r in rows]) * len(features) + kind  # a number for each segment
     images, segments = _plan_segments(np.bincount(group, minlength=len(rows) * len(features)), features, n_forces)
-    images["has_energy"], images["energy"], images["n_atoms"] = ~np.isnan(energies), np.nan_to_num(energies), n_atoms
+    _describe(images, energies, n_atoms, energy_weights, divisors)
     segment, lane = np.unique(group, return_inverse=True)[1], _rank(group)
     x, values = np.zeros((features[segments["kind"]] * segments["lanes"]).sum()), np.concatenate([r.x for r in rows])
     for k, (matrix, shift) in enumerate(inputs):
@@ -80,6 +86,14 @@ def pack_lanes(
     if not n_forces.any():
         return Lanes(images, segments, np.zeros(0, PIECE), x, np.zeros(0), np.zeros(0, np.int64))
     return Lanes(images, segments, *_pack_pieces(rows, images, segments, segment, lane, [matrix for matrix, _ in inputs], x))
+
+
+def _describe(images, energies, n_atoms, energy_weights, divisors):
+    """Fill the labels and weights of the images."""
+    weights = np.where(np.isnan(energies), 0.0, 1.0 if energy_weights is None else energy_weights)
+    images["has_energy"], images["energy"] = weights > 0.0, np.nan_to_num(energies)
+    images["n_atoms"], images["energy_weight"] = n_atoms, weights
+    images["divisor"] = np.maximum(images["last"] - images["force"], 1) if divisors is None else divisors
 
 
 def _pack_pieces(rows, images, segments, segment, lane, matrices, x):

@@ -28,6 +28,7 @@ class Rules:
     ----------
     criteria : ndarray, shape (4,)
         Bounds on the rms and the largest residual of the energies (eV/atom), then of the forces (eV/Å); inf where not asked.
+        A residual whose label has weight w counts as sqrt(w) times its size.
     max_steps : int
     window, patience : int
         A fit has stalled if, at the pace of its last `window` steps, the criteria are more than `patience` steps away.
@@ -67,28 +68,37 @@ class Fit:
 
 
 class _Residuals:
-    """What each residual of a member is and how much it counts."""
+    """Kind and weight of each residual of a member."""
 
     def __init__(self, problem: Problem, weights: np.ndarray) -> None:
-        images = problem.data.images[weights > 0]
-        n_forces, has_energy = 3 * (images["last"] - images["force"]), images["has_energy"]
-        weight = np.repeat(weights[weights > 0], has_energy + n_forces)
-        first = np.concatenate([[0], np.cumsum(has_energy + n_forces)[:-1]])
-        self.is_energy = np.zeros(len(weight), dtype=bool)
-        self.is_energy[first[has_energy > 0]] = True
-        self.share = weight / np.where(self.is_energy, 1, np.repeat(n_forces, has_energy + n_forces))
-        self.count = np.array([max(has_energy.sum(), 1), max((n_forces > 0).sum(), 1)])
+        images, times = problem.data.images[weights > 0], weights[weights > 0]
+        n_forces = images["last"] - images["force"]
+        n_residuals = images["has_energy"] + 3 * n_forces
+        first = np.cumsum(n_residuals) - n_residuals
+        self.is_energy = np.zeros(n_residuals.sum(), dtype=bool)
+        self.is_energy[first[images["has_energy"] > 0]] = True
+        of_force = np.concatenate([problem.force_weights[image["force"] : image["last"]] for image in images])
+        weight = np.repeat(images["energy_weight"], n_residuals)
+        weight[~self.is_energy] = np.repeat(of_force, 3)
+        self.size = np.sqrt(weight)
+        divisor = np.where(self.is_energy, 1.0, np.repeat(3.0 * images["divisor"], n_residuals))
+        self.share = np.repeat(times, n_residuals) * weight / divisor
+        in_image = np.bincount(np.repeat(np.arange(len(images)), n_forces), weights=of_force, minlength=len(images))
+        self.count = np.array([images["energy_weight"].sum() or 1.0, (in_image / images["divisor"]).sum() or 1.0])
         coefficient = np.where(self.is_energy, problem.energy_coefficient, problem.force_coefficient)
         kinds, layers = problem.net.kinds, problem.net.layers
         n_penalties = (kinds["features"] * layers["n_out"][:, 0]).sum() if problem.overfit > 0.0 else 0
         self.root = np.sqrt(np.concatenate([self.share * coefficient, np.full(n_penalties, problem.overfit)]))
 
     def measures(self, residual: np.ndarray) -> np.ndarray:
-        """Root mean square, as Amp has it but that energies are averaged over the images that carry one, and largest."""
-        size = np.abs(residual[: len(self.share)])
-        result = []
+        """Root mean square, as Amp has it but that energies are averaged over the images that carry one, and largest.
+
+        The mean is weighted; the largest is that of the residuals times the roots of their weights.
+        """
+        residual, result = residual[: len(self.share)], []
+        size = self.size * np.abs(residual)
         for chosen, count in zip((self.is_energy, ~self.is_energy), self.count, strict=True):
-            result += [np.sqrt(self.share[chosen] @ size[chosen] ** 2 / count), size[chosen].max(initial=0.0)]
+            result += [np.sqrt(self.share[chosen] @ residual[chosen] ** 2 / count), size[chosen].max(initial=0.0)]
         return np.array(result)
 
     def emphasized(self, residual: np.ndarray, measures: np.ndarray, criteria: np.ndarray) -> np.ndarray:
@@ -102,7 +112,7 @@ class _Residuals:
             root[:n][self.is_energy == exceeded[0]] *= TILT
         elif not exceeded[0] and exceeded.any():
             limit = np.where(self.is_energy, criteria[1], criteria[3])
-            root[:n] *= np.sqrt(1.0 + EMPHASIS * (residual[:n] / limit) ** 2)
+            root[:n] *= np.sqrt(1.0 + EMPHASIS * (self.size * residual[:n] / limit) ** 2)
         return root
 
 

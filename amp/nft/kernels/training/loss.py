@@ -1,7 +1,8 @@
 """Residuals of Amp's loss, their Jacobian in the parameters, and the loss's gradient, for one member or for many.
 
 The residuals of a member are those of the images whose weight is not zero, in the order of the images: for an image with an
-energy (Ê - E)/N, then the three components of F̂ - F for each trained force, with predictions Ê and F̂. The loss is
+energy (Ê - E)/N, then the three components of F̂ - F for each trained force, with predictions Ê and F̂. A member counts an image
+`weight` times; each energy and each force has a weight of its own besides. The loss is
 
     sum_k coefficient_k residual_k² + overfit * sum (weights of the first layers, biases left out)².
 
@@ -27,6 +28,7 @@ class Problem(NamedTuple):
     net: Net
     data: Lanes
     forces: np.ndarray  # (forces, 3) eV/Å
+    force_weights: np.ndarray  # (forces,)
     energy_coefficient: float
     force_coefficient: float
     overfit: float
@@ -314,13 +316,14 @@ def add_losses(problem, theta_mp, weights_mi, scratch, work, loss_m, gradient_mp
             if w > 0:
                 theta = theta_mp[m]
                 _fill_image_residuals(problem, theta, image, scratch, work, np.int64(0))
-                energy_factor = image.has_energy * w * problem.energy_coefficient
+                energy_factor = w * image.energy_weight * problem.energy_coefficient
                 loss_m[m] += energy_factor * work[0] ** 2
                 plain = 2.0 * energy_factor * work[0] / image.n_atoms
-                for c in range(image.has_energy, image.has_energy + 3 * n_forces):
-                    factor = w * problem.force_coefficient / (3 * n_forces)
-                    loss_m[m] += factor * work[c] ** 2
-                    work[c] *= 2.0 * factor
+                for c in range(3 * n_forces):
+                    factor = w * problem.force_weights[image.force + c // 3] * problem.force_coefficient / (3.0 * image.divisor)
+                    at = image.has_energy + c
+                    loss_m[m] += factor * work[at] ** 2
+                    work[at] *= 2.0 * factor
                 if with_gradient:
                     _fill_direction(problem, image, scratch, work, image.has_energy)
                     _add_gradients(problem, theta, image, none, scratch, plain, 1.0, work, none + 1, gradient, m * width, width)

@@ -156,8 +156,15 @@ def make_problem(
     energy_coefficient: float = 1.0,
     force_coefficient: float | None = 0.04,
     overfit: float = 0.0,
+    force_weights: Sequence[np.ndarray] | None = None,
+    energy_weights: np.ndarray | None = None,
+    divisors: np.ndarray | None = None,
 ) -> Problem:
-    """What is to be learned, as the kernels want it.
+    """Arrange networks and labels for the kernels.
+
+    A member's loss is the sum over images of how often the image counts for it, times
+
+        energy_coefficient * energy_weight * (ΔE / n_atoms)² + force_coefficient / 3 * sum_f force_weight_f |ΔF_f|² / divisor.
 
     Parameters
     ----------
@@ -176,6 +183,12 @@ def make_problem(
         Inputs to use in place of Amp's; see :func:`change_inputs`.
     energy_coefficient, force_coefficient, overfit : float
         As in Amp's loss; no forces are trained if the second is None.
+    force_weights : sequence of ndarray, shape (forces,), optional
+        Of each image, the weight of each force, 0 or more; 1 if not given.
+    energy_weights : ndarray, shape (images,), optional
+        Weight of each energy; 1 if not given. An energy of weight 0 is not trained.
+    divisors : ndarray, shape (images,), optional
+        Divisor of the weighted sum over the forces of each image; if not given their number, as in Amp's loss.
     """
     scaled = scaled_inputs(fprange[element] for element in layout.elements)
     inputs = scaled if inputs is None else inputs
@@ -183,10 +196,14 @@ def make_problem(
     restore = np.zeros((len(inputs), width, width))
     for k, ((matrix, shift), (amps, _)) in enumerate(zip(inputs, scaled, strict=True)):
         restore[k, : len(shift), : len(shift)] = np.linalg.solve(amps.T, matrix.T)
+    energies, with_forces = np.asarray(energies, dtype=float), force_coefficient is not None
+    if force_weights is None:
+        force_weights = [np.ones(len(f)) for f in forces]
     return Problem(
         net=layout.net(),
-        data=pack_lanes(rows, np.asarray(energies, dtype=float), n_atoms, inputs, force_coefficient is not None),
+        data=pack_lanes(rows, energies, n_atoms, inputs, with_forces, energy_weights, divisors),
         forces=np.concatenate([np.asarray(f, dtype=float).reshape(-1, 3) for f in forces]),
+        force_weights=np.concatenate([np.asarray(w, dtype=float) for w in force_weights]),
         energy_coefficient=float(energy_coefficient),
         force_coefficient=float(force_coefficient or 0.0),
         overfit=float(overfit),
