@@ -5,10 +5,37 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from enum import IntEnum
 from typing import Any, Protocol
 
 import numpy as np
 from ase import Atoms
+
+
+class Purpose(IntEnum):
+    """Uses of random numbers; each draws from streams that no other use shares. Numbers are never reused."""
+
+    BOOTSTRAP = 1
+    WEIGHTS = 2
+
+
+def random_stream(seed: int, purpose: Purpose, *indices: int) -> np.random.SeedSequence:
+    """Return the source of one independent random stream.
+
+    Parameters
+    ----------
+    seed : int
+        Seed of the run.
+    purpose : Purpose
+    *indices : int
+        Iteration, member and, where a training starts several times, attempt.
+
+    Returns
+    -------
+    numpy.random.SeedSequence
+        For :func:`numpy.random.default_rng`. It follows from the arguments alone, so no generator state is saved.
+    """
+    return np.random.SeedSequence(seed, spawn_key=(purpose, *indices))
 
 
 @dataclass(frozen=True)

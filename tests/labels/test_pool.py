@@ -175,6 +175,13 @@ def test_what_is_left_of_another_image_is_not_taken(tmp_path):
     assert_good(label_all(tmp_path, [image], EMT(), None)[0], [image])
 
 
+@pytest.mark.parametrize("name", ["0x-copy", "0-before (copy)", "99999999999-before"])
+def test_directories_of_other_names_are_ignored(tmp_path, name):
+    (tmp_path / "labels" / name).mkdir(parents=True)
+    image = images(1)[0]
+    assert_good(label_all(tmp_path, [image], EMT(), None)[0], [image])
+
+
 class Stale(ThreadPoolExecutor):
     """An executor that answers with results of the past, as one that caches calls may."""
 

@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 from amp.stats.bootstrap import calc_text, train_line
 
+from amp.nft.records import Purpose, random_stream
 from amp.nft.training import choose_trainer, sample_weights
 
 MEMBERS = 400  # enough for means; 4 standard errors are allowed
 SIGMAS = 4
+DRAWS = 4000
 
 
 def test_first_sample_is_a_plain_bootstrap():
@@ -48,6 +50,26 @@ def test_an_image_chosen_again_gains_weight():
 
 def test_nothing_added_changes_nothing():
     np.testing.assert_array_equal(sample_weights(1, 3, 4, [[4], []]), sample_weights(1, 3, 4, [[4]]))
+
+
+def _numbers(seed, purpose, *indices):
+    return np.random.default_rng(random_stream(seed, purpose, *indices)).uniform(size=DRAWS)
+
+
+def test_streams_of_random_numbers_are_uncorrelated():
+    """Samples and weights of one member, of other members, iterations and seeds: no pair of streams is correlated."""
+    keys = [(seed, purpose, iteration, member) for seed in (0, 1) for purpose in Purpose for iteration in (0, 1) for member in range(3)]
+    correlations = np.corrcoef([_numbers(*key) for key in keys])[np.triu_indices(len(keys), 1)]
+    assert np.abs(correlations).max() < 5 / np.sqrt(DRAWS)  # 5 standard errors, for some 300 pairs
+    np.testing.assert_array_equal(_numbers(*keys[0]), _numbers(*keys[0]))
+
+
+def test_bootstrap_counts_do_not_follow_the_initial_weights():
+    """The first uniform numbers of a member's weights say nothing about its sample."""
+    counts = sample_weights(0, MEMBERS, 8, [])
+    first = np.array([_numbers(0, Purpose.WEIGHTS, 0, member)[:8] for member in range(MEMBERS)])
+    correlations = [np.corrcoef(counts[:, i], first[:, j])[0, 1] for i in range(8) for j in range(8)]
+    assert np.abs(correlations).max() < SIGMAS / np.sqrt(MEMBERS)
 
 
 @pytest.fixture

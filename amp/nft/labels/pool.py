@@ -24,6 +24,7 @@ from amp.nft.labels.single_point import (
     LabelTask,
     Parent,
     carry_out,
+    labelled_atom,
     left_label,
     read_outcome,
 )
@@ -113,7 +114,8 @@ class LabelPool:
         self._watched = -POLL
         self._places: dict[int, list[Path]] = {}  # directories of an atom's labels, of earlier drivers too
         for place in sorted(directory.glob("[0-9]*-*")):
-            self._places.setdefault(int(place.name.split("-")[0]), []).append(place)
+            if (atom := labelled_atom(place)) is not None:
+                self._places.setdefault(atom, []).append(place)
 
     def __enter__(self) -> LabelPool:
         return self

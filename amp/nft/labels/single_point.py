@@ -10,6 +10,7 @@ import copy
 import hashlib
 import json
 import os
+import re
 import signal
 import threading
 import time
@@ -34,6 +35,7 @@ Parent = BaseCalculator | Callable[[str], BaseCalculator]
 ABSURD_FORCE = 1e4  # eV/Å; no chunk of a real structure comes near it
 WORKER = "worker.json"  # in a label's directory: who works on it
 RESULT = "label.json"  # and what came of it
+_PLACE = re.compile(r"(\d{1,9})-\w+")
 _CALCULATOR_METHODS = ("get_potential_energy", "get_forces")
 
 
@@ -56,6 +58,12 @@ class LabelFailure:
 
     def __str__(self) -> str:
         return f"{self.kind}: {self.message}"
+
+
+def labelled_atom(directory: Path) -> int | None:
+    """Return the atom whose label a directory ``<atom>-<id>`` is for, or None for any other directory."""
+    found = _PLACE.fullmatch(directory.name)
+    return None if found is None else int(found[1])
 
 
 @dataclass(frozen=True)

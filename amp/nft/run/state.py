@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from amp.nft.errors import RunStoreError
-from amp.nft.labels.single_point import RESULT, WORKER
+from amp.nft.labels.single_point import RESULT, WORKER, labelled_atom
 from amp.nft.records import MemberStep
 from amp.nft.run.store import RunRecord
 from amp.nft.system.processes import Process, has_died, machine, read_process
@@ -255,9 +255,11 @@ def _at_work(directory: Path) -> set[int]:
     """Atoms on whose labels a worker seems to be."""
     atoms = set()
     for path in directory.glob(f"[0-9]*-*/{WORKER}"):
+        if (atom := labelled_atom(path.parent)) is None or (path.parent / RESULT).exists():
+            continue
         worker = read_process(path)
-        if worker is not None and not (path.parent / RESULT).exists() and not has_died(worker):
-            atoms.add(int(path.parent.name.split("-")[0]))
+        if worker is not None and not has_died(worker):
+            atoms.add(atom)
     return atoms
 
 

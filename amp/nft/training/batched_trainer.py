@@ -10,7 +10,7 @@ from ase import Atoms
 
 from amp.nft import amp_io
 from amp.nft.amp_io import CalculatorSpec
-from amp.nft.records import TrainingOutcome, TrainingTask, Watch, unwatched
+from amp.nft.records import Purpose, TrainingOutcome, TrainingTask, Watch, random_stream, unwatched
 
 if TYPE_CHECKING:
     from amp.nft.kernels.fingerprints.gaussian import Fingerprints, Rows
@@ -72,7 +72,7 @@ class BatchedTrainer:
             weights_mi=task.weights_mi,
             start=[amp_io.read_amp(text) for text in task.start] if task.start else None,
             fprange=self._range(fingerprints, rows),
-            seeds=[[task.seed, task.iteration, member] for member in range(task.n_members)],
+            seeds=[random_stream(task.seed, Purpose.WEIGHTS, task.iteration, member) for member in range(task.n_members)],
             threads=self.threads,
             retry_m=task.retry_m,
             unlabelled=self._target_rows,

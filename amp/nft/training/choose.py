@@ -16,7 +16,7 @@ from amp.nft import amp_io
 from amp.nft.amp_io import CalculatorSpec
 from amp.nft.amp_io.bootstrap_texts import train_line as default_train_line
 from amp.nft.errors import UnsupportedModel
-from amp.nft.records import Trainer
+from amp.nft.records import Purpose, Trainer, random_stream
 from amp.nft.training.amp_jobs import AmpJobs, check_start_command, leave_training_directory
 from amp.nft.training.batched_trainer import BatchedTrainer
 
@@ -38,8 +38,8 @@ def sample_weights(seed: int, members: int, n_images: int, added: Sequence[Seque
     Parameters
     ----------
     seed : int
-        Seed of the run. Each draw has its own generator, made of (seed, iteration, member), so the
-        samples of any iteration follow from `added` alone.
+        Seed of the run. Each iteration and member draws from a separate random stream, so the samples of any
+        iteration follow from `added` alone.
     members : int
         Size of the ensemble.
     n_images : int
@@ -60,11 +60,11 @@ def sample_weights(seed: int, members: int, n_images: int, added: Sequence[Seque
     total = max([n_images, *(max(new) + 1 for new in added if len(new))])
     weights_mi = np.zeros((members, total), dtype=np.int64)
     for member, weights in enumerate(weights_mi):
-        rng = np.random.default_rng([seed, 0, member])
+        rng = np.random.default_rng(random_stream(seed, Purpose.BOOTSTRAP, 0, member))
         weights += _draw(rng, np.arange(n_images), n_images, total)
         present = n_images
         for iteration, new in enumerate(added, start=1):
-            rng = np.random.default_rng([seed, iteration, member])
+            rng = np.random.default_rng(random_stream(seed, Purpose.BOOTSTRAP, iteration, member))
             weights[:] = _accelerated(rng, weights, np.arange(present), np.unique(new).astype(int))
             present = max([present, *(image + 1 for image in new)])
     return weights_mi

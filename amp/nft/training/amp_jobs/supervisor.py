@@ -16,7 +16,7 @@ from ase import Atoms
 
 from amp.nft.amp_io import check_text, read_calc_text
 from amp.nft.errors import AmpFileError, JobError, UnsupportedModel
-from amp.nft.records import MemberReport, MemberStep, TrainingOutcome, TrainingTask, Watch, unwatched
+from amp.nft.records import MemberReport, MemberStep, Purpose, TrainingOutcome, TrainingTask, Watch, random_stream, unwatched
 from amp.nft.training.amp_jobs import job_state
 from amp.nft.training.amp_jobs.attempt import QUEUEING, Attempt, Limits
 from amp.nft.training.amp_jobs.directory import (
@@ -298,9 +298,9 @@ def _energy_factor(task: TrainingTask, member: int) -> float:
     return math.sqrt(drawn.sum() / with_energies.sum()) if with_energies.any() else 1.0
 
 
-def _seed(*entropy: int) -> int:
-    """A seed as Amp takes it."""
-    return int(np.random.default_rng(entropy).integers(2**31))
+def _seed(seed: int, *indices: int) -> int:
+    """Return the seed of a member's initial weights as Amp accepts it: below 2**31."""
+    return int(random_stream(seed, Purpose.WEIGHTS, *indices).generate_state(1)[0] >> 1)
 
 
 def _ordinal(start: int) -> str:
