@@ -27,3 +27,7 @@ class ExecutorError(NFTError, RuntimeError):
 
 class JobError(NFTError, RuntimeError):
     """The training job of a member failed too often."""
+
+
+class ChunkError(NFTError, ValueError):
+    """Arguments or atoms from which no chunk can be made."""

@@ -1,21 +1,29 @@
-"""Carve the surroundings of an atom out of a large target as a free cluster."""
+"""Carve the environment of an atom out of a large target as a free cluster."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 from ase import Atoms
 from vesin import NeighborList
 
+from amp.nft.chunks.bonds import BondGraph
+from amp.nft.chunks.sites import Site, depths, sites_within
+from amp.nft.chunks.termination import Cut, Termination, check_termination, terminate
+from amp.nft.errors import ChunkError
 from amp.nft.inputs.geometry import check_cell
 
 VACUUM = 5.0  # Å of empty space around a chunk on every side, as in the paper
-_NOT_CARRIED = ("positions", "numbers", "momenta")
+RADIUS_STEP = 0.5  # Å by which the radius grows where a chunk has fewer than `min_atoms`
+_NOT_CARRIED = ("positions", "numbers", "momenta", "target_index", "depth")
 
 
-def carve_chunks(target: Atoms, indices: Iterable[int], cutoff: float = 6.5, vacuum: float = VACUUM) -> list[Atoms]:
-    """Carve one chunk around each of several atoms, with one neighbour search for all.
+def carve_chunks(
+    target: Atoms, indices: Iterable[int], cutoff: float = 6.5, vacuum: float = VACUUM,
+    *, termination: Termination = "sphere", min_atoms: int | None = None,
+) -> list[Atoms]:  # fmt: skip
+    """Carve one chunk around each of several atoms, with one neighbour search and one search for bonds.
 
     Parameters
     ----------
@@ -28,18 +36,39 @@ def carve_chunks(target: Atoms, indices: Iterable[int], cutoff: float = 6.5, vac
         Radius of a chunk in Å.
     vacuum : float
         Empty space around a chunk in Å.
+    termination : {'sphere', 'hydrogen', 'molecules', 'neutral', 'auto'} or callable
+        Treatment of the bonds that the surface of a chunk would cut.
+
+        - 'sphere': all atoms within `cutoff`, nothing else.
+        - 'molecules': each molecule that the sphere touches is completed.
+        - 'hydrogen': covalent bonds are completed where one atom is enough, and capped with hydrogen elsewhere.
+        - 'neutral': molecules, then the nearest counter-ions until the formal charges sum to zero.
+        - 'auto': molecules are completed, networks capped with hydrogen, ions and metals stay as carved.
+        - a function ``f(target, centre, radius)`` that returns Atoms in the frame of the target, with an array
+          'target_index' (-1 for a hydrogen cap) and, where it is not 0, the total charge in ``info['charge']``, e.
+    min_atoms : int, optional
+        The radius of a chunk with fewer atoms of the target grows in steps of 0.5 Å until it has that many.
 
     Returns
     -------
     list of Atoms
-        Free clusters (no periodic boundaries, constraints, velocities or calculator), atom 0 being
-        the central one. Initial magnetic moments, charges, tags and masses are kept, and
-        ``chunk.info['target_atom']`` is the index of the central atom in the target.
+        Free clusters (no periodic boundaries, constraints, velocities or calculator): the central atom first, then the other
+        atoms of the target, then caps.
+
+        Arrays: 'target_index', index in the target (-1 for caps), and 'depth', distance of an atom to the nearest atom of the
+        target that the chunk lacks (Å; periodic images count; inf if it lacks none; nan for caps).
+        Initial magnetic moments, tags and masses of the target are kept. Initial charges are kept by 'sphere' alone;
+        with any other termination they sum to the total charge, which is zero unless a callable returns one.
+
+        Info: 'target_atom' (index of the central atom), 'termination', 'radius' (Å), 'n_caps', and 'clashes', the number of
+        pairs of caps closer than 1.2 Å.
 
     Raises
     ------
     ValueError
         If `cutoff` is not positive, or the target is periodic without a cell.
+    ChunkError
+        For an unknown termination or `min_atoms`, or a callable that returns atoms that are not the target's.
     IndexError
         If an index is not one of the target's.
 
@@ -47,18 +76,19 @@ def carve_chunks(target: Atoms, indices: Iterable[int], cutoff: float = 6.5, vac
     -----
     Step 3 of the method: C. Zeng, X. Chen, A. A. Peterson, J. Chem. Phys. 156, 064104 (2022).
     """
-    centres = _checked(target, indices, cutoff)
-    first, second, vectors = NeighborList(cutoff=cutoff, full_list=True).compute(
-        points=target.positions, box=np.asarray(target.cell), periodic=target.pbc, quantities="ijD"
-    )
-    # A fixed order, whatever the search returned: a chunk's hash must not depend on it.
-    order = np.lexsort((*np.round(vectors, 9).T, second, first))
-    first, second, vectors = first[order], second[order], vectors[order]
-    start, stop = np.searchsorted(first, centres), np.searchsorted(first, centres, side="right")
-    return [_cluster(target, c, second[a:b], vectors[a:b], vacuum) for c, a, b in zip(centres, start, stop, strict=True)]
+    centres = _checked(target, indices, cutoff, termination, min_atoms)
+    graph = None if termination == "sphere" else BondGraph(target)
+    chunks = []
+    for centre, sphere in zip(centres, _spheres(target, centres, cutoff), strict=True):
+        radius, cut = _cut(target, graph, centre, sphere, cutoff, termination, min_atoms)
+        chunks.append(_cluster(target, centre, cut, radius, vacuum, termination))
+    return chunks
 
 
-def carve_chunk(target: Atoms, index: int, cutoff: float = 6.5, vacuum: float = VACUUM) -> Atoms:
+def carve_chunk(
+    target: Atoms, index: int, cutoff: float = 6.5, vacuum: float = VACUUM,
+    *, termination: Termination = "sphere", min_atoms: int | None = None,
+) -> Atoms:  # fmt: skip
     """Carve the chunk around one atom.
 
     Parameters
@@ -69,33 +99,93 @@ def carve_chunk(target: Atoms, index: int, cutoff: float = 6.5, vacuum: float = 
         The central atom.
     cutoff, vacuum : float
         Radius of the chunk, and empty space around it, Å.
+    termination, min_atoms : as there
+        As for `carve_chunks`.
 
     Returns
     -------
     Atoms
         As `carve_chunks` makes it, with the same errors. For many atoms that is quicker: it searches for neighbours once.
     """
-    return carve_chunks(target, [index], cutoff, vacuum)[0]
+    return carve_chunks(target, [index], cutoff, vacuum, termination=termination, min_atoms=min_atoms)[0]
 
 
-def _checked(target: Atoms, indices: Iterable[int], cutoff: float) -> np.ndarray:
+def _checked(target: Atoms, indices: Iterable[int], cutoff: float, termination: Termination, min_atoms: int | None) -> list[int]:
     if not cutoff > 0:
         raise ValueError(f"cutoff is {cutoff} Å: the radius of a chunk must be positive, 6.5 for example.")
+    check_termination(termination)
+    if min_atoms is not None and not (isinstance(min_atoms, int | np.integer) and min_atoms > 0):
+        raise ChunkError(f"min_atoms = {min_atoms!r} must be a positive integer, for example 25, or None.")
     check_cell(target, "The target")
     centres = np.asarray(list(indices), dtype=int)
     outside = centres[(centres < 0) | (centres >= len(target))]
     if len(outside):
         raise IndexError(f"There is no atom {outside[0]} in a target of {len(target)} atoms (counted from 0).")
-    return centres
+    return centres.tolist()
 
 
-def _cluster(target: Atoms, centre: int, neighbours: np.ndarray, vectors: np.ndarray, vacuum: float) -> Atoms:
-    members = np.concatenate([[centre], neighbours]).astype(int)
-    positions = target.positions[centre] + np.vstack([np.zeros(3), vectors])
-    chunk = Atoms(numbers=target.numbers[members], positions=positions, pbc=False)
+def _spheres(target: Atoms, centres: list[int], cutoff: float) -> Iterator[set[Site]]:
+    """Sites within the cutoff of each centre, from one neighbour search."""
+    first, second, shifts = NeighborList(cutoff=cutoff, full_list=True).compute(
+        points=target.positions, box=np.asarray(target.cell), periodic=target.pbc, quantities="ijS"
+    )
+    order = np.argsort(first, kind="stable")
+    table = np.column_stack([second, shifts]).astype(int)[order]
+    start = np.searchsorted(first[order], np.arange(len(target) + 1))
+    for centre in centres:
+        yield {(centre, 0, 0, 0), *map(tuple, table[start[centre] : start[centre + 1]].tolist())}
+
+
+def _cut(
+    target: Atoms, graph: BondGraph | None, centre: int, sphere: set[Site], radius: float, termination: Termination,
+    min_atoms: int | None,
+) -> tuple[float, Cut]:  # fmt: skip
+    """The terminated sphere and its radius, which grows until the chunk has `min_atoms`, or all atoms of the target."""
+    while True:
+        cut = Cut(sphere) if graph is None else terminate(graph, sphere, centre, radius, termination)
+        if len(cut.sites) >= (min_atoms or 0) or (len(cut.sites) == len(target) and not target.pbc.any()):
+            return radius, cut
+        radius += RADIUS_STEP
+        sphere = set(map(tuple, sites_within(target, target.positions[centre], radius).tolist()))
+
+
+def _cluster(target: Atoms, centre: int, cut: Cut, radius: float, vacuum: float, termination: Termination) -> Atoms:
+    sites = _in_order(target, centre, cut.sites)
+    members, n_caps = sites[:, 0], len(cut.caps)
+    origin = target.positions[centre]
+    positions = np.vstack([origin + _vectors(target, centre, sites), *cut.caps])
+    chunk = Atoms(numbers=np.append(target.numbers[members], np.ones(n_caps, dtype=int)), positions=positions, pbc=False)
     for name, values in target.arrays.items():
-        if name not in _NOT_CARRIED:
-            chunk.set_array(name, values[members])
+        if name not in _NOT_CARRIED and not (name == "initial_charges" and termination != "sphere"):
+            chunk.set_array(name, _with_caps(name, values[members], n_caps))
+    if cut.charge:
+        chunk.set_initial_charges(np.append(cut.charge, np.zeros(len(chunk) - 1)))
+    chunk.set_array("target_index", np.append(members, np.full(n_caps, -1)))
+    chunk.set_array("depth", np.append(depths(target, sites), np.full(n_caps, np.nan)))
     chunk.center(vacuum=vacuum)
-    chunk.info["target_atom"] = int(centre)
+    chunk.info.update(target_atom=int(centre), termination=_name(termination), radius=float(radius), n_caps=n_caps, clashes=cut.clashes)
     return chunk
+
+
+def _vectors(target: Atoms, centre: int, sites: np.ndarray) -> np.ndarray:
+    """Vectors from the centre to sites, Å."""
+    return target.positions[sites[:, 0]] - target.positions[centre] + sites[:, 1:] @ target.cell.array
+
+
+def _in_order(target: Atoms, centre: int, sites: set[Site]) -> np.ndarray:
+    """Sites in a fixed order, the centre first: by atom, then images by their vectors, so that a chunk's hash depends on nothing else."""
+    table = np.array(sorted(sites - {(centre, 0, 0, 0)}), dtype=int).reshape(-1, 4)
+    vectors = np.round(_vectors(target, centre, table), 9)
+    return np.vstack([[[centre, 0, 0, 0]], table[np.lexsort((*vectors.T, table[:, 0]))]])
+
+
+def _with_caps(name: str, values: np.ndarray, n_caps: int) -> np.ndarray:
+    """A per-atom array of the target, with entries for caps: zeros, but the mass of hydrogen."""
+    caps = np.zeros((n_caps, *values.shape[1:]), dtype=values.dtype)
+    if name == "masses":
+        caps[:] = Atoms("H").get_masses()[0]
+    return np.concatenate([values, caps])
+
+
+def _name(termination: Termination) -> str:
+    return termination if isinstance(termination, str) else getattr(termination, "__name__", type(termination).__name__)
