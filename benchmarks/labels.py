@@ -18,6 +18,7 @@ from data import pt260
 from amp.nft.chunks import carve_chunks
 from amp.nft.labels.pool import LabelPool
 from amp.nft.labels.single_point import Label, labelled
+from amp.nft.records import LabelOptions
 from amp.nft.run.store import RunStore
 
 RESULTS = Path(__file__).with_name("results") / "labels.json"
@@ -45,7 +46,7 @@ def seconds_for(chunks: list[Atoms], seconds: float, workers: int) -> float:
     """Time from the first request to the last label safe in a store; the workers are there already."""
     with tempfile.TemporaryDirectory() as scratch, ProcessPoolExecutor(workers) as executor:
         list(executor.map(time.sleep, [0.2] * workers))
-        with RunStore(scratch) as store, LabelPool(partial(build, seconds=seconds), executor, Path(scratch)) as pool:
+        with RunStore(scratch) as store, LabelPool(LabelOptions(partial(build, seconds=seconds), executor), Path(scratch)) as pool:
             begin = time.perf_counter()
             for atom, chunk in enumerate(chunks):
                 pool.request(atom, chunk)

@@ -8,6 +8,7 @@ from ase.calculators.emt import EMT
 
 from amp.nft.labels.pool import LabelPool
 from amp.nft.labels.single_point import Label, single_point
+from amp.nft.records import LabelOptions
 
 NOTICE = 5.0  # s in which a dead worker is noticed
 
@@ -26,11 +27,9 @@ def label_all(path, wanted, a_parent, executor, **settings):
     """Outcomes by atom; and of each retry the atom, the failure and the time."""
     outcomes, retries = {}, []
     with LabelPool(
-        a_parent,
-        executor,
+        LabelOptions(a_parent, executor, **settings),
         path / "labels",
         on_retry=lambda *what: retries.append((*what, time.time())),
-        **settings,
     ) as pool:
         for image in wanted:
             pool.request(image.info["target_atom"], image)

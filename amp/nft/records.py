@@ -1,11 +1,12 @@
-"""What passes between the loop and its trainers: a task, and what came of it."""
+"""Records that pass between the loop, its trainers, the labels and the report."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from enum import IntEnum
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -39,6 +40,76 @@ def random_stream(seed: int, purpose: Purpose, *indices: int) -> np.random.SeedS
 
 
 @dataclass(frozen=True)
+class LabelOptions:
+    """How labels are made.
+
+    Attributes
+    ----------
+    parent : ASE calculator, or callable
+        A callable ``f(directory)`` returns a fresh calculator for each label.
+    executor : concurrent.futures.Executor, callable that returns one, or None
+        None makes labels in this process.
+    timeout : float or None
+        Seconds after which a label has failed.
+    retries : int
+        How often a label that failed is tried again.
+    """
+
+    parent: Any
+    executor: Any = None
+    timeout: float | None = None
+    retries: int = 1
+
+
+@dataclass(frozen=True)
+class JobOptions:
+    """How Amp's own jobs train a member: the texts of their script, the command that starts it, and where it works.
+
+    Attributes
+    ----------
+    calc_text, headerlines, train_line, start_command : str
+        As in Amp's ``BootStrap.train``.
+    directory : Path
+        ``<label>-training``.
+    expired : float
+        A job whose log has not changed for this many seconds is started again.
+    """
+
+    calc_text: str
+    headerlines: str
+    train_line: str
+    start_command: str
+    directory: Path
+    expired: float = 3600.0
+
+
+@dataclass(frozen=True)
+class ForceRows:
+    """Forces of an image that are trained, each with its weight, and no energy.
+
+    Attributes
+    ----------
+    atoms : tuple of int
+        Indices of the atoms in the image.
+    weights : tuple of float
+        Factor on the squared error of each force in the loss.
+    """
+
+    atoms: tuple[int, ...]
+    weights: tuple[float, ...]
+
+    @classmethod
+    def central(cls, atom: int) -> ForceRows:
+        """Return the force on one atom, with weight 1: the training signal of a chunk in the published method."""
+        return cls((atom,), (1.0,))
+
+    @property
+    def centre(self) -> int | None:
+        """The atom, where its force alone is trained with weight 1; else None."""
+        return self.atoms[0] if len(self.atoms) == 1 and self.weights == (1.0,) else None
+
+
+@dataclass(frozen=True)
 class TrainingTask:
     """One (re)training of the whole ensemble.
 
@@ -46,9 +117,8 @@ class TrainingTask:
     ----------
     images : list of Atoms
         Labelled images: bulk cells first, then chunks.
-    centres : list of int or None
-        For each image None (its energy and all its forces are trained) or the index of
-        the one atom whose force is trained.
+    rows : list of ForceRows or None
+        For each image the forces that are trained; None: its energy and all its forces.
     weights_mi : ndarray of int, shape (members, images)
         How often each image is in each member's bootstrap sample.
     start : list of str or None
@@ -57,15 +127,18 @@ class TrainingTask:
         With the member's index, the seed of everything random.
     retry_m : tuple of bool, optional
         Which members may begin again with random weights where they stall; all if not given.
+    targets : list of Atoms
+        Structures that the ensemble is to predict; the inputs of the networks are scaled to cover them too.
     """
 
     images: list[Atoms]
-    centres: list[int | None]
+    rows: list[ForceRows | None]
     weights_mi: np.ndarray
     start: list[str] | None
     seed: int
     iteration: int
     retry_m: tuple[bool, ...] | None = None
+    targets: list[Atoms] = field(default_factory=list)
 
     @property
     def n_members(self) -> int:
@@ -94,8 +167,8 @@ class MemberReport:
 
 
 @dataclass(frozen=True)
-class TrainingOutcome:
-    """The trained members as ``.amp`` texts, and a report on each."""
+class Ensemble:
+    """Trained members as ``.amp`` texts, and a report on the training of each."""
 
     texts: list[str]
     reports: list[MemberReport]
@@ -139,6 +212,6 @@ class Trainer(Protocol):
 
     name: str
 
-    def train(self, task: TrainingTask, watch: Watch = unwatched) -> TrainingOutcome:
+    def train(self, task: TrainingTask, watch: Watch = unwatched) -> Ensemble:
         """Train every member of `task`; `watch` is told how they stand and changes nothing."""
         ...

@@ -32,6 +32,7 @@ from amp.nft.inputs.structures import Images, get_hash, read_images, read_target
 from amp.nft.labels.executors import Executors
 from amp.nft.labels.pool import LabelPool
 from amp.nft.labels.single_point import Label, Parent, labelled
+from amp.nft.records import LabelOptions
 from amp.nft.run.store import FORMAT, RunStore
 from amp.nft.selection import choose_chunks
 
@@ -222,7 +223,7 @@ def refine(
         before, name = done[-1], f"{label}-refined-{number}"
         with RunStore(Path(f"{name}-training") / "exploration") as store:
             found = search.carry_out(store, before, starts, learner.log)
-            chunks = _labels(store, found, learner.log, parent_calc, executor, timeout=label_timeout, retries=label_retries)
+            chunks = _labels(store, found, learner.log, LabelOptions(parent_calc, executor, label_timeout, label_retries))
         if not chunks:
             learner.log(f"Refinement ends after {number - 1} rounds: no frame reaches the lower end of the band.")
             break
@@ -307,16 +308,14 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def _labels(
-    store: RunStore, found: dict[str, Any], log: Callable[[str], object], parent: Parent, executor: Executors | None, **how: Any
-) -> list[Atoms]:
+def _labels(store: RunStore, found: dict[str, Any], log: Callable[[str], object], options: LabelOptions) -> list[Atoms]:
     """Labelled copies of the chosen chunks, those left out that fail."""
     finished = store.find("labelled")
     if finished is not None:  # what failed then is not tried again: the training that followed is without it
         return [store.image(name) for name in finished["files"]]
     have = {event["chunk"]: event["file"] for event in store.find_all("label")}
     failures = []
-    with LabelPool(parent, executor, store.directory / "labels", **how) as pool:
+    with LabelPool(options, store.directory / "labels") as pool:
         for number, name in enumerate(found["chunks"]):
             if number not in have:
                 pool.request(number, store.image(name))

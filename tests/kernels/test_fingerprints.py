@@ -172,6 +172,20 @@ def test_central_rows_are_rows_of_the_whole(atoms):
         assert rows.dx == pytest.approx(expected[atoms_of_rows][rows.force_row], abs=EXACT)
 
 
+@pytest.mark.parametrize("chosen", [[0, 3], [2, 1, 5]])
+def test_rows_of_some_forces_are_those_of_all(atoms, chosen):
+    """In the requested order, and with no rows that none of the forces needs."""
+    ours, chosen = fingerprints(atoms), [atom for atom in chosen if atom < len(atoms)] or [0]
+    whole, some = ours.rows(atoms), ours.rows(atoms, chosen)
+    assert set(some.force_row) == set(range(len(some.x)))
+    for place, atom in enumerate(chosen):
+        of_some, of_whole = slice(*some.force_start[place : place + 2]), slice(*whole.force_start[atom : atom + 2])
+        assert sorted(some.x[some.force_row[of_some]].tolist()) == sorted(whole.x[whole.force_row[of_whole]].tolist())
+        assert derivative(some, place).sum(axis=0) == pytest.approx(derivative(whole, atom).sum(axis=0), abs=EXACT)
+    with pytest.raises(ValueError, match="force atoms .* each once"):
+        ours.rows(atoms, [0, 0])
+
+
 def test_a_centre_may_be_counted_from_the_end():
     atoms = STRUCTURES["free"]
     ours = fingerprints(atoms)

@@ -19,6 +19,7 @@ from amp.nft.labels import pool as labelpool
 from amp.nft.labels.executors import ExecutorError, check_executor
 from amp.nft.labels.pool import LabelPool
 from amp.nft.labels.single_point import LabelFailure, LabelTask, carry_out
+from amp.nft.records import LabelOptions
 from amp.nft.system import liveness
 from amp.nft.system.liveness import Driver, SignOfLife
 from amp.nft.system.processes import Process, machine, stat
@@ -92,7 +93,7 @@ def test_a_parent_that_fails_is_tried_again_and_then_reported(executor, tmp_path
 def test_labels_come_as_they_are_done(tmp_path):
     with (
         ThreadPoolExecutor(2) as threads,
-        LabelPool(parent(what="pause", atoms=[0]), threads, tmp_path) as pool,
+        LabelPool(LabelOptions(parent(what="pause", atoms=[0]), threads), tmp_path) as pool,
     ):
         for image in images(4):
             pool.request(image.info["target_atom"], image)

@@ -21,7 +21,8 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import Trajectory, read
 
 from amp.nft.amp_io import AmpFileError, read_amp, write_ensemble
-from amp.nft.records import TrainingTask
+from amp.nft.records import ForceRows, JobOptions, TrainingTask
+from amp.nft.training import choose_trainer
 from amp.nft.training.amp_jobs import AmpJobs, JobError, check_start_command, job_state, kernel_fit, script
 from amp.nft.training.amp_jobs.database import KEPT, SharedDatabase
 from amp.nft.training.amp_jobs.directory import TrainingDirectory, script_text
@@ -79,12 +80,13 @@ def images():
 
 
 CENTRES = [None, None, None, 0, 2]
+ROWS = [None, None, None, ForceRows.central(0), ForceRows.central(2)]
 
 
 def task(**changes):
     settings = {
         "images": images(),
-        "centres": CENTRES,
+        "rows": ROWS,
         "weights_mi": np.array([[1, 2, 0, 1, 1], [1, 0, 1, 2, 1]]),
         "start": None,
         "seed": 7,
@@ -115,8 +117,12 @@ class Log:
         return next(t for t, line in zip(self.times, self.lines, strict=True) if part in line)
 
 
-def jobs(log, calc_text=CALC_TEXT, command=SERIAL, headerlines="", line=train_line, **settings):
-    return AmpJobs(calc_text, command, headerlines, line, "al-training", log=log, poll=0.1, **settings)
+def options(calc_text=CALC_TEXT, command=SERIAL, headerlines="", line=train_line, expired=3600.0):
+    return JobOptions(calc_text, headerlines, line, command, Path("al-training"), expired)
+
+
+def jobs(log, *texts, headerlines="", line=train_line, expired=3600.0, **settings):
+    return AmpJobs(options(*texts, headerlines=headerlines, line=line, expired=expired), log=log, poll=0.1, **settings)
 
 
 def wait_for(condition):
@@ -305,29 +311,28 @@ def check_warm_start(outcome, log):
 def test_jobs_fit_with_the_kernels_where_they_can(log):
     """Amp's files from our fit, with numbers that hold for the potential in them; then a warm start."""
     pytest.importorskip("amp.nft.training.batched_fit")
-    trainer = jobs(log, CALC_TEXT.replace("maxiter=5", "maxiter=60"), targets=[images()[3]])
-    first = trainer.train(one_member())
+    trainer = jobs(log, CALC_TEXT.replace("maxiter=5", "maxiter=60"))
+    first = trainer.train(one_member(targets=[images()[3]]))
     assert "trains with amp.nft" in log.text
     directory = Path("al-training/0")
     assert {"run.py", "amp.amp", "converged", "amp-log.txt"} <= set(os.listdir(directory))
     assert read_last_step(directory / "amp-log.txt").loss == pytest.approx(first.reports[0].loss, rel=1e-4)
     check_report_against_amp(Amp.load(str(directory / "amp.amp"), label="plain"), first.reports[0])
-    again = trainer.train(one_member(start=first.texts, iteration=1))
+    again = trainer.train(one_member(start=first.texts, iteration=1, targets=[images()[3]]))
     assert again.reports[0].loss <= first.reports[0].loss * (1 + 1e-6)
 
 
+def test_amp_trains_where_there_is_no_target(log):
+    jobs(log).train(one_member())
+    assert "trains with Amp: no target was given" in log.text
+
+
 @pytest.mark.parametrize(
-    ("settings", "why"),
-    [
-        ({"targets": None}, "no target"),
-        ({"line": f"{train_line}  # by Amp"}, "the user's own"),
-        ({"calc_text": NEVER_MET}, "regressor"),
-    ],
+    ("texts", "why"), [({"line": f"{train_line}  # by Amp"}, "the user's own"), ({"calc_text": NEVER_MET}, "regressor")]
 )
-def test_amp_trains_where_the_kernels_may_not(settings, why, log):
-    trainer = jobs(log, **({"targets": [images()[3]]} | settings))
-    assert not trainer.kernels and why in trainer.why
-    assert jobs(log, targets=[images()[3]]).kernels
+def test_amp_trains_where_the_kernels_may_not(texts, why, log):
+    assert why in choose_trainer("jobs", options(**texts), threads=1, log=log).trainer.obstacle
+    assert choose_trainer("jobs", options(), threads=1, log=log).trainer.obstacle is None
 
 
 @pytest.mark.fortran
@@ -552,11 +557,11 @@ def test_hostile_text_to_start_from_never_reaches_amp(log):
 def test_images_that_amp_cannot_tell_apart(log):
     twice = [*images()[:2], images()[0]]
     with pytest.raises(ValueError, match="same atoms"):
-        jobs(log).train(TrainingTask(twice, [None, None, 0], np.ones((1, 3), int), None, 0, 0))
+        jobs(log).train(TrainingTask(twice, [None, None, ForceRows.central(0)], np.ones((1, 3), int), None, 0, 0))
 
 
 def test_script_keeps_queue_lines_at_the_top():
-    text = script_text("calc = 1", "#SBATCH -n 1", train_line, token="t", directory=Path("x"), seed=1, fresh=False)
+    text = script_text(JobOptions("calc = 1", "#SBATCH -n 1", train_line, "", Path("x")), token="t", directory=Path("x"), seed=1)
     assert text.splitlines()[:2] == ["#!/usr/bin/env python3", "#SBATCH -n 1"]
 
 
@@ -626,7 +631,7 @@ def test_a_job_knows_whether_its_member_may_begin_again(tmp_path, monkeypatch):
     """What stalled at the last training stalls again: three attempts would cost a queue three times the hours."""
     files = TrainingDirectory(tmp_path / "al-training")
     for retry_m in (None, (True, False)):
-        task = TrainingTask(images(), CENTRES, np.ones((2, 5), dtype=int), None, seed=1, iteration=1, retry_m=retry_m)
+        task = TrainingTask(images(), ROWS, np.ones((2, 5), dtype=int), None, seed=1, iteration=1, retry_m=retry_m)
         files.lay_out(task, CALC_TEXT)
         files.hand_over(task, images()[:1])
         for member in (0, 1):

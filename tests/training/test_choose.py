@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from amp.stats.bootstrap import calc_text, train_line
 
-from amp.nft.records import Purpose, random_stream
+from amp.nft.records import JobOptions, Purpose, random_stream
 from amp.nft.training import choose_trainer, sample_weights
 
 MEMBERS = 400  # enough for means; 4 standard errors are allowed
@@ -73,13 +73,16 @@ def test_bootstrap_counts_do_not_follow_the_initial_weights():
 
 
 @pytest.fixture
-def choose(pt260, tmp_path):
-    def choose(wanted="auto", **changes):
-        settings = dict(
-            calc_text=calc_text, start_command="python run.py", train_line=train_line, headerlines="",
-            directory=tmp_path, expired=600.0, targets=[pt260], threads=1, log=print,
-        )  # fmt: skip
-        return choose_trainer(wanted, **(settings | changes))
+def choose(tmp_path):
+    def choose(wanted="auto", log=print, **changes):
+        settings = {
+            "calc_text": calc_text,
+            "headerlines": "",
+            "train_line": train_line,
+            "start_command": "python run.py",
+            "directory": tmp_path,
+        }
+        return choose_trainer(wanted, JobOptions(**(settings | changes)), threads=1, log=log)
 
     return choose
 
@@ -92,8 +95,8 @@ def choose(pt260, tmp_path):
         ("auto", {"start_command": "sh run.py"}, "jobs", "asks for jobs"),
         ("auto", {"train_line": "calc.train(images=trainfile, overwrite=True)"}, "jobs", "user's own"),
         ("auto", {"calc_text": calc_text.replace("gaussian", "zernike").replace("Gaussian", "Zernike")}, "jobs", "Zernike"),
-        ("jobs", {}, "jobs", "asked for"),
-        ("batched", {"start_command": "sh run.py"}, "batched", "asked for"),
+        ("jobs", {}, "jobs", "requested"),
+        ("batched", {"start_command": "sh run.py"}, "batched", "requested"),
     ],
 )
 def test_choice(choose, wanted, changes, name, why):

@@ -26,8 +26,10 @@ from amp.nft.amp_io.bootstrap_texts import train_line as default_train_line
 from amp.nft.amp_io.log import Logger, RunLog
 from amp.nft.errors import RunStoreError
 from amp.nft.inputs import arguments, structures
-from amp.nft.labels.executors import Executors, check_executor, executor_name
-from amp.nft.labels.single_point import Parent, check_parent, parent_name
+from amp.nft.labels.executors import Executors, executor_name
+from amp.nft.labels.pool import check_label_options
+from amp.nft.labels.single_point import Parent, parent_name
+from amp.nft.records import ForceRows, JobOptions, LabelOptions
 from amp.nft.run import Progress
 from amp.nft.run.store import RunStore, explains_full_disks
 from amp.nft.selection import distinct as distinct_atoms
@@ -210,36 +212,30 @@ class NFT:
         arguments.check_positive(cutoff=cutoff, expired=expired)
         arguments.check_texts(calc_text=calc_text, headerlines=headerlines, start_command=start_command, train_line=train_line)
         arguments.check_label(label)
-        arguments.check_count("label_retries", label_retries, least=0)
-        if label_timeout is not None:
-            arguments.check_positive(label_timeout=label_timeout)
-        parent = check_parent(parent_calc)
-        check_executor(executor, parent_calc)
+        labels = LabelOptions(parent_calc, executor, label_timeout, label_retries)
+        check_label_options(labels)
         training_images = structures.read_training_images(images)
         targets = structures.read_targets(target_image)
         structures.check_elements(targets, training_images)
         centres = structures.central_atoms(training_images, init_nft_ids)
+        rows = [None if atom is None else ForceRows.central(atom) for atom in centres]
         if dft_cores is not None or dft_memory is not None:
             self.log(
                 "dft_cores and dft_memory are not used any more: labels are made by parent_calc where executor= runs it, "
                 "in this process if there is none; ask for cores and memory there, as in docs/labels.rst."
             )
         directory = Path(f"{label}-training")
-        choice = choose_trainer(
-            self.trainer, calc_text=calc_text, headerlines=headerlines, start_command=start_command,
-            train_line=train_line, directory=directory, expired=expired, targets=targets,
-            threads=self.threads, log=self.log,
-        )  # fmt: skip
+        jobs = JobOptions(calc_text, headerlines, train_line, start_command, directory, expired)
+        choice = choose_trainer(self.trainer, jobs, threads=self.threads, log=self.log)
         _compare_radii(cutoff, choice.radius, self.log)
         spec = choice.spec
         if spec is not None:  # refuses a calc_text that leaves out an element
             spec = spec.resolved([symbol for image in training_images for symbol in image.symbols])
         spread = _spread(distinct, spec, targets)
         setup = Setup(
-            label=label, images=training_images, centres=centres, targets=targets, n=n, cutoff=cutoff, seed=self.seed,
-            threshold=self.threshold, parent=parent, start=read_start(self.load, n, choice.spec), dblabel=self.dblabel,
-            threads=self.threads, executor=executor, label_timeout=label_timeout, label_retries=label_retries,
-            spread=spread,
+            label=label, images=training_images, rows=rows, targets=targets, n=n, cutoff=cutoff, seed=self.seed,
+            threshold=self.threshold, start=read_start(self.load, n, choice.spec), dblabel=self.dblabel,
+            threads=self.threads, labels=labels, spread=spread,
         )  # fmt: skip
         settings = _identity(setup, calc_text, train_line, init_nft_ids) | {"distinct": distinct}
         rules = [
@@ -286,15 +282,15 @@ def _interrupted(store: RunStore, name: str) -> None:
 def _circumstances(learner: NFT, setup: Setup, choice: Choice) -> dict[str, Any]:
     """What may be another each time that a run is taken up."""
     settings = {name: getattr(learner, name) for name in ("threshold", "stop_delta", "max_iterations", "steps_not_improved")}
-    settings |= {name: getattr(setup, name) for name in ("threads", "label_timeout", "label_retries")}
-    if setup.executor is not None:
-        settings["executor"] = executor_name(setup.executor)
+    settings |= {"threads": setup.threads, "label_timeout": setup.labels.timeout, "label_retries": setup.labels.retries}
+    if setup.labels.executor is not None:
+        settings["executor"] = executor_name(setup.labels.executor)
     return {
         "process": asdict(this_process()),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
         "trainer": choice.trainer.name,
         "criteria": None if choice.spec is None else choice.spec.convergence,
-        "parent": parent_name(setup.parent),
+        "parent": parent_name(setup.labels.parent),
         "settings": settings,
     }
 

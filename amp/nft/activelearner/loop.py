@@ -22,10 +22,9 @@ from amp.nft.activelearner.stopping import Iteration, StopReason, StopRule, best
 from amp.nft.calculator.evaluate import target_uncertainty
 from amp.nft.chunks import carve_chunks
 from amp.nft.errors import LabellingError
-from amp.nft.labels.executors import Executors
 from amp.nft.labels.pool import LabelPool
-from amp.nft.labels.single_point import Label, LabelFailure, Parent, labelled
-from amp.nft.records import MemberReport, MemberStep, Trainer, TrainingOutcome, TrainingTask
+from amp.nft.labels.single_point import Label, LabelFailure, labelled
+from amp.nft.records import Ensemble, ForceRows, LabelOptions, MemberReport, MemberStep, Trainer, TrainingTask
 from amp.nft.run.store import FORMAT, RunStore
 from amp.nft.training.choose import sample_weights
 from amp.nft.uncertainty.forces import select
@@ -37,16 +36,13 @@ class Setup:
 
     label: str
     images: list[Atoms]
-    centres: list[int | None]
+    rows: list[ForceRows | None]
     targets: list[Atoms]
     n: int
     cutoff: float
     seed: int
     threshold: float | None
-    parent: Parent
-    executor: Executors | None
-    label_timeout: float | None
-    label_retries: int
+    labels: LabelOptions
     start: list[str] | None
     dblabel: str
     threads: int | None
@@ -160,12 +156,13 @@ class Loop:
             retry_m = tuple(report["converged"] for report in last["reports"])  # what stalled there will stall again
         return TrainingTask(
             images=setup.images + [self.labels[atom] for atom in atoms],
-            centres=setup.centres + [0] * len(atoms),
+            rows=setup.rows + [ForceRows.central(0)] * len(atoms),
             weights_mi=sample_weights(setup.seed, setup.n, len(setup.images), added),
             start=start,
             seed=setup.seed,
             iteration=iteration,
             retry_m=retry_m,
+            targets=setup.targets,
         )
 
     def _chunk_atoms(self) -> list[int]:
@@ -261,11 +258,8 @@ class Loop:
         return self.store.append("added", iteration=iteration, chosen=wanted, atoms=atoms, failed=sorted(failures))
 
     def _pool(self) -> LabelPool:
-        setup = self.setup
-        return LabelPool(
-            setup.parent, setup.executor, self.files.labels, timeout=setup.label_timeout, retries=setup.label_retries,
-            on_retry=partial(self._note, "label-retried"), log=self.log,
-        )  # fmt: skip
+        on_retry = partial(self._note, "label-retried")
+        return LabelPool(self.setup.labels, self.files.labels, on_retry=on_retry, log=self.log)
 
     def _request(self, pool: LabelPool, atoms: list[int]) -> None:
         """Ask for labels of the chunks around these atoms."""
@@ -306,7 +300,7 @@ class Loop:
         if finish is not None:
             last = self.history[-1]
             texts = json.loads(self.store.content(self.store.recall("trained", iteration=last.iteration)["file"]))
-            finish(self._task(last.iteration), TrainingOutcome(texts, list(last.reports)))
+            finish(self._task(last.iteration), Ensemble(texts, list(last.reports)))
 
     def _finish(self, reason: StopReason) -> None:
         self.store.append("stopped", reason=reason.name, message=reason.message, converged=reason.converged)

@@ -14,9 +14,10 @@ import numpy as np
 from ase import Atoms
 
 from amp.nft.chunks.carving import carve_chunks
-from amp.nft.labels.executors import Executors, check_executor
-from amp.nft.labels.pool import LabelPool
-from amp.nft.labels.single_point import Label, Parent, check_parent, single_point
+from amp.nft.labels.executors import Executors
+from amp.nft.labels.pool import LabelPool, check_label_options
+from amp.nft.labels.single_point import Label, Parent, single_point
+from amp.nft.records import LabelOptions
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -188,8 +189,7 @@ def convergence(
     if not isinstance(target, Atoms):
         raise TypeError(f"target is {target!r}: give an ase.Atoms, such as ase.io.read(...) returns.")
     radii = _checked_radii(radii, reference)
-    check_parent(parent)
-    check_executor(executor, parent)
+    check_label_options(LabelOptions(parent, executor))
     chosen = _chosen_atoms(target, atoms, radii[0])
     if isinstance(reference, str) and reference not in REFERENCES:
         raise ValueError(f"reference is {reference!r}: it must be 'largest', 'target', or forces of the target.")
@@ -264,7 +264,7 @@ def _labels(
     """Labels by place of radius and atom, those that failed left out."""
     keys = {int(chosen[a]) * NAME + round(radii[r] * 1000): (r, a) for r, a in chunks}
     labels, failures = {}, []
-    with LabelPool(parent, executor, place) as pool:
+    with LabelPool(LabelOptions(parent, executor), place) as pool:
         for name, key in keys.items():
             pool.request(name, chunks[key])
         for name, outcome in pool.done():

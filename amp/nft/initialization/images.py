@@ -24,9 +24,10 @@ from amp.nft.amp_io.log import Logger, RunLog
 from amp.nft.features import symbols_of
 from amp.nft.initialization.crystals import alloy, crystal_system, host_crystal
 from amp.nft.inputs.structures import enforce_magnetic_moments
-from amp.nft.labels.executors import Executors, check_executor
-from amp.nft.labels.pool import LabelPool
-from amp.nft.labels.single_point import Label, Parent, check_parent, labelled, make_calculator
+from amp.nft.labels.executors import Executors
+from amp.nft.labels.pool import LabelPool, check_label_options
+from amp.nft.labels.single_point import Label, Parent, labelled, make_calculator
+from amp.nft.records import LabelOptions
 
 GROUPS = (10, 79, 225)  # Amp's default: one monoclinic, one tetragonal, one cubic
 NEAR_CELL = 0.3  # eV of the whole cell: frames of a relaxation this near its end are images
@@ -109,8 +110,7 @@ def initial_images(
     parent = EMT() if parent_calc is None else parent_calc
     sgs = [sgs] if isinstance(sgs, int | np.integer) else list(sgs)
     symbols = _checked(elements, sgs, n_rattled, seed, a0=a0, minsep=minsep, posamp=posamp)
-    check_parent(parent)
-    check_executor(executor, parent)
+    check_label_options(LabelOptions(parent, executor))
     crystals = [
         _Crystal(f"space group {group}, {atoms.get_chemical_formula()}", len(set(atoms.symbols)) > 1, atoms)
         for number, group in enumerate(sgs)
@@ -301,7 +301,7 @@ def _labelled(
 ) -> list[Atoms]:  # fmt: skip
     """Those of the rattled cells that can be labelled and are not too high in energy, in their order."""
     outcomes = {}
-    with LabelPool(parent, executor, directory) as pool:
+    with LabelPool(LabelOptions(parent, executor), directory) as pool:
         for number, cell in enumerate(cells):
             pool.request(number, cell)
         for number, outcome in pool.done():

@@ -15,19 +15,21 @@ from typing import Any
 from ase import Atoms
 
 from amp.nft.errors import ExecutorError
-from amp.nft.labels.executors import Executors, Workers
+from amp.nft.inputs.arguments import check_count, check_positive
+from amp.nft.labels.executors import Workers, check_executor
 from amp.nft.labels.single_point import (
     RESULT,
     WORKER,
     Label,
     LabelFailure,
     LabelTask,
-    Parent,
     carry_out,
+    check_parent,
     labelled_atom,
     left_label,
     read_outcome,
 )
+from amp.nft.records import LabelOptions
 from amp.nft.system.liveness import SIGN, Driver, SignOfLife
 from amp.nft.system.processes import Process, has_died, machine, read_process, this_process
 
@@ -35,6 +37,15 @@ POLL = 0.5  # s between two looks at the workers
 GRACE = 5.0  # s that a worker may take to stop its label by itself
 REMINDER = 600.0  # s between two words on what is waited for
 FALSE_STARTS = 3  # executors in a row that break before any label has begun
+
+
+def check_label_options(options: LabelOptions) -> None:
+    """Raise TypeError or ValueError for a parent, executor, time limit or number of retries that cannot work."""
+    check_count("label_retries", options.retries, least=0)
+    if options.timeout is not None:
+        check_positive(label_timeout=options.timeout)
+    check_parent(options.parent)
+    check_executor(options.executor, options.parent)
 
 
 @dataclass
@@ -76,15 +87,9 @@ class LabelPool:
 
     Parameters
     ----------
-    parent : ASE calculator, or callable
-    executor : Executor, callable or None
-        As for `Workers`.
+    options : LabelOptions
     directory : path
         Each attempt gets a directory of its own in there.
-    timeout : float or None
-        Seconds that a label may take.
-    retries : int
-        How often a label that failed is tried again.
     on_retry : callable, optional
         Is told (atom, LabelFailure) before a label is tried again.
     log : callable, optional
@@ -93,19 +98,16 @@ class LabelPool:
 
     def __init__(
         self,
-        parent: Parent,
-        executor: Executors | None,
+        options: LabelOptions,
         directory: Path,
         *,
-        timeout: float | None = None,
-        retries: int = 1,
         on_retry: Callable[[int, LabelFailure], object] = lambda atom, failure: None,
         log: Callable[[str], object] = lambda message: None,
     ) -> None:
-        self._parent, self._directory = parent, directory
-        self._workers = Workers(executor, parent)
+        self._parent, self._directory = options.parent, directory
+        self._workers = Workers(options.executor, options.parent)
         self._sign = SignOfLife(directory.absolute() / SIGN)
-        self._timeout, self._retries, self._on_retry, self._log = timeout, retries, on_retry, log
+        self._timeout, self._retries, self._on_retry, self._log = options.timeout, options.retries, on_retry, log
         self._heard = time.monotonic()  # of the last label that was done, or of the last reminder
         self._waiting: deque[Request] = deque()
         self._flights: dict[Future, Flight] = {}

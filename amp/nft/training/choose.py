@@ -7,16 +7,14 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import numpy as np
-from ase import Atoms
 
 from amp.nft import amp_io
 from amp.nft.amp_io import CalculatorSpec
 from amp.nft.amp_io.bootstrap_texts import train_line as default_train_line
 from amp.nft.errors import UnsupportedModel
-from amp.nft.records import Purpose, Trainer, random_stream
+from amp.nft.records import JobOptions, Purpose, Trainer, random_stream
 from amp.nft.training.amp_jobs import AmpJobs, check_start_command, leave_training_directory
 from amp.nft.training.batched_trainer import BatchedTrainer
 
@@ -103,61 +101,45 @@ class Choice:
         return None if self.spec is None else float(self.spec.cutoff["kwargs"]["Rc"])
 
 
-def choose_trainer(
-    wanted: str,
-    *,
-    calc_text: str,
-    start_command: str,
-    train_line: str,
-    headerlines: str,
-    directory: Path,
-    expired: float,
-    targets: list[Atoms],
-    threads: int | None,
-    log: Callable[[str], None],
-) -> Choice:
+def choose_trainer(wanted: str, options: JobOptions, *, threads: int | None, log: Callable[[str], None]) -> Choice:
     """Pick the trainer: all members in this process where that gives what the user asked for, else Amp's jobs.
 
     Raises
     ------
     ValueError
-        If `wanted` is no trainer's name, `calc_text` defines no ``calc``, the start command is not found, or
-        the batched trainer is asked for and cannot train this calculator.
+        If `wanted` is not a trainer's name, `calc_text` defines no ``calc``, the start command is not found, or
+        the batched trainer is requested and cannot train this calculator.
     """
     if wanted not in TRAINERS:
         raise ValueError(f"trainer is {wanted!r}: it must be one of {', '.join(map(repr, TRAINERS))}.")
-    check_start_command(start_command)
-    try:
-        spec = amp_io.read_calc_text(calc_text, headerlines, directory)
-        obstacle = _obstacle(start_command, train_line)
-    except UnsupportedModel as error:
-        if wanted == "batched":
-            raise ValueError(f"trainer='batched' cannot train this calculator: {error} Use trainer='jobs'.") from error
-        spec, obstacle = None, str(error)
+    check_start_command(options.start_command)
+    spec, obstacle = _read_spec(options)
+    if spec is None and wanted == "batched":
+        raise ValueError(f"trainer='batched' cannot train this calculator: {obstacle} Use trainer='jobs'.")
     if spec is not None and spec.force_coefficient is None:
         warnings.warn(NO_FORCES, UserWarning, stacklevel=3)
         log(NO_FORCES)
-    if spec is not None and (wanted == "batched" or (wanted == "auto" and obstacle is None)):
-        why = "asked for" if wanted == "batched" else "Gaussian fingerprints, a neural network and plain local training"
-        leave = partial(
-            leave_training_directory, directory, calc_text=calc_text, headerlines=headerlines,
-            train_line=train_line, criteria=spec.convergence,
-        )  # fmt: skip
-        return Choice(BatchedTrainer(spec, targets, threads=threads, log=log, leave=leave), why, spec)
-    jobs = AmpJobs(
-        calc_text=calc_text, start_command=start_command, headerlines=headerlines, train_line=train_line,
-        directory=directory, expired=expired, log=log, targets=targets,
-    )  # fmt: skip
-    return Choice(jobs, "asked for" if wanted == "jobs" else str(obstacle), spec)
+    only_jobs = obstacle or _job_command(options.start_command)
+    if spec is not None and (wanted == "batched" or (wanted == "auto" and only_jobs is None)):
+        why = "requested" if wanted == "batched" else "Gaussian fingerprints, a neural network and plain local training"
+        leave = partial(leave_training_directory, options=options, criteria=spec.convergence)
+        return Choice(BatchedTrainer(spec, threads=threads, log=log, leave=leave), why, spec)
+    return Choice(AmpJobs(options, obstacle, log), "requested" if wanted == "jobs" else str(only_jobs), spec)
 
 
-def _obstacle(start_command: str, train_line: str) -> str | None:
-    """What speaks against training in this process, or None."""
-    if not _PLAIN_COMMAND.fullmatch(start_command):
-        return f"the start command {start_command!r} asks for jobs"
-    if train_line.strip() != default_train_line:
-        return f"the train line {train_line!r} is the user's own"
-    return None
+def _read_spec(options: JobOptions) -> tuple[CalculatorSpec | None, str | None]:
+    """Return the calculator that the texts build, and why the kernels cannot train as they say, if so."""
+    try:
+        spec = amp_io.read_calc_text(options.calc_text, options.headerlines, options.directory)
+    except UnsupportedModel as error:
+        return None, str(error)
+    own = options.train_line.strip() != default_train_line
+    return spec, f"the train line {options.train_line!r} is the user's own" if own else None
+
+
+def _job_command(start_command: str) -> str | None:
+    """Return why a start command needs jobs, or None."""
+    return None if _PLAIN_COMMAND.fullmatch(start_command) else f"the start command {start_command!r} asks for jobs"
 
 
 def read_start(load: str | None, n: int, spec: CalculatorSpec | None) -> list[str] | None:

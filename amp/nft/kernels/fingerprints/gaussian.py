@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -111,7 +112,7 @@ class Fingerprints:
             raise ValueError(f"No symmetry functions for {unknown}: these fingerprints are of {', '.join(self.elements)}.")
         return kind
 
-    def rows(self, atoms: Atoms, centre: int | None = None) -> Rows:
+    def rows(self, atoms: Atoms, forces: int | Sequence[int] | None = None) -> Rows:
         """
         Fingerprints and derivatives of one image.
 
@@ -119,26 +120,31 @@ class Fingerprints:
         ----------
         atoms : Atoms
             The image.
-        centre : int, optional
-            None: every atom is a row and a force atom. Otherwise only the force on this atom is wanted, and
-            only it (row 0) and its neighbours are rows; an index from the end counts as in a list.
+        forces : int or sequence of int, optional
+            Force atoms, in this order: only they and their neighbours are rows. None: every atom is a row and a force atom.
+            An index from the end counts as in a list.
 
         Raises
         ------
         ValueError
-            For an element without symmetry functions, or two atoms in one place.
+            For an element without symmetry functions, two atoms in one place, or a force atom given twice.
         IndexError
             If there is no such atom.
         """
         kind = self.kinds(atoms.numbers)
-        if centre is not None:
-            centre = range(len(atoms))[centre]
+        chosen = None if forces is None else [range(len(atoms))[i] for i in np.atleast_1d(forces)]
+        if chosen is not None and not 0 < len(set(chosen)) == len(chosen):
+            raise ValueError(f"force atoms {chosen}: give at least one, each once.")
         found = find_neighbors(atoms.positions, atoms.cell.array, atoms.pbc, self.radius)
-        if centre is None:
+        if chosen is None:
             row_atom, special = np.arange(len(atoms)), np.full(len(atoms), -1)
             start, row, mirror = _force_entries(found)
             wanted = _Wanted(start, row, mirror)
+        elif len(chosen) > 1:
+            row_atom, start, row, wanted = _some_force_entries(found, np.array(chosen))
+            special = np.full(len(row_atom), -1)
         else:
+            centre = chosen[0]
             near = np.unique(found.index[found.start[centre] : found.start[centre + 1]])
             row_atom = np.concatenate([[centre], near[near != centre]])
             special = np.where(row_atom == centre, -1, centre)
@@ -205,6 +211,25 @@ def _force_entries(found: Neighbors) -> tuple[np.ndarray, np.ndarray, np.ndarray
     pairs = np.unique(np.concatenate([atom * n + found.index, np.arange(n) * (n + 1)]))
     atom, row = np.divmod(pairs, max(n, 1))
     return np.searchsorted(atom, np.arange(n + 1)), row, np.searchsorted(pairs, row * n + atom)
+
+
+def _some_force_entries(found: Neighbors, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, _Wanted]:
+    """
+    For the chosen atoms the rows that move with them.
+
+    Returns the rows' atoms, for each chosen atom the start of its entries, their rows, and the derivatives of each row.
+    """
+    starts, row, mirror = _force_entries(found)
+    entries = np.concatenate([np.arange(starts[a], starts[a + 1]) for a in chosen])
+    start = np.concatenate([[0], np.cumsum(starts[chosen + 1] - starts[chosen])])
+    place = np.full(len(row), -1)  # of an entry among the chosen atoms' entries
+    place[entries] = np.arange(len(entries))
+    row_atom = np.unique(row[entries])
+    of_rows = np.concatenate([np.arange(starts[i], starts[i + 1]) for i in row_atom])  # (row, atom that moves it)
+    counted = place[mirror[of_rows]] >= 0
+    size = np.add.reduceat(counted.astype(int), np.concatenate([[0], np.cumsum(starts[row_atom + 1] - starts[row_atom])[:-1]]))
+    wanted = _Wanted(np.concatenate([[0], np.cumsum(size)]), row[of_rows[counted]], place[mirror[of_rows[counted]]])
+    return row_atom, start, np.searchsorted(row_atom, row[entries]), wanted
 
 
 @kernel

@@ -6,6 +6,7 @@ import json
 import pickle
 import shutil
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from string import Template
 
@@ -14,7 +15,7 @@ from ase import Atoms
 from ase.io import Trajectory, write
 
 from amp.nft.amp_io import check_text
-from amp.nft.records import TrainingTask
+from amp.nft.records import ForceRows, JobOptions, TrainingTask
 from amp.nft.training.amp_jobs import job_state
 
 LOG = "amp-log.txt"
@@ -39,9 +40,7 @@ nft_job.begin({token!r}, {directory!r})"""
 
 
 def script_text(
-    calc_text: str,
-    headerlines: str,
-    train_line: str,
+    options: JobOptions,
     *,
     token: str,
     directory: Path,
@@ -53,8 +52,8 @@ def script_text(
 
     Parameters
     ----------
-    calc_text, headerlines, train_line : str
-        As in Amp's ``BootStrap.train``.
+    options : JobOptions
+        With the three texts.
     token : str
         Names the attempt.
     directory : Path
@@ -79,9 +78,9 @@ def script_text(
     from amp.nft.amp_io.bootstrap_texts import script
 
     text = Template(script).substitute(
-        headerlines=headerlines + _BEGIN.format(failure=str(directory / job_state.FAILURE), token=token, directory=str(directory)),
-        calc_text=f"{calc_text}\n\nnft_job.prepare(calc, seed={seed}, fresh={fresh})",
-        train_line=f"nft_job.fit(calc, seed={seed})" if kernels else f"nft_job.align(calc, trainfile)\n    {train_line}",
+        headerlines=options.headerlines + _BEGIN.format(failure=str(directory / job_state.FAILURE), token=token, directory=str(directory)),
+        calc_text=f"{options.calc_text}\n\nnft_job.prepare(calc, seed={seed}, fresh={fresh})",
+        train_line=f"nft_job.fit(calc, seed={seed})" if kernels else f"nft_job.align(calc, trainfile)\n    {options.train_line}",
     )
     try:
         compile(text, "run.py", "exec")
@@ -138,12 +137,13 @@ class TrainingDirectory:
         (info / "nft_ids.pkl").write_bytes(pickle.dumps(_nft_ids(task)))
         self._drop_databases_of_other_settings(calc_text)
 
-    def hand_over(self, task: TrainingTask, targets: list[Atoms]) -> None:
+    def hand_over(self, task: TrainingTask) -> None:
         """Write what a fit with our kernels needs beyond a sample: all fingerprints set the ranges."""
         samples = self.path / "training-images"
         write(samples / ALL_IMAGES, task.images)
-        write(samples / TARGETS, targets)
-        told = {"centres": task.centres, "weights_mi": task.weights_mi.tolist(), "retry_m": task.retry_m}
+        write(samples / TARGETS, task.targets)
+        rows = [chosen and asdict(chosen) for chosen in task.rows]
+        told = {"rows": rows, "weights_mi": task.weights_mi.tolist(), "retry_m": task.retry_m}
         (samples / TASK).write_text(json.dumps(told))
 
     def clear_member(self, index: int, start: str | None) -> Path:
@@ -196,15 +196,25 @@ def _write_sample(path: Path, images: list[Atoms], weights: np.ndarray) -> None:
 
 
 def _nft_ids(task: TrainingTask) -> list[tuple[str, int]]:
-    """Hash and central atom of each chunk."""
+    """Return hash and central atom of each chunk; ValueError for what Amp's loss cannot express."""
     from amp.utilities import get_hash
 
     centres: dict[str, int | None] = {}
-    for image, centre in zip(task.images, task.centres, strict=True):
-        name = get_hash(image)
+    for image, chosen in zip(task.images, task.rows, strict=True):
+        name, centre = get_hash(image), _amp_centre(chosen)
         if centres.setdefault(name, centre) != centre:
             raise ValueError(
                 f"two images have the same atoms but are trained on atoms {centres[name]} and {centre} "
                 "(None: on all): Amp tells images apart by their atoms alone; leave one out"
             )
     return [(name, centre) for name, centre in centres.items() if centre is not None]
+
+
+def _amp_centre(chosen: ForceRows | None) -> int | None:
+    """Return the one atom whose force Amp trains, or None for a whole image."""
+    if chosen is not None and chosen.centre is None:
+        raise ValueError(
+            f"{len(chosen.atoms)} weighted forces of one chunk are to be trained, but Amp's loss takes one force, with weight 1: "
+            "use forces='centre', or trainer='batched'."
+        )
+    return None if chosen is None else chosen.centre

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ase import Atoms
 from ase.io import read
 
 from amp.nft.amp_io import spec_of
-from amp.nft.records import MemberStep, TrainingTask
+from amp.nft.records import ForceRows, MemberStep, TrainingTask
 from amp.nft.training.amp_jobs.directory import ALL_IMAGES, CHECKPOINT, REPORT, STEP, TARGETS, TASK, TRAINED, UNTRAINED
 from amp.nft.training.amp_jobs.loss_table import table_of
 from amp.nft.training.batched_trainer import BatchedTrainer
@@ -40,7 +39,7 @@ def fit(calc: Any, seed: int) -> None:
     from amp.utilities import TrainingConvergenceError
 
     calc._log("amp.nft: fitting with the kernels of amp.nft; Amp's descriptor and model give the settings.")
-    trainer = BatchedTrainer(spec_of(calc), _targets(), threads=1, log=calc._log)
+    trainer = BatchedTrainer(spec_of(calc), threads=1, log=calc._log)
     outcome = trainer.train(_this_members_task(seed), _leave_step)
     report = outcome.reports[0]
     calc._log(table_of(report, calc.model.lossfunction.parameters["convergence"]))
@@ -67,14 +66,11 @@ def _this_members_task(seed: int) -> TrainingTask:
     start = Path(CHECKPOINT)
     return TrainingTask(
         images=read(samples / ALL_IMAGES, index=":"),  # type: ignore[arg-type]
-        centres=told["centres"],
+        rows=[rows and ForceRows(tuple(rows["atoms"]), tuple(rows["weights"])) for rows in told["rows"]],
         weights_mi=np.array(told["weights_mi"][member : member + 1]),
         start=[start.read_text()] if start.exists() else None,
         seed=seed,
         iteration=0,
         retry_m=told["retry_m"] and (told["retry_m"][member],),
+        targets=read(samples / TARGETS, index=":"),  # type: ignore[arg-type]
     )
-
-
-def _targets() -> list[Atoms]:
-    return read(Path("../training-images", TARGETS), index=":")  # type: ignore[return-value]

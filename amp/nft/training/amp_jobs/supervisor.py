@@ -12,11 +12,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-from ase import Atoms
 
-from amp.nft.amp_io import check_text, read_calc_text
-from amp.nft.errors import AmpFileError, JobError, UnsupportedModel
-from amp.nft.records import MemberReport, MemberStep, Purpose, TrainingOutcome, TrainingTask, Watch, random_stream, unwatched
+from amp.nft.amp_io import check_text
+from amp.nft.errors import AmpFileError, JobError
+from amp.nft.records import Ensemble, JobOptions, MemberReport, MemberStep, Purpose, TrainingTask, Watch, random_stream, unwatched
 from amp.nft.training.amp_jobs import job_state
 from amp.nft.training.amp_jobs.attempt import QUEUEING, Attempt, Limits
 from amp.nft.training.amp_jobs.directory import (
@@ -69,12 +68,9 @@ class AmpJobs:
 
     Parameters
     ----------
-    calc_text, start_command, headerlines, train_line : str
-        As in Amp's ``BootStrap.train``.
-    directory : path
-        ``<label>-training``.
-    expired : float
-        A job whose ``amp-log.txt`` has not changed for so long, in s, is ended and started again.
+    options : JobOptions
+    obstacle : str or None
+        Why jobs must train with Amp's own code; None: they fit with the kernels where the task has targets.
     log : callable
         Takes a message.
     retries : int
@@ -86,40 +82,30 @@ class AmpJobs:
         Time between two looks, in s.
     queueing : float
         How long a job may wait in a queue, in s.
-    targets : list of Atoms, optional
-        The structures to learn. Where they are given, `train_line` is Amp's own and our kernels know the
-        calculator, jobs fit with the kernels; otherwise Amp trains.
     """
 
     name = "jobs"
 
     def __init__(
         self,
-        calc_text: str,
-        start_command: str,
-        headerlines: str,
-        train_line: str,
-        directory: str | Path,
-        expired: float = 3600.0,
+        options: JobOptions,
+        obstacle: str | None = None,
         log: Callable[[str], None] = print,
         *,
         retries: int = 2,
         restarts: int = 2,
         poll: float = 0.25,
         queueing: float = QUEUEING,
-        targets: list[Atoms] | None = None,
     ) -> None:
-        self.calc_text, self.headerlines, self.train_line = calc_text, headerlines, train_line
-        self.start_command = start_command
-        self.files = TrainingDirectory(Path(directory))
-        self.limits = Limits(expired=expired, queueing=queueing)
+        self.options, self.obstacle = options, obstacle
+        self.kernels = False
+        self.files = TrainingDirectory(Path(options.directory))
+        self.limits = Limits(expired=options.expired, queueing=queueing)
         self.log = log
         self.retries, self.restarts, self.poll = retries, restarts, poll
-        self.targets = targets or []
-        self.kernels, self.why = _choice(calc_text, headerlines, train_line, self.targets, directory)
         self._script("", self.files.member(0), seed=0, fresh=False)  # raises now if the texts make no script
 
-    def train(self, task: TrainingTask, watch: Watch = unwatched) -> TrainingOutcome:
+    def train(self, task: TrainingTask, watch: Watch = unwatched) -> Ensemble:
         """Train every member of `task`, from a clean directory.
 
         Parameters
@@ -130,7 +116,7 @@ class AmpJobs:
 
         Returns
         -------
-        TrainingOutcome
+        Ensemble
 
         Raises
         ------
@@ -140,10 +126,13 @@ class AmpJobs:
             A text to start from is damaged, or would run code.
         """
         self.files.end_strays(self.log)
-        self.files.lay_out(task, self.calc_text)
+        self.files.lay_out(task, self.options.calc_text)
+        obstacle = self.obstacle or (None if task.targets else "no target was given")
+        self.kernels = obstacle is None
         if self.kernels:
-            self.files.hand_over(task, self.targets)
-        self.log(f"Each member's job trains with {'amp.nft' if self.kernels else 'Amp'}: {self.why}.")
+            self.files.hand_over(task)
+        why = obstacle or "Gaussian fingerprints, a neural network and Amp's train line"
+        self.log(f"Each member's job trains with {'amp.nft' if self.kernels else 'Amp'}: {why}.")
         members = [Member(m, _energy_factor(task, m)) for m in range(task.n_members)]
         try:
             self._supervise(task, members, watch)
@@ -151,7 +140,7 @@ class AmpJobs:
             for member in members:
                 if member.attempt is not None:
                     member.attempt.end()
-        return TrainingOutcome(
+        return Ensemble(
             texts=[member.chosen.text for member in members if member.chosen],
             reports=[_report(member) for member in members],
         )
@@ -202,13 +191,12 @@ class AmpJobs:
         seed = _seed(task.seed, task.iteration, member.index, len(member.results))
         (directory / "run.py").write_text(self._script(token, directory, seed=seed, fresh=fresh))
         member.starts += 1
-        self.log(f"Member {member.index}: {self.start_command}" + _ordinal(member.starts))
-        member.attempt = Attempt(directory, self.start_command, token, self.limits)
+        self.log(f"Member {member.index}: {self.options.start_command}" + _ordinal(member.starts))
+        member.attempt = Attempt(directory, self.options.start_command, token, self.limits)
         member.attempt.wait_for_shell(HAND_OVER)
 
     def _script(self, token: str, directory: Path, *, seed: int, fresh: bool) -> str:
-        texts = (self.calc_text, self.headerlines, self.train_line)
-        return script_text(*texts, token=token, directory=directory, seed=seed, fresh=fresh, kernels=self.kernels)
+        return script_text(self.options, token=token, directory=directory, seed=seed, fresh=fresh, kernels=self.kernels)
 
     def _look_after(self, member: Member, notes: set[str]) -> None:
         """See how a member's job stands, and act on it."""
@@ -257,7 +245,7 @@ class AmpJobs:
             raise JobError(
                 f"the job of member {member.index} died {member.deaths} times, at last thus: {reason}. Its "
                 f"files are in {directory}, {job_state.OUTPUT} and {LOG} among them. Mend calc_text, headerlines,"
-                f" train_line or start_command ({self.start_command!r}; this process runs {sys.executable}) and start the "
+                f" train_line or start_command ({self.options.start_command!r}; this process runs {sys.executable}) and start the "
                 f"run again: it goes on where it stopped. The end of the output:{tail or ' (none)'}"
             )
 
@@ -270,21 +258,6 @@ class AmpJobs:
                 self.log(note)
 
 
-def _choice(calc_text: str, headerlines: str, train_line: str, targets: list[Atoms], directory: str | Path) -> tuple[bool, str]:
-    """Whether jobs fit with our kernels, and why."""
-    from amp.nft.amp_io.bootstrap_texts import train_line as amps_own
-
-    if not targets:
-        return False, "no target was given"
-    if train_line.strip() != amps_own:
-        return False, f"the train line {train_line!r} is the user's own"
-    try:
-        read_calc_text(calc_text, headerlines, directory)
-    except UnsupportedModel as error:
-        return False, str(error)
-    return True, "Gaussian fingerprints, a neural network and Amp's train line"
-
-
 def _own_report(directory: Path) -> MemberReport | None:
     """The report that a fit with our kernels left."""
     path = directory / REPORT
@@ -294,7 +267,7 @@ def _own_report(directory: Path) -> MemberReport | None:
 def _energy_factor(task: TrainingTask, member: int) -> float:
     """Amp's energy RMSE divides by all images of a sample, ours by those with energies."""
     drawn = task.weights_mi[member] > 0
-    with_energies = drawn & np.array([centre is None for centre in task.centres])
+    with_energies = drawn & np.array([chosen is None for chosen in task.rows])
     return math.sqrt(drawn.sum() / with_energies.sum()) if with_energies.any() else 1.0
 
 

@@ -2,42 +2,36 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from string import Template
 
-from amp.nft.records import TrainingOutcome, TrainingTask
+from amp.nft.records import Ensemble, JobOptions, TrainingTask
 from amp.nft.training.amp_jobs.directory import CONVERGED, LOG, TRAINED, TrainingDirectory
 from amp.nft.training.amp_jobs.loss_table import table_of
 
 
 def leave_training_directory(
-    path: Path,
     task: TrainingTask,
-    outcome: TrainingOutcome,
+    outcome: Ensemble,
     *,
-    calc_text: str,
-    headerlines: str,
-    train_line: str,
+    options: JobOptions,
     criteria: dict[str, float | None],
 ) -> None:
     """Write samples, chunk ids, and for each member its job script, parameters and log.
 
     Parameters
     ----------
-    path : path
-        ``<label>-training``.
     task, outcome
         What was trained, and what came of it.
-    calc_text, headerlines, train_line : str
-        As in Amp's ``BootStrap.train``; ``run.py`` is Amp's own script of them.
+    options : JobOptions
+        The directory, and the texts of ``run.py``, Amp's own script.
     criteria : dict
         Amp's convergence dictionary, for the log.
     """
     from amp.nft.amp_io.bootstrap_texts import script
 
-    directory = TrainingDirectory(path)
-    directory.lay_out(task, calc_text)
-    text = Template(script).substitute(headerlines=headerlines, calc_text=calc_text, train_line=train_line)
+    directory = TrainingDirectory(options.directory)
+    directory.lay_out(task, options.calc_text)
+    text = Template(script).substitute(headerlines=options.headerlines, calc_text=options.calc_text, train_line=options.train_line)
     for report, parameters in zip(outcome.reports, outcome.texts, strict=True):
         member = directory.clear_member(report.member, None)
         (member / "run.py").write_text(text)
