@@ -121,8 +121,9 @@ def options(calc_text=CALC_TEXT, command=SERIAL, headerlines="", line=train_line
     return JobOptions(calc_text, headerlines, line, command, Path("al-training"), expired)
 
 
-def jobs(log, *texts, headerlines="", line=train_line, expired=3600.0, **settings):
-    return AmpJobs(options(*texts, headerlines=headerlines, line=line, expired=expired), log=log, poll=0.1, **settings)
+def jobs(log, *texts, **settings):
+    of_jobs = {key: settings.pop(key) for key in ("calc_text", "command", "headerlines", "line", "expired") if key in settings}
+    return AmpJobs(options(*texts, **of_jobs), log=log, poll=0.1, **settings)
 
 
 def wait_for(condition):
