@@ -632,9 +632,9 @@ def test_a_job_knows_whether_its_member_may_begin_again(tmp_path, monkeypatch):
     """What stalled at the last training stalls again: three attempts would cost a queue three times the hours."""
     files = TrainingDirectory(tmp_path / "al-training")
     for retry_m in (None, (True, False)):
-        task = TrainingTask(images(), ROWS, np.ones((2, 5), dtype=int), None, seed=1, iteration=1, retry_m=retry_m)
+        task = TrainingTask(images(), ROWS, np.ones((2, 5), dtype=int), None, seed=1, iteration=1, retry_m=retry_m, targets=images()[:1])
         files.lay_out(task, CALC_TEXT)
-        files.hand_over(task, images()[:1])
+        files.hand_over(task)
         for member in (0, 1):
             monkeypatch.chdir(files.clear_member(member, None))
             assert kernel_fit._this_members_task(seed=0).retry_m == (retry_m and (retry_m[member],))
