@@ -6,4 +6,4 @@
 
 from setuptools import find_namespace_packages, setup
 
-setup(packages=find_namespace_packages(include=["amp.nft*"]))
+setup(packages=find_namespace_packages(include=["amp.nft*"]), package_data={"amp.nft": ["py.typed"]})

@@ -15,6 +15,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 OURS = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("amp/nft/**/*.py"))
+TYPED = "amp/nft/py.typed"
 WHICH = """
 import amp, sys
 from amp.nft.activelearner import NFT
@@ -35,7 +36,7 @@ def files_of_amp():
 
 def test_no_path_is_shared_with_amp():
     assert OURS
-    assert not set(OURS) & set(files_of_amp())
+    assert not {*OURS, TYPED} & set(files_of_amp())
 
 
 @pytest.mark.parametrize("cwd", [ROOT, None], ids=["repository root", "elsewhere"])
@@ -104,6 +105,11 @@ def wheels(tmp_path_factory, pip):
         run(*pip, "wheel", "--quiet", "--no-deps", f"--wheel-dir={folder}", project)
     (amp,), (ours,) = folder.glob("amp_atomistics-*.whl"), folder.glob("amp_nft-*.whl")
     return {"amp": amp, "ours": ours}
+
+
+@pytest.mark.slow
+def test_the_wheel_contains_each_module_and_the_mark_of_types(wheels):
+    assert {name for name in members(wheels["ours"]) if name.startswith("amp/")} == {*OURS, TYPED}
 
 
 @pytest.mark.slow

@@ -36,14 +36,14 @@ spec.loader.exec_module(sys.modules[__name__])
 
 
 def build_wheel(wheel_directory, config_settings=None, metadata_directory=None):
-    """The ordinary wheel: every module is a copy."""
+    """Build the ordinary wheel: a copy of each module, and the mark that they have types."""
     wheel_directory = os.path.abspath(wheel_directory)
-    with scratch_tree(["amp/nft/**/*.py"], shutil.copyfile):
+    with scratch_tree(["amp/nft/**/*.py", "amp/nft/py.typed"], shutil.copyfile):
         return build_meta.build_wheel(wheel_directory, config_settings)
 
 
 def build_editable(wheel_directory, config_settings=None, metadata_directory=None):
-    """The wheel of an editable install: modules and the heads of packages, and each is a stub."""
+    """Build the wheel of an editable install: a stub, which has no types, for each module and each package's ``__init__``."""
     wheel_directory = os.path.abspath(wheel_directory)
     with scratch_tree(["amp/nft/*.py", "amp/nft/*/__init__.py"], write_stub):
         return build_meta.build_wheel(wheel_directory, config_settings)
