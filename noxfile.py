@@ -43,6 +43,13 @@ def tests(session: nox.Session) -> None:
     session.run("pytest", *session.posargs)
 
 
+@nox.session(name="min-deps", python="3.11")
+def min_deps(session: nox.Session) -> None:
+    """Run the default tests with the lowest versions of the dependencies that pyproject.toml allows."""
+    session.run_install("uv", "pip", "install", "--quiet", "--resolution=lowest-direct", "--group=dev", "--editable=.")
+    session.run("pytest", *session.posargs)
+
+
 @nox.session
 def coverage(session: nox.Session) -> None:
     """Which lines the default tests run; kernels are compiled, and so not seen."""

@@ -77,7 +77,7 @@ def fingerprints(atoms, cutoff=COSINE):
 
 
 def derivative(rows, atom):
-    """dx / dposition of one force atom, all rows: (rows, xyz, width)."""
+    """Return dx / dposition of one force atom, all rows: (rows, xyz, width)."""
     dense = np.zeros((len(rows.x), 3, rows.x.shape[1]))
     entries = slice(rows.force_start[atom], rows.force_start[atom + 1])
     dense[rows.force_row[entries]] = rows.dx[entries]

@@ -338,7 +338,7 @@ def test_amp_trains_where_the_kernels_may_not(texts, why, log):
 
 @pytest.mark.fortran
 def test_killed_job_is_noticed_and_gives_the_same_result(log):
-    """kill -9 of a job in the background: in the log within seconds, and started again."""
+    """A job in the background gets kill -9: the log says so within seconds, and it is started again."""
     text = CALC_TEXT.replace("maxiter=5", "maxiter=400")
     thread, outcome = in_background(lambda: jobs(log, text, BACKGROUND).train(one_member()))
     os.kill(wait_for_running().pid, signal.SIGKILL)

@@ -34,6 +34,7 @@ class RunLog:
         self._aside: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
 
     def __call__(self, message: str) -> None:
+        """Write a message."""
         with self._aside():
             self._amp(message)
             logger.info(message)

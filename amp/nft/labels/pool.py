@@ -203,7 +203,7 @@ class LabelPool:
             self._sign.show()
 
     def _driver(self) -> Driver:
-        """This process, as its workers know it."""
+        """Return the record by which workers know this process."""
         return Driver(this_process(), str(self._sign.path), owns=self._workers.owned)
 
     # -- looking around ------------------------------------------------------------------------------------

@@ -1,0 +1,1 @@
+"""Neighbours, Gaussian fingerprints and their derivatives."""

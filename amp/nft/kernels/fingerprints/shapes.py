@@ -56,7 +56,7 @@ def _times_square(w, series, change, p, pairs):
 
 @inner
 def _polynomial_cutoff(n, gamma, source, at, pairs):
-    """fc = 1 + gamma q**(gamma + 1) - (gamma + 1) q**gamma and its derivative in s = q²."""
+    """Compute fc = 1 + gamma q**(gamma + 1) - (gamma + 1) q**gamma and its derivative in s = q²."""
     one = splat(1.0)
     whole = np.int64(gamma) - 2
     rest = gamma - 2.0 - whole

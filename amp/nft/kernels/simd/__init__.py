@@ -1,0 +1,1 @@
+"""Vectors of doubles in LLVM, and linear algebra on them."""

@@ -137,7 +137,7 @@ def dot(a, a0, b, b0, n):
 
 @inner
 def add_scaled(factor, a, a0, b, b0, n):
-    """b += factor * a on stretches whose length is a multiple of PAD."""
+    """Add factor * a to b, on slices whose length is a multiple of PAD."""
     f = splat(factor)
     for r in range(0, n, LANES):
         store(b, b0 + r, load(b, b0 + r) + f * load(a, a0 + r))

@@ -195,7 +195,7 @@ def above(typingctx, first, second):
 
 @intrinsic
 def _times_power_of_two(typingctx, value, shifted):
-    """value * 2**n, with n in the low bits of the double 1.5 * 2**52 + n."""
+    """Return value * 2**n, with n in the low bits of the double 1.5 * 2**52 + n."""
 
     def generate(context, builder, sig, args):
         value, shifted = (builder.bitcast(arg, _INTEGERS) for arg in args)

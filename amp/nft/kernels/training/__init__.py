@@ -1,0 +1,1 @@
+"""Loss, its derivatives and the Levenberg-Marquardt fit."""
