@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from enum import IntEnum
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from ase import Atoms
@@ -129,6 +129,9 @@ class TrainingTask:
         Which members may begin again with random weights where they stall; all if not given.
     targets : list of Atoms
         Structures that the ensemble is to predict; the inputs of the networks are scaled to cover them too.
+    until : str
+        'criteria': a member trains until it meets its criteria. 'out-of-bag': until its error on the images that its sample
+        lacks is smallest.
     """
 
     images: list[Atoms]
@@ -139,6 +142,7 @@ class TrainingTask:
     iteration: int
     retry_m: tuple[bool, ...] | None = None
     targets: list[Atoms] = field(default_factory=list)
+    until: Literal["criteria", "out-of-bag"] = "criteria"
 
     @property
     def n_members(self) -> int:
@@ -148,7 +152,11 @@ class TrainingTask:
 
 @dataclass(frozen=True)
 class MemberReport:
-    """How the training of one member ended; energies in eV/atom, forces in eV/Å."""
+    """How the training of one member ended; energies in eV/atom, forces in eV/Å.
+
+    `converged`: it met its criteria, or found the minimum of its out-of-bag error. `oob_force_rmse`: the weighted root mean square
+    of the force residuals, per component, on images that its sample lacks; nan where it is not known.
+    """
 
     member: int
     converged: bool
@@ -160,6 +168,7 @@ class MemberReport:
     force_rmse: float
     force_maxresid: float
     message: str = ""
+    oob_force_rmse: float = math.nan
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for the journal."""
@@ -188,8 +197,8 @@ class MemberStep:
     loss : float
         nan where it is not known, as before the first step.
     distance : float
-        How far the residuals are from the criteria: the sum of the logarithms of their ratios where these exceed 1;
-        nan where it is not known.
+        How far the residuals are from the criteria: the sum of the logarithms of their ratios where these exceed 1. With an
+        out-of-bag stop the logarithm of the out-of-bag error over its smallest value so far. nan where it is not known.
     """
 
     member: int

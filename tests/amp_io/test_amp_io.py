@@ -291,6 +291,7 @@ def test_calc_text_settings(in_tmp_path):
         activation="sigmoid",
         energy_coefficient=1.0,
         force_coefficient=0.1,
+        given_force_coefficient=0.1,
         overfit=1e-4,
         maxiter=70,
         convergence={

@@ -52,6 +52,8 @@ class CalculatorSpec:
         The criteria energy_rmse, energy_maxresid (eV/atom), force_rmse, force_maxresid (eV/Å).
     model : AmpModel or None
         The trained parameters where ``calc_text`` starts from such.
+    given_force_coefficient : float or None
+        As given, also where no force criterion is set; acts where criteria do not.
     """
 
     gs: dict[str, list[dict[str, Any]]] | Any
@@ -65,6 +67,7 @@ class CalculatorSpec:
     maxiter: int
     convergence: dict[str, float | None]
     model: AmpModel | None
+    given_force_coefficient: float | None = None
 
     def resolved(self, elements: Sequence[str]) -> CalculatorSpec:
         """The same with symmetry functions (Amp's defaults where none were given) and layers per element.
@@ -279,6 +282,7 @@ def _loss_settings(p: Any) -> dict[str, Any]:
     return {
         "energy_coefficient": p.energy_coefficient,
         "force_coefficient": force_coefficient,
+        "given_force_coefficient": p.force_coefficient,
         "overfit": p.overfit,
         "maxiter": p.maxiter,
         "convergence": convergence,

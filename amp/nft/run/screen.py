@@ -141,7 +141,7 @@ def _members(members: list[MemberStep]) -> Table:
     from rich.table import Table
 
     table = Table(box=None, padding=(0, 2), header_style="dim")
-    for name in ("member", "state", "steps", "loss", "times above criteria"):
+    for name in ("member", "state", "steps", "loss", "times above goal"):
         table.add_column(name, justify="left" if name == "state" else "right", no_wrap=True)
     for member in members[:ROWS]:
         loss = "" if math.isnan(member.loss) else f"{member.loss:.3g}"
@@ -152,5 +152,5 @@ def _members(members: list[MemberStep]) -> Table:
 
 
 def _factor(distance: float) -> str:
-    """A distance as the factor by which the residuals, taken together, exceed their criteria."""
+    """A distance as a factor: of the residuals over their criteria, or of the out-of-bag error over its minimum."""
     return "" if math.isnan(distance) else f"× {math.exp(min(distance, 700.0)):.3g}"

@@ -22,6 +22,8 @@ from amp.nft.kernels.training.network import (
     whitened_inputs,
 )
 from amp.nft.records import MemberReport, MemberStep, Watch, unwatched
+from amp.nft.training.checks import check_labels, check_weights
+from amp.nft.training.out_of_bag import UNTIL, Until, choose_judges, describe
 
 if TYPE_CHECKING:
     from amp.nft.kernels.fingerprints.gaussian import Rows
@@ -52,11 +54,15 @@ def fit(
     force_weights: Sequence[np.ndarray] | None = None,
     energy_weights: np.ndarray | None = None,
     divisors: np.ndarray | None = None,
+    until: Until = "criteria",
+    chunk_i: Sequence[bool] | np.ndarray | None = None,
 ) -> tuple[list[AmpModel], list[MemberReport]]:
     """Fit an ensemble to labelled images.
 
     Each member is fitted by Levenberg-Marquardt until it meets the criteria, and a little further. One that stalls before begins
-    again with new random weights, a bounded number of times; the attempt that came nearest is kept.
+    again with new random weights, a bounded number of times; the attempt that came nearest is kept. With `until` 'out-of-bag' a
+    member needs no criteria: it keeps the parameters of the smallest error on the images that its sample lacks. One whose sample
+    contains every image is fitted as with 'criteria'.
 
     Parameters
     ----------
@@ -97,6 +103,11 @@ def fit(
     divisors : ndarray, shape (images,), optional
         Divisor of the sum over the weighted forces of each image in the loss. If not given, the number of forces of an image
         with an energy, as in Amp, and 1 for a chunk: there each force counts as the one force of a chunk does in Amp.
+    until : {'criteria', 'out-of-bag'}
+        When a member's fit ends. Out of bag, start from random weights: parameters that were fitted to another sample have
+        seen the images that are to judge them.
+    chunk_i : sequence of bool, optional
+        Which images are chunks of a target, for the out-of-bag stop: they judge first. None of them if not given.
 
     Returns
     -------
@@ -108,13 +119,15 @@ def fit(
     ValueError
         Labels or weights are missing, not finite, or do not fit together.
     """
-    _check(energies, forces, rows, weights_mi)
-    _check_weights(forces, force_weights, energy_weights, divisors)
+    check_labels(energies, forces, rows, weights_mi)
+    if until not in UNTIL:
+        raise ValueError(f"until is {until!r}: it must be one of {', '.join(map(repr, UNTIL))}.")
+    check_weights(forces, force_weights, energy_weights, divisors)
     if divisors is None:
         divisors = np.where(np.isnan(energies), 1, [max(len(f), 1) for f in forces])
     if energy_weights is not None:
         energies = np.where(np.asarray(energy_weights) > 0.0, energies, np.nan)
-    spec, criteria = _trained(spec.resolved(sorted(fprange)))
+    spec, criteria = _trained(spec.resolved(sorted(fprange)), until)
     layout = _layout(spec, fprange)
     inputs = whitened_inputs([*rows, *unlabelled], scaled_inputs(fprange[element] for element in layout.elements))
     problem = make_problem(
@@ -127,6 +140,9 @@ def fit(
     amps = scaled_inputs(fprange[element] for element in layout.elements)
     tries: list[list[Fit]] = [[] for _ in weights_mi]
     retry_m = [True] * len(tries) if retry_m is None else retry_m
+    n_forces_i = np.array([len(force) for force in forces]) * (spec.force_coefficient is not None)
+    chunk_i = np.zeros(len(rows), dtype=bool) if chunk_i is None else chunk_i
+    judges_m = [choose_judges(w, chunk_i, n_forces_i) if until == "out-of-bag" else None for w in weights_mi]
 
     def work(member: int) -> None:
         """All attempts of a member."""
@@ -137,12 +153,15 @@ def fit(
                 theta = change_inputs(pack(start[member], layout), layout, _inputs_of(start[member], layout), inputs)
             else:
                 theta = change_inputs(_random_start(layout, rng, scalings[member]), layout, amps, inputs)
-            tell = partial(_tell, watch, member, steps)
-            done.append(descend(problem, theta, weights_mi[member], Rules(criteria, spec.maxiter - steps), tell))
+            tell, judges = partial(_tell, watch, member, steps), judges_m[member]
+            rules = Rules(criteria if judges is None else np.full(4, np.inf), spec.maxiter - steps)
+            held_out = None if judges is None else judges.over(problem)
+            done.append(descend(problem, theta, weights_mi[member], rules, tell, held_out))
             steps += done[-1].steps
         end = _best(done)
-        how = "met" if end.outcome == "converged" else "missed"
-        watch(MemberStep(member, how, steps, end.loss, distance(end.measures, criteria, np.nan)))
+        how = "met" if _succeeded(end) else "missed"
+        left = distance(end.measures, criteria, np.nan) if judges_m[member] is None else 0.0
+        watch(MemberStep(member, how, steps, end.loss, left))
 
     run_threads(work, range(len(weights_mi)), threads)
     reports = [_report(*those, criteria) for those in zip(range(len(tries)), tries, retry_m, strict=True)]
@@ -152,45 +171,13 @@ def fit(
     return [unpack(theta, layout, spec, fprange) for theta in thetas], reports
 
 
-def _check(energies: np.ndarray, forces: Sequence[np.ndarray], rows: Sequence[Rows], weights_mi: np.ndarray) -> None:
-    """Raise ValueError where the labels or weights do not fit the images, or are not numbers."""
-    if not len(energies) == len(forces) == len(rows) == np.shape(weights_mi)[-1]:
-        sizes = f"{len(energies)} energies, {len(forces)} sets of forces, weights for {np.shape(weights_mi)[-1]}"
-        raise ValueError(f"{sizes}, but {len(rows)} images: give one of each for each image.")
-    for i, (force, row) in enumerate(zip(forces, rows, strict=True)):
-        if np.shape(force) != (len(row.force_start) - 1, 3) or not np.isfinite(force).all():
-            raise ValueError(f"the forces of image {i} are not {len(row.force_start) - 1} finite vectors: label it again.")
-    if np.isinf(energies).any():
-        raise ValueError(f"the energy of image {np.flatnonzero(np.isinf(energies))[0]} is not finite: label it again.")
-    empty = np.flatnonzero((np.asarray(weights_mi) > 0).sum(axis=1) == 0)
-    if len(empty):
-        raise ValueError(f"member {empty[0]} has no image of weight above 0: draw its sample again.")
-
-
-def _check_weights(
-    forces: Sequence[np.ndarray],
-    force_weights: Sequence[np.ndarray] | None,
-    energy_weights: np.ndarray | None,
-    divisors: np.ndarray | None,
-) -> None:
-    """Raise ValueError where the weights of labels do not fit them, or are negative or not finite."""
-    if force_weights is not None and len(force_weights) != len(forces):
-        raise ValueError(f"force_weights has {len(force_weights)} arrays for {len(forces)} images: give one array per image.")
-    for i, weights in enumerate(force_weights or ()):
-        if np.shape(weights) != (len(forces[i]),) or not (np.isfinite(weights) & (np.asarray(weights) >= 0.0)).all():
-            raise ValueError(f"force_weights[{i}] is not {len(forces[i])} finite numbers of 0 or more: give one per trained force.")
-    for name, least, values in (("energy_weights", 0.0, energy_weights), ("divisors", np.finfo(float).tiny, divisors)):
-        if values is None:
-            continue
-        if np.shape(values) != (len(forces),) or not (np.isfinite(values) & (np.asarray(values) >= least)).all():
-            rule = "above 0" if least else "of 0 or more"
-            raise ValueError(f"{name} is not {len(forces)} finite numbers {rule}: give one per image.")
-
-
-def _trained(spec: CalculatorSpec) -> tuple[CalculatorSpec, np.ndarray]:
+def _trained(spec: CalculatorSpec, until: Until) -> tuple[CalculatorSpec, np.ndarray]:
     """The specification with forces left out where Amp leaves them out, and its criteria, inf where not asked."""
     asked = {name: spec.convergence.get(name) for name in CRITERIA}
-    if spec.force_coefficient is None or (asked["force_rmse"] is None and asked["force_maxresid"] is None):
+    if until == "out-of-bag":
+        if spec.force_coefficient is None:
+            spec = replace(spec, force_coefficient=spec.given_force_coefficient)
+    elif spec.force_coefficient is None or (asked["force_rmse"] is None and asked["force_maxresid"] is None):
         spec = replace(spec, force_coefficient=None)
         asked["force_rmse"] = asked["force_maxresid"] = None
     return spec, np.array([np.inf if limit is None else float(limit) for limit in asked.values()])
@@ -232,6 +219,11 @@ def _tell(watch: Watch, member: int, before: int, steps: int, loss: float, dista
     watch(MemberStep(member, "training", before + steps, loss, distance))
 
 
+def _succeeded(fit: Fit) -> bool:
+    """Whether a fit met its criteria, or found its out-of-bag minimum."""
+    return fit.outcome in ("converged", "level")
+
+
 def _best(tries: Sequence[Fit]) -> Fit:
     """The attempt that is kept."""
     return min(tries, key=lambda fit: (fit.outcome != "converged", fit.distance, fit.loss))
@@ -253,7 +245,9 @@ def _report(member: int, tries: Sequence[Fit], may_retry: bool, criteria: np.nda
         for name, value, limit in zip(CRITERIA, best.measures, criteria, strict=True)
         if value > limit
     ]
-    if best.outcome == "converged":
+    if best.best_step >= 0:
+        message = describe(best)
+    elif best.outcome == "converged":
         message = f"converged; {where}"
     elif not np.isfinite(criteria).any():
         message = f"no criteria were set; stopped where the loss no longer fell; {where}"
@@ -265,8 +259,8 @@ def _report(member: int, tries: Sequence[Fit], may_retry: bool, criteria: np.nda
             how = "attempts end alike" if may_retry else "it stalled at the last training too"
             message += f"; {how}: the limit is in the fingerprints, the hidden layers or a penalty by overfit"
     measures = dict(zip(CRITERIA, map(float, best.measures), strict=True))
-    converged = best.outcome == "converged"
-    return MemberReport(member, converged, steps, len(tries), best.loss, **measures, message=message)
+    report = MemberReport(member, _succeeded(best), steps, len(tries), best.loss, **measures, message=message)
+    return replace(report, oob_force_rmse=float(best.held_out_rmse))
 
 
 def pack(model: AmpModel, layout: Layout) -> np.ndarray:

@@ -73,6 +73,8 @@ class BatchedTrainer:
             retry_m=task.retry_m,
             unlabelled=self._target_rows,
             watch=watch,
+            until=task.until,
+            chunk_i=[centre is not None for centre in task.centres],
         )
         return Ensemble([amp_io.write_amp(model) for model in models], reports)
 

@@ -7,11 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from amp.nft.kernels.training.lm import PROBE, Work, accelerate, make_work, prepare, propose
 from amp.nft.kernels.training.loss import Problem, Scratch, fill_jacobian, fill_residuals, make_scratch
+
+if TYPE_CHECKING:
+    from amp.nft.kernels.training.held_out import HeldOut
 
 FIRST_LAMBDA, LARGEST_LAMBDA = 1e-4, 1e10
 TILT = 2.0  # factor on the residuals of the kind whose rms alone exceeds its criterion
@@ -48,7 +52,8 @@ class Fit:
     ----------
     theta : ndarray, shape (parameters,)
     outcome : str
-        'converged', 'exhausted' (`max_steps` done) or 'stalled'.
+        'converged', 'exhausted' (`max_steps` done) or 'stalled'; with a judge 'converged' (the held-out error rises), 'level'
+        (the loss levelled off before) or 'exhausted'.
     steps : int
         Steps tried.
     loss : float
@@ -57,6 +62,10 @@ class Fit:
         As the criteria.
     distance : float
         How far the measures are from the criteria: the sum of the logarithms of their ratios where these exceed 1.
+    best_step : int
+        With a judge: the step whose parameters are kept.
+    held_out_rmse : float
+        With a judge: root mean square of its force residuals at that step, eV/Å; nan else.
     """
 
     theta: np.ndarray
@@ -65,9 +74,11 @@ class Fit:
     loss: float
     measures: np.ndarray
     distance: float
+    best_step: int = -1
+    held_out_rmse: float = np.nan
 
 
-class _Residuals:
+class Residuals:
     """Kind and weight of each residual of a member."""
 
     def __init__(self, problem: Problem, weights: np.ndarray) -> None:
@@ -129,6 +140,7 @@ def descend(
     weights: np.ndarray,
     rules: Rules,
     tell: Callable[[int, float, float], object] = lambda steps, loss, distance: None,
+    held_out: HeldOut | None = None,
 ) -> Fit:
     """Fit one member.
 
@@ -144,14 +156,17 @@ def descend(
         How often each image counts.
     rules : Rules
     tell : callable
-        Is told the steps, the loss and the distance from the criteria (nan with none), after each step.
+        Is told the steps, the loss and the distance from the criteria (nan with none), after each step; with a judge the
+        distance is that from the smallest held-out error.
+    held_out : HeldOut, optional
+        Judge of this fit, which then keeps the point of the smallest held-out error; give it rules without criteria.
 
     Returns
     -------
     Fit
     """
     theta, weights = np.array(theta, dtype=float), np.ascontiguousarray(weights, dtype=np.int64)
-    residuals, scratch = _Residuals(problem, weights), make_scratch(problem)
+    residuals, scratch = Residuals(problem, weights), make_scratch(problem)
     n, work = len(residuals.root), make_work(len(residuals.root), len(theta))
     fill_residuals(problem, theta, weights, scratch, work.trial)
     damping, growth, accepted, best = FIRST_LAMBDA, 2.0, True, []  # best: the smallest distance so far, after each step
@@ -163,10 +178,14 @@ def descend(
             work.root[:] = residuals.emphasized(current, measures, rules.criteria)
             objective = float(((work.root * current) ** 2).sum())
             loss = float(((residuals.root * current) ** 2).sum())
+            if held_out is not None:
+                held_out.see(Fit(theta.copy(), "", len(best), loss, measures, np.nan))
         best.append(min([distance(measures, rules.criteria, objective), *best[-1:]]))
-        tell(len(best) - 1, loss, distance(measures, rules.criteria, np.nan))
-        outcome = _outcome(measures, best, damping, rules)
-        if outcome or met:
+        tell(len(best) - 1, loss, held_out.distance if held_out else distance(measures, rules.criteria, np.nan))
+        if held_out is not None:
+            if (end := held_out.end(len(best) - 1, rules.max_steps, damping)) is not None:
+                return end
+        elif (outcome := _outcome(measures, best, damping, rules)) or met:
             fit = Fit(theta.copy(), outcome, len(best) - 1, loss, measures, best[-1])
             if outcome == "converged":
                 met.append(fit)
