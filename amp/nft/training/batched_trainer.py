@@ -74,7 +74,7 @@ class BatchedTrainer:
             unlabelled=self._target_rows,
             watch=watch,
             until=task.until,
-            chunk_i=[centre is not None for centre in task.centres],
+            chunk_i=[some is not None for some in task.rows],
         )
         return Ensemble([amp_io.write_amp(model) for model in models], reports)
 
