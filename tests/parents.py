@@ -7,7 +7,9 @@ import time
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 from ase.calculators.emt import EMT
+from ase.optimize import BFGS
 
 SPOILS = {
     "raise": lambda: (_ for _ in ()).throw(RuntimeError("SCF failed")),
@@ -49,3 +51,68 @@ def build(directory, **settings):
 def parent(**settings):
     """A factory of such parents that travels."""
     return partial(build, **settings)
+
+
+def _sort(calculator, atoms):
+    order = np.argsort(atoms.positions[:, 0])[::-1]
+    calculator.atoms = atoms[order]
+    calculator.results["forces"] = calculator.results["forces"][order]
+
+
+def _relax(calculator, atoms):
+    relaxed = atoms.copy()
+    relaxed.calc = EMT()
+    BFGS(relaxed, logfile=os.devnull).run(fmax=0.0, steps=2)
+    calculator.results = dict(relaxed.calc.results)
+    calculator.atoms = relaxed.copy()
+
+
+CHANGES = {
+    "sorts": _sort,
+    "relaxes": _relax,
+    "moves": lambda calculator, atoms: atoms.positions.__iadd__([0.01, 0, 0]),
+    "wraps": lambda calculator, atoms: atoms.set_positions(atoms.get_scaled_positions() % 1.0 @ atoms.cell),
+    "strains": lambda calculator, atoms: atoms.set_cell(1.01 * atoms.cell),
+    "opens": lambda calculator, atoms: atoms.set_pbc(not atoms.pbc.all()),
+    "replaces": lambda calculator, atoms: atoms.numbers.__setitem__(0, 79),
+}
+RESULTS = {
+    "complex energy": ("energy", lambda energy: complex(energy)),
+    "boolean energy": ("energy", lambda energy: True),
+    "energy of each atom": ("energy", lambda energy: np.full(4, energy / 4)),
+    "energy in words": ("energy", lambda energy: f"{energy} eV"),
+    "no energy": ("energy", lambda energy: np.array(None)),
+    "infinite energy": ("energy", lambda energy: np.inf),
+    "masked energy": ("energy", lambda energy: np.ma.masked_array(energy, mask=True)),
+    "complex forces": ("forces", lambda forces: forces.astype(complex)),
+    "boolean forces": ("forces", lambda forces: forces > 0),
+    "forces in words": ("forces", lambda forces: forces.astype(str)),
+    "transposed forces": ("forces", lambda forces: forces.T),
+    "forces of one atom": ("forces", lambda forces: forces[0]),
+    "not a number in the forces": ("forces", lambda forces: np.where(forces == forces.max(), np.nan, forces)),
+    "absurd forces": ("forces", lambda forces: 1e9 * forces),
+}
+
+
+class Changing(EMT):
+    """EMT that changes the atoms, or a result, or has a `converged`; around `atoms` only, if these are given."""
+
+    def __init__(self, way="", atoms=None, **attributes):
+        super().__init__()
+        self.way, self.where = way, atoms
+        vars(self).update(attributes)
+
+    def calculate(self, atoms=None, *args, **kwargs):
+        super().calculate(atoms, *args, **kwargs)
+        if self.where is not None and atoms.info.get("target_atom") not in self.where:
+            return
+        if self.way in CHANGES:
+            CHANGES[self.way](self, atoms)
+        elif self.way in RESULTS:
+            name, change = RESULTS[self.way]
+            self.results[name] = change(self.results[name])
+
+
+def changing(directory, **settings):
+    """A factory of such parents that travels."""
+    return Changing(**settings)

@@ -22,6 +22,7 @@ from ase.optimize import LBFGS
 from amp.nft.activelearner import NFT
 from amp.nft.activelearner.resume import compare_settings
 from amp.nft.activelearner.stopping import Iteration, StopReason, best_of
+from amp.nft.activelearner.stored_labels import read_labels
 from amp.nft.amp_io import read_ensemble
 from amp.nft.calculator.ase_calculator import EnsembleCalculator
 from amp.nft.calculator.monitor import UncertaintyMonitor, end
@@ -313,15 +314,17 @@ def _labels(store: RunStore, found: dict[str, Any], log: Callable[[str], object]
     finished = store.find("labelled")
     if finished is not None:  # what failed then is not tried again: the training that followed is without it
         return [store.image(name) for name in finished["files"]]
+    chunks = {number: store.image(name) for number, name in enumerate(found["chunks"])}
     have = {event["chunk"]: event["file"] for event in store.find_all("label")}
+    have = {number: have[number] for number in read_labels(store, have, chunks, log)}
     failures = []
     with LabelPool(options, store.directory / "labels") as pool:
-        for number, name in enumerate(found["chunks"]):
+        for number, chunk in chunks.items():
             if number not in have:
-                pool.request(number, store.image(name))
+                pool.request(number, chunk)
         for number, outcome in pool.done():
             if isinstance(outcome, Label):
-                have[number] = store.keep_image(labelled(store.image(found["chunks"][number]), outcome))
+                have[number] = store.keep_image(labelled(chunks[number], outcome))
                 store.append("label", chunk=number, file=have[number], seconds=outcome.seconds)
                 pool.tidy(number)
             else:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -19,8 +19,8 @@ from ase import Atoms
 from amp.nft.activelearner.output_files import RunFiles
 from amp.nft.activelearner.resume import compare_parents, compare_settings
 from amp.nft.activelearner.stopping import Iteration, StopReason, StopRule, best_of, first_reason
+from amp.nft.activelearner.stored_labels import carve_numbered, read_labels
 from amp.nft.calculator.evaluate import target_uncertainty
-from amp.nft.chunks import carve_chunks
 from amp.nft.errors import LabellingError
 from amp.nft.labels.pool import LabelPool
 from amp.nft.labels.single_point import Label, LabelFailure, labelled
@@ -95,8 +95,8 @@ class Loop:
         if self.store.find("label"):
             compare_parents(self.store.recall("start")["parent"], notes["parent"], self.log)
         self.store.append("start", **notes, targets=[self.store.keep_image(target) for target in self.setup.targets])
-        for event in self.store.find_all("label"):
-            self.labels[event["atom"]] = self.store.image(event["file"])
+        files = {event["atom"]: event["file"] for event in self.store.find_all("label")}
+        self.labels = read_labels(self.store, files, self._carve(list(files)), self.log)
         if self.labels:
             self.log(f"Taking up the run in {self.store.directory}: {len(self.labels)} labelled chunks are there.")
 
@@ -218,7 +218,7 @@ class Loop:
             if not len(chosen):
                 return _nothing_above(self.setup.threshold, delta)
             event = self._label(iteration, self._without_twins(chosen, delta), delta)
-        self.added.append(event["atoms"])
+        self.added.append(self._restore(event["atoms"]))
         self.files.save_chunks(iteration, event["chosen"], [self.labels[atom] for atom in self._chunk_atoms()])
         return None
 
@@ -244,14 +244,9 @@ class Loop:
         replacements: list[int] = []
         failures: dict[int, LabelFailure] = {}
         with self._pool() as pool:
-            self._request(pool, new)
-            for atom, outcome in pool.done():
-                if isinstance(outcome, Label):
-                    self._keep(atom, outcome)
-                    pool.tidy(atom)
-                else:
-                    failures[atom] = self._note("label-failed", atom, outcome)
-                    replacements += self._replace(pool, spare)
+            for atom, failure in self._make(pool, new):
+                failures[atom] = failure
+                replacements += self._replace(pool, spare)
         atoms = [atom for atom in wanted + replacements if atom in self.labels]
         if not atoms:
             raise LabellingError(_all_failed(failures))
@@ -262,16 +257,35 @@ class Loop:
         return LabelPool(self.setup.labels, self.files.labels, on_retry=on_retry, log=self.log)
 
     def _request(self, pool: LabelPool, atoms: list[int]) -> None:
-        """Ask for labels of the chunks around these atoms."""
-        for number, target in enumerate(self.setup.targets):
-            first, end = self.first[number : number + 2]
-            here = [atom for atom in atoms if first <= atom < end]
-            chunks = carve_chunks(target, [atom - first for atom in here], self.setup.cutoff)
-            for atom, chunk in zip(here, chunks, strict=True):
-                if len(self.setup.targets) > 1:
-                    chunk.info["target_image"] = number
-                self._chunks[atom] = chunk
-                pool.request(atom, chunk)
+        """Request labels of the chunks around these atoms."""
+        chunks = self._carve(atoms)
+        self._chunks |= chunks
+        for atom, chunk in chunks.items():
+            pool.request(atom, chunk)
+
+    def _carve(self, atoms: Sequence[int]) -> dict[int, Atoms]:
+        """Chunks around atoms of the targets."""
+        return carve_numbered(self.setup.targets, atoms, self.setup.cutoff)
+
+    def _make(self, pool: LabelPool, atoms: list[int]) -> Iterator[tuple[int, LabelFailure]]:
+        """Label the chunks around these atoms, keep the labels, and yield the failures."""
+        self._request(pool, atoms)
+        for atom, outcome in pool.done():
+            if isinstance(outcome, Label):
+                self._keep(atom, outcome)
+                pool.tidy(atom)
+            else:
+                yield atom, self._note("label-failed", atom, outcome)
+
+    def _restore(self, atoms: list[int]) -> list[int]:
+        """Replace labels that were dropped, and return those of the atoms that have a label."""
+        dropped = [atom for atom in atoms if atom not in self.labels]
+        if dropped:
+            self.log(f"Labelling {len(dropped)} chunks of the training set again.")
+            with self._pool() as pool:
+                for _ in self._make(pool, dropped):
+                    pass
+        return [atom for atom in atoms if atom in self.labels]
 
     def _replace(self, pool: LabelPool, spare: deque[int]) -> list[int]:
         """The next most uncertain atom, asked for unless its label is there already; none if there is no more."""

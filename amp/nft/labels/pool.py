@@ -17,18 +17,8 @@ from ase import Atoms
 from amp.nft.errors import ExecutorError
 from amp.nft.inputs.arguments import check_count, check_positive
 from amp.nft.labels.executors import Workers, check_executor
-from amp.nft.labels.single_point import (
-    RESULT,
-    WORKER,
-    Label,
-    LabelFailure,
-    LabelTask,
-    carry_out,
-    check_parent,
-    labelled_atom,
-    left_label,
-    read_outcome,
-)
+from amp.nft.labels.gate import Label, LabelFailure, check
+from amp.nft.labels.single_point import RESULT, WORKER, LabelTask, carry_out, check_parent, labelled_atom, left_label
 from amp.nft.records import LabelOptions
 from amp.nft.system.liveness import SIGN, Driver, SignOfLife
 from amp.nft.system.processes import Process, has_died, machine, read_process, this_process
@@ -134,9 +124,13 @@ class LabelPool:
     def request(self, atom: int, image: Atoms) -> None:
         """Ask for the label of the chunk around an atom; one that an earlier driver's worker left is taken."""
         for directory in self._places.get(atom, []):
-            if (label := left_label(directory, image)) is not None:
+            label = left_label(directory, image)
+            if isinstance(label, Label):
                 self._done.append((atom, label))
                 return
+            if label is not None:
+                self._log(f"The label in {directory} is dropped and made again: {label}")
+                (directory / RESULT).unlink(missing_ok=True)
         self._waiting.append(Request(atom, image))
 
     def done(self) -> Iterator[tuple[int, Label | LabelFailure]]:
@@ -300,7 +294,8 @@ class LabelPool:
         """Note what came of a label; None: nothing, through no fault of its own."""
         request = flight.request
         if not isinstance(outcome, Label):
-            outcome = left_label(flight.directory, request.image) or outcome
+            left = left_label(flight.directory, request.image)
+            outcome = left if isinstance(left, Label) else outcome
         if outcome is None:
             self._waiting.appendleft(request)
         elif isinstance(outcome, LabelFailure) and request.attempts < self._retries:
@@ -316,7 +311,7 @@ def _checked(data: Any, flight: Flight) -> Label | LabelFailure:
     """The outcome in what a worker returned, if it is this task's."""
     if not (isinstance(data, dict) and data.get("name") == flight.task.name):
         return LabelFailure("WrongResult", f"the executor returned {str(data)[:80]!r} for {flight.task.name}")
-    return read_outcome(data)
+    return check(flight.request.image, data)
 
 
 def _overrun(timeout: float | None) -> LabelFailure:

@@ -1,6 +1,6 @@
-"""Labels: single points of the parent calculator, as plain data, each checked before it is believed.
+"""Single points of the parent calculator, reported as plain data for the gate.
 
-All of this may run in a worker on another machine, so it imports little.
+This module may run in a worker on another machine, so it imports little.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import hashlib
+import inspect
 import json
 import os
 import re
@@ -26,38 +27,17 @@ from ase import Atoms
 from ase.calculators.calculator import BaseCalculator
 from ase.calculators.singlepoint import SinglePointCalculator
 
+from amp.nft.labels.gate import Label, LabelFailure, check, geometry, plain
 from amp.nft.system import files
 from amp.nft.system.liveness import Driver, at_work
 from amp.nft.system.processes import write_process
 
 Parent = BaseCalculator | Callable[[str], BaseCalculator]
 
-ABSURD_FORCE = 1e4  # eV/Å; no chunk of a real structure comes near it
 WORKER = "worker.json"  # in a label's directory: who works on it
 RESULT = "label.json"  # and what came of it
 _PLACE = re.compile(r"(\d{1,9})-\w+")
 _CALCULATOR_METHODS = ("get_potential_energy", "get_forces")
-
-
-@dataclass(frozen=True)
-class Label:
-    """Energy (eV) and forces (atoms, 3; eV/Å) of one image, and the seconds that they took."""
-
-    energy: float
-    forces: np.ndarray
-    seconds: float
-
-
-@dataclass(frozen=True)
-class LabelFailure:
-    """Why a label could not be had: the kind of error, its message, its traceback."""
-
-    kind: str
-    message: str
-    traceback: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.kind}: {self.message}"
 
 
 def labelled_atom(directory: Path) -> int | None:
@@ -127,46 +107,35 @@ def carry_out(task: LabelTask) -> dict[str, Any]:
     Returns
     -------
     dict
-        Plain data for `read_outcome`: nothing of the parent has to travel back. This function does not raise.
+        Plain data for `amp.nft.labels.gate.check`: nothing of the parent has to travel back. This function does not raise.
     """
     directory = Path(task.directory)
     try:
         directory.mkdir(parents=True, exist_ok=True)
         write_process(directory / WORKER)
         with at_work(task.driver):
-            outcome = single_point(task.parent, task.image, directory, task.timeout)
-            data = {"name": task.name, **_as_data(outcome)}
-            if isinstance(outcome, Label):
+            data = {"name": task.name, **measure(task.parent, task.image, directory, task.timeout)}
+            if isinstance(check(task.image, data), Label):
                 files.write(directory / RESULT, json.dumps({**data, "image": digest(task.image)}).encode())
     except Exception as error:  # a disk that is full, for example
-        data = {"name": task.name, **_as_data(_failure(error))}
+        data = {"name": task.name, **_failure(error)}
     return data
 
 
-def read_outcome(data: dict[str, Any]) -> Label | LabelFailure:
-    """What `carry_out` returned; anything else is a LabelFailure."""
-    try:
-        if "kind" in data:
-            return LabelFailure(data["kind"], data["message"], data["traceback"])
-        return Label(data["energy"], np.array(data["forces"], dtype=float).reshape(-1, 3), data["seconds"])
-    except (KeyError, TypeError, ValueError) as error:
-        return LabelFailure("WrongResult", f"{str(data)[:100]!r} is no label ({error})")
-
-
-def left_label(directory: Path, image: Atoms) -> Label | None:
-    """The label of `image` that a worker left in a directory, or None."""
+def left_label(directory: Path, image: Atoms) -> Label | LabelFailure | None:
+    """Return the label of `image` that a worker left in a directory, a failure if the label is bad, None if there is none."""
     try:
         data = json.loads((directory / RESULT).read_text())
-        label = read_outcome(data)
-        return label if data["image"] == digest(image) and isinstance(label, Label) else None
+        return check(image, data) if data["image"] == digest(image) else None
     except (OSError, ValueError, TypeError, KeyError):
         return None
 
 
 def digest(image: Atoms) -> str:
     """A name made of all that a parent sees of an image."""
-    parts = [np.asarray(image.cell), image.pbc, *(image.arrays[name] for name in sorted(image.arrays))]
-    return hashlib.sha256(b"".join(np.ascontiguousarray(part).tobytes() for part in parts)).hexdigest()[:32]
+    parts = {"cell": np.asarray(image.cell), "pbc": image.pbc, **image.arrays}
+    described = [f"{name} {parts[name].dtype} {parts[name].shape}".encode() + parts[name].tobytes() for name in sorted(parts)]
+    return hashlib.sha256(b"".join(described)).hexdigest()[:32]
 
 
 def single_point(parent: Parent, image: Atoms, directory: str | os.PathLike[str], timeout: float | None = None) -> Label | LabelFailure:
@@ -188,25 +157,34 @@ def single_point(parent: Parent, image: Atoms, directory: str | os.PathLike[str]
     Returns
     -------
     Label or LabelFailure
-        Exceptions of the parent, a label that did not converge or took too long, forces that are not finite, of the wrong
-        shape or absurdly large all become a LabelFailure: this function does not raise.
+        Exceptions of the parent, a label that takes too long and one that the gate refuses become a LabelFailure.
     """
+    return check(image, measure(parent, image, directory, timeout))
+
+
+def measure(parent: Parent, image: Atoms, directory: str | os.PathLike[str], timeout: float | None = None) -> dict[str, Any]:
+    """Run the parent as `single_point` does, and return plain data for `amp.nft.labels.gate.check`."""
     start = time.perf_counter()
     try:
         with _deadline(timeout):
             atoms = image.copy()
             atoms.calc = make_calculator(parent, directory)
-            energy = float(atoms.get_potential_energy())
-            forces = np.array(atoms.get_forces(apply_constraint=False), dtype=float)
+            seen = {"before the call": geometry(atoms)}
+            report = {
+                "energy": plain(atoms.get_potential_energy(apply_constraint=False)),
+                "forces": plain(atoms.get_forces(apply_constraint=False)),
+                "converged": plain(_converged(atoms.calc)),
+            }
+            seen["after the call"] = geometry(atoms)
+            if isinstance(kept := getattr(atoms.calc, "atoms", None), Atoms):
+                seen["in the calculator after the call"] = geometry(kept)
     except (
         Exception,
         SystemExit,
         LabelTimeout,
     ) as error:  # whatever a parent raises concerns this label alone
         return _failure(error)
-    if (fault := _fault(energy, forces, len(image), atoms.calc)) is not None:
-        return LabelFailure("BadLabel", fault)
-    return Label(energy, forces, time.perf_counter() - start)
+    return {"atoms": seen, **report, "seconds": time.perf_counter() - start}
 
 
 def labelled(image: Atoms, label: Label) -> Atoms:
@@ -235,14 +213,8 @@ def _deadline(seconds: float | None) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def _as_data(outcome: Label | LabelFailure) -> dict[str, Any]:
-    if isinstance(outcome, LabelFailure):
-        return {"kind": outcome.kind, "message": outcome.message, "traceback": outcome.traceback}
-    return {"energy": outcome.energy, "forces": outcome.forces.tolist(), "seconds": outcome.seconds}
-
-
-def _failure(error: BaseException) -> LabelFailure:
-    return LabelFailure(type(error).__name__, str(error), "".join(traceback.format_exception(error)))
+def _failure(error: BaseException) -> dict[str, Any]:
+    return {"kind": type(error).__name__, "message": str(error), "traceback": "".join(traceback.format_exception(error))}
 
 
 def _is_calculator(thing: object) -> bool:
@@ -263,25 +235,13 @@ def make_calculator(parent: Any, directory: str | os.PathLike[str]) -> BaseCalcu
         return parent
 
 
-def _fault(energy: float, forces: np.ndarray, n_atoms: int, calculator: BaseCalculator) -> str | None:
-    """What is wrong with a label, or None."""
-    if forces.shape != (n_atoms, 3):
-        return f"forces of shape {forces.shape} for {n_atoms} atoms"
-    if not (np.isfinite(energy) and np.isfinite(forces).all()):
-        return f"energy or forces are not finite (energy {energy} eV)"
-    if (largest := np.abs(forces).max(initial=0.0)) > ABSURD_FORCE:
-        return f"a force component of {largest:.3g} eV/Å is beyond {ABSURD_FORCE:.0e} eV/Å"
-    if _says_unconverged(calculator):
-        return "the parent calculator says that it did not converge"
-    return None
-
-
-def _says_unconverged(calculator: BaseCalculator) -> bool:
-    """Ask those calculators that can tell; ASE has no common way."""
+def _converged(calculator: BaseCalculator) -> Any:
+    """Return the calculator's `converged`, called if it is a method without arguments; None if there is none."""
     flag = getattr(calculator, "converged", None)
-    if callable(flag):
-        try:
-            flag = flag()
-        except Exception:  # not that kind of `converged`
-            return False
-    return flag is False
+    if not callable(flag):
+        return flag
+    try:
+        inspect.signature(flag).bind()
+    except (TypeError, ValueError):  # a method for another purpose
+        return None
+    return flag()

@@ -1,0 +1,81 @@
+"""Chunks by the number of their atom, and the labels of them that a run's journal names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from ase import Atoms
+
+from amp.nft.chunks import carve_chunks
+from amp.nft.errors import RunStoreError
+from amp.nft.labels.gate import Label, LabelFailure, check, stored
+from amp.nft.run.store import RunRecord
+
+
+def carve_numbered(targets: Sequence[Atoms], atoms: Sequence[int], cutoff: float) -> dict[int, Atoms]:
+    """Carve chunks around atoms that are counted on from one target to the next.
+
+    Parameters
+    ----------
+    targets : sequence of Atoms
+    atoms : sequence of int
+        Those that no target has are skipped.
+    cutoff : float
+        Radius of a chunk, Å.
+
+    Returns
+    -------
+    dict of int to Atoms
+        In the order of the targets. With several targets, ``info['target_image']`` is the number of the chunk's target.
+    """
+    first = np.cumsum([0, *map(len, targets)])
+    chunks: dict[int, Atoms] = {}
+    for number, target in enumerate(targets):
+        here = [atom for atom in atoms if first[number] <= atom < first[number + 1]]
+        carved = carve_chunks(target, [atom - first[number] for atom in here], cutoff)
+        chunks |= zip(here, carved, strict=True)
+        if len(targets) > 1:
+            for chunk in carved:
+                chunk.info["target_image"] = number
+    return chunks
+
+
+def read_labels(record: RunRecord, files: dict[int, str], chunks: dict[int, Atoms], log: Callable[[str], object]) -> dict[int, Atoms]:
+    """Read labelled chunks from the content of a run, through the gate for new labels.
+
+    Parameters
+    ----------
+    record : RunRecord
+    files : dict of int to str
+        Content by the number of the chunk.
+    chunks : dict of int to Atoms
+        The chunks as they would be labelled now.
+    log : callable
+        Takes a message on each label that is dropped, so that the run makes it again.
+
+    Returns
+    -------
+    dict of int to Atoms
+    """
+    labels = {}
+    for number, name in files.items():
+        image, outcome = _read(record, name, chunks.get(number))
+        if isinstance(outcome, Label):
+            labels[number] = image
+        else:
+            log(f"The stored label of chunk {number} ({name}) is dropped and made again: {outcome}")
+    return labels
+
+
+def _read(record: RunRecord, name: str, chunk: Atoms | None) -> tuple[Atoms, Label | LabelFailure]:
+    """An image of the run's content, and the judgement of the gate."""
+    if chunk is None:
+        return Atoms(), LabelFailure("BadLabel", "the targets have no such atom")
+    try:
+        image = record.image(name)
+        return image, check(chunk, stored(image))
+    except RunStoreError:  # the file is gone or damaged: restoring it keeps the label
+        raise
+    except Exception as error:  # ASE's readers raise many kinds
+        return chunk, LabelFailure(type(error).__name__, str(error))
