@@ -23,13 +23,14 @@ def images(n):
     return cells
 
 
-def label_all(path, wanted, a_parent, executor, **settings):
+def label_all(path, wanted, a_parent, executor, *, log=lambda message: None, **settings):
     """Outcomes by atom; and of each retry the atom, the failure and the time."""
     outcomes, retries = {}, []
     with LabelPool(
         LabelOptions(a_parent, executor, **settings),
         path / "labels",
         on_retry=lambda *what: retries.append((*what, time.time())),
+        log=log,
     ) as pool:
         for image in wanted:
             pool.request(image.info["target_atom"], image)
