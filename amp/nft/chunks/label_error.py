@@ -125,7 +125,7 @@ class LabelError:
         """
         atoms, depths, forces_rx = _overlapping(rows)
         if not len(atoms):
-            return cls(*np.exp(_PRIOR))
+            return cls(*np.exp(_PRIOR).tolist())
         _, first, counts = np.unique(atoms, return_index=True, return_counts=True)
 
         def minus_log_posterior(logs: np.ndarray) -> float:
@@ -137,7 +137,8 @@ class LabelError:
             return 0.5 * (likelihood + (((logs - _PRIOR) / _WIDTH) ** 2).sum())
 
         found = minimize(minus_log_posterior, _PRIOR, method="Nelder-Mead", options={"maxiter": 600, "xatol": 3e-3, "fatol": 1e-2})
-        return cls(*(float(value) for value in np.exp(found.x)), n_atoms=len(first))
+        scale, length, floor = np.exp(found.x).tolist()
+        return cls(scale, length, floor, n_atoms=len(first))
 
     def sigma(self, depths: np.ndarray | float) -> np.ndarray:
         """Return the label error at depths.
