@@ -18,8 +18,8 @@ from data import pt1415, training_set
 from evaluate import HIDDEN, MEMBERS, ensemble, evaluate
 from loss import seconds
 from scipy.spatial.distance import pdist
-from vesin import NeighborList
 
+from amp.nft.kernels.fingerprints.neighbors import find_neighbors
 from amp.nft.kernels.prediction.evaluate import Evaluator
 from amp.nft.kernels.training.network import draw_weights, losses, make_problem
 from amp.nft.training.batched_fit import _layout
@@ -41,14 +41,11 @@ def evaluation() -> dict[str, float]:
     """Forces of ten members on Pt1415 with Amp's default fingerprints, on one thread."""
     target = pt1415()
     evaluator = Evaluator(ensemble(target))
-    first, second = NeighborList(cutoff=RADIUS, full_list=True).compute(
-        points=target.positions, box=np.zeros((3, 3)), periodic=False, quantities="ij"
-    )
-    start = np.searchsorted(np.sort(first), np.arange(len(target) + 1))
-    second = second[np.argsort(first, kind="stable")]
+    found = find_neighbors(target.positions, np.zeros((3, 3)), np.zeros(3, dtype=bool), RADIUS)
+    start, second = found.start, found.index
     inside = sum(int((pdist(target.positions[second[a:b]]) < RADIUS).sum()) for a, b in pairwise(start))
     weights = sum(a * b for a, b in zip((8, *HIDDEN), (*HIDDEN, 1), strict=True))
-    pulls = len(first) * MEMBERS * 2 * (3 * FUNCTIONS + FUNCTIONS + 3)
+    pulls = len(second) * MEMBERS * 2 * (3 * FUNCTIONS + FUNCTIONS + 3)
     work = inside * (PER_PAIR + FUNCTIONS * PER_FUNCTION) + pulls + len(target) * MEMBERS * (4 * weights + sum(HIDDEN) * TANH)
     return {"operations": float(work), "seconds": seconds(lambda: evaluate(evaluator, target, 1), 20)}
 

@@ -5,6 +5,14 @@ class NFTError(Exception):
     """Base class of the errors that amp.nft defines."""
 
 
+class InputError(NFTError, ValueError):
+    """A value, structure or file that the user gives cannot be used; raised before any work starts."""
+
+
+class AtomIndexError(InputError, IndexError):
+    """An index is outside the atoms of a structure, or the members of an ensemble."""
+
+
 class AmpFileError(NFTError, ValueError):
     """A file of Amp's is damaged, or of another kind."""
 

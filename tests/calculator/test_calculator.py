@@ -25,6 +25,7 @@ from ase.vibrations import Vibrations
 
 from amp.nft.amp_io import AmpFileError, AmpModel, write_amp, write_ensemble
 from amp.nft.calculator import EnsembleCalculator, UncertaintyMonitor
+from amp.nft.errors import InputError
 from amp.nft.features import g2x
 from amp.nft.uncertainty import force_uncertainty
 
@@ -161,8 +162,12 @@ def test_members_files_and_a_single_one(models, cluster, tmp_path):
         assert np.isnan(calc.results["forces_uncertainty"]).all() and np.isnan(calc.results["energy_uncertainty"])
     assert len(set(found.values())) == 1
     assert len(EnsembleCalculator(tmp_path / "a.ensemble", members=2).models) == 2
-    for members in (4, [3], 0, [-1], [0.5]):
-        with pytest.raises(ValueError, match="has members 0 to 2"):
+    assert [m is n for m, n in zip(EnsembleCalculator(models, members=[True, False, True]).models, models[::2], strict=True)] == [
+        True,
+        True,
+    ]
+    for members in (4, [3], 0, [-1], [0.5], [], [0, 0], "01", [True, False], True):
+        with pytest.raises(InputError, match=r"members (is|contains)"):
             EnsembleCalculator(tmp_path / "a.ensemble", members=members)
 
 
@@ -195,6 +200,22 @@ def test_what_it_refuses_it_names(models, tmp_path):
             EnsembleCalculator(models, threads=threads)
     with pytest.raises(ValueError, match=r"skin is -1"):
         EnsembleCalculator(models, skin=-1)
+
+
+@pytest.mark.parametrize(
+    ("atoms", "says"),
+    [
+        (Atoms(), "has no atoms"),
+        (Atoms([200, 78], [[0, 0, 0], [0, 0, 2.7]]), "atom 0 has the atomic number 200"),
+        (Atoms([78, 0], [[0, 0, 0], [0, 0, 2.7]]), "atom 1 has the atomic number 0"),
+        (Atoms("Pt2", [[0, 0, 0], [0, 0, 1e7]]), r"the position of atom 1 is .* within 1e\+06 Å"),
+        (Atoms("Pt3000", np.random.default_rng(0).uniform(size=(3000, 3))), "neighbours within 5 Å: no matter is so dense"),
+        (Atoms("Pt", cell=[1e-4] * 3, pbc=True), "too many to search"),
+    ],
+)  # fmt: skip
+def test_structures_beyond_any_matter_are_refused(models, atoms, says):
+    with pytest.raises(InputError, match=says):
+        EnsembleCalculator(models).get_property("forces", atoms)
 
 
 def test_pickles_before_and_after_use(models, cluster):

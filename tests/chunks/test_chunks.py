@@ -9,8 +9,10 @@ from ase.build import bulk, fcc111
 from ase.calculators.emt import EMT
 from ase.calculators.lj import LennardJones
 from ase.constraints import FixAtoms
+from ase.neighborlist import neighbor_list
 
 from amp.nft.chunks import carve_chunk, carve_chunks, convergence
+from amp.nft.errors import InputError
 
 # radius (Å): max and mean error of the central EMT force (eV/Å); mean, least and most atoms of a chunk
 PT260 = {
@@ -102,10 +104,39 @@ def test_a_lone_atom_is_a_chunk():
 
 
 def test_errors_name_the_value(pt260):
-    with pytest.raises(ValueError, match=r"cutoff is -1.* positive"):
+    with pytest.raises(ValueError, match="cutoff is -1: it must be above 0"):
         carve_chunk(pt260, 0, -1)
-    with pytest.raises(IndexError, match="no atom 260 in a target of 260"):
+    with pytest.raises(IndexError, match="indices contains 260, which does not exist: give indices of the 260 atoms of the target"):
         carve_chunk(pt260, 260, 6.5)
+
+
+@pytest.mark.parametrize("pbc", [True, False])
+def test_ase_finds_the_same_chunk_in_the_same_order(pbc):
+    target = bulk("Pt", cubic=True) * (2, 1, 3)
+    target.rattle(0.1, seed=5)
+    target.pbc = pbc
+    first, second, vectors = neighbor_list("ijD", target, 6.0)
+    for centre, chunk in enumerate(carve_chunks(target, range(len(target)), 6.0)):
+        here = first == centre
+        order = np.lexsort((*np.round(vectors[here], 9).T, second[here]))
+        np.testing.assert_allclose(chunk.positions[1:] - chunk.positions[0], vectors[here][order], atol=1e-12)
+
+
+def test_a_mask_selects_its_atoms(pt260):
+    mask = pt260.positions[:, 2] > 8.0
+    assert 0 < mask.sum() < 100
+    assert [chunk.info["target_atom"] for chunk in carve_chunks(pt260, mask, 3.5)] == np.flatnonzero(mask).tolist()
+    found = convergence(pt260, EMT(), [4.0, 4.5], np.arange(len(pt260)) < 2)
+    assert found.atoms.tolist() == [0, 1]
+    for atoms in ("12", [0.0, 1.0], [True, False], True):
+        with pytest.raises(InputError, match="atoms is"):
+            convergence(pt260, EMT(), [4.0, 4.5], atoms)
+
+
+@pytest.mark.parametrize(("cutoff", "says"), [(np.inf, "cutoff is inf"), (np.nan, "cutoff is nan"), (1e3, "images of a cell of 4 atoms")])
+def test_a_cutoff_that_no_computer_can_carve_is_refused(cutoff, says):
+    with pytest.raises(InputError, match=says):
+        carve_chunks(bulk("Pt", cubic=True), [0], cutoff)
 
 
 def test_convergence_wants_atoms():
@@ -194,5 +225,5 @@ def test_convergence_checks_before_it_starts(pt260):
     ]:
         with pytest.raises(ValueError, match=message):
             convergence(pt260, EMT(), **{"radii": [5.0, 6.0]} | changes)
-    with pytest.raises(IndexError, match="no atom 260"):
+    with pytest.raises(IndexError, match="atoms contains 260, which does not exist"):
         convergence(pt260, EMT(), [5.0, 6.0], [260])

@@ -14,8 +14,12 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms
 from ase.db import connect
 from ase.io import write
+from ase.neighborlist import neighbor_list
 
 from amp.nft.activelearner import NFT
+from amp.nft.errors import InputError
+from amp.nft.inputs.arguments import checked_indices
+from amp.nft.inputs.geometry import check_chunks, nearest_distances, neighbor_pairs
 from amp.nft.inputs.structures import read_images, read_targets, read_training_images
 
 
@@ -33,9 +37,20 @@ def cell(seed=0, symbol="Pt", calc=EMT):
     return atoms
 
 
-def labelled(atoms):
-    """With energy and forces, whatever they are."""
-    atoms.calc = SinglePointCalculator(atoms, energy=0.0, forces=np.zeros((len(atoms), 3)))
+def labelled(atoms, force=0.0):
+    """With energy and forces, all components the same."""
+    atoms.calc = SinglePointCalculator(atoms, energy=0.0, forces=np.full((len(atoms), 3), force))
+    return atoms
+
+
+def far(distance=2e6):
+    return Atoms("Pt2", [[0, 0, 0], [0, 0, distance]])
+
+
+def unknown(number):
+    """A cell with an atom that is not an element's."""
+    atoms = labelled(cell(calc=None))
+    atoms.numbers[2] = number
     return atoms
 
 
@@ -64,6 +79,63 @@ def test_the_same_image_twice_is_one(images):
     assert len(read_training_images([*images, images[0]])) == 2
 
 
+def test_an_atom_far_from_the_rest_is_accepted_and_may_be_alone():
+    """It has no force in the model, and no chunk."""
+    target = cell()
+    target.pbc = False
+    target += Atoms("Pt", [[0, 0, 9e5]])
+    check_chunks(read_targets(target)[0], 6.5, 6.0)
+
+
+INDICES = {
+    "list": ([2, 0], [2, 0]),
+    "array": (np.array([1, 1], dtype=np.uint8), [1, 1]),
+    "generator": ((i for i in (3, 1)), [3, 1]),
+    "nothing": ([], []),
+    "mask": ([True, False, False, True], [0, 3]),
+    "mask array": (np.array([False, True, True, False]), [1, 2]),
+    "set": ({2}, [2]),
+}
+NO_INDICES = {
+    "mask of another length": (
+        [True, False],
+        "indices is .*True, False.*: give indices of the 4 atoms of the structure .* or a mask",
+    ),
+    "fractions": ([0.5], "indices is .0.5."),
+    "whole floats": (np.array([1.0, 2.0]), "indices is .1.0, 2.0."),
+    "text": ("12", "indices is '12'"),
+    "texts": (["1"], "indices is"),
+    "a number": (3, "indices is 3"),
+    "None": ([None], "indices is"),
+    "a table": ([[1, 2], [3, 0]], "indices is .1, 2, 3, 0."),
+    "negative": ([1, -1], "indices contains -1, which does not exist"),
+    "too large": ([4], "indices contains 4"),
+    "many": (np.full(99, 0.1), r"indices is \[0.1, 0.1, 0.1\] and 96 more"),
+}
+
+
+@pytest.mark.parametrize("name", INDICES)
+def test_indices_select_what_they_mean(name):
+    values, expected = INDICES[name]
+    found = checked_indices("indices", values, 4)
+    assert found.tolist() == expected and found.dtype == np.int64
+
+
+@pytest.mark.parametrize("name", NO_INDICES)
+def test_what_is_not_an_index_is_refused(name):
+    values, says = NO_INDICES[name]
+    with pytest.raises(InputError, match=says):
+        checked_indices("indices", values, 4)
+
+
+def test_nearest_distances_are_those_of_ase():
+    for atoms in (cell(), cell() * (2, 1, 3), Atoms("PtCu2", [[0, 0, 0], [0, 0, 2.5], [0, 0, 60.0]])):
+        every = atoms.get_all_distances(mic=True) + np.diag(np.full(len(atoms), np.inf))
+        expected = every.min(axis=1)
+        expected[expected > 5.0] = np.inf
+        np.testing.assert_allclose(nearest_distances(atoms, 5.0), expected, atol=1e-9)
+
+
 def test_what_the_caller_gave_is_not_changed(images):
     images[0].set_constraint(FixAtoms([0]))
     target = cell(3, calc=EMT)
@@ -88,6 +160,7 @@ from amp.nft.features import g2x
 calc = Amp(descriptor=Gaussian(Gs=g2x(["Pt"])), model=NeuralNetwork())
 calc.model.lossfunction = LossFunction(force_coefficient=0.04, convergence={"force_rmse": 0.01})
 """
+CROWDED = Atoms("Pt3000", np.random.default_rng(0).uniform(size=(3000, 3)))
 IN_ONE_PLACE = Atoms("Pt2", [[0, 0, 0], [4, 0, 0]], cell=[4, 9, 9], pbc=True)
 
 
@@ -121,6 +194,18 @@ BAD = [
     ({"images": os.path.dirname(__file__)}, ValueError, "cannot be read .* give a file that ase.io.read understands"),
     ({"cutoff": None}, ValueError, "cutoff is None: it must be a number above 0"),
     ({"n": 1}, ValueError, "at least 2, since the uncertainty is what members disagree about"),
+    ({"cutoff": np.inf}, ValueError, "cutoff is inf: it must be a finite number of Å"),
+    ({"cutoff": 1.5}, ValueError, r"cutoff = 1\.5 Å cuts out atom 0 of target_image alone: its nearest neighbour is 2\.\d+ Å away"),
+    ({"cutoff": 1e4}, ValueError, "cutoff = 10000 Å, target_image: a radius of 10000 Å reaches .* images of a cell of 4 atoms"),
+    ({"target_image": far()}, ValueError, r"target_image: the position of atom 1 is \[.*\] Å: it must be finite, and within 1e\+06 Å"),
+    ({"target_image": CROWDED}, ValueError, "target_image: atoms .* are in one place, or closer than 0.3 Å"),
+    ({"target_image": unknown(200)}, ValueError, "target_image: atom 2 has the atomic number 200: it must be an element's"),
+    ({"images": [unknown(0)]}, ValueError, r"images\[0\]: atom 2 has the atomic number 0"),
+    ({"images": [labelled(CROWDED)]}, ValueError, r"images\[0\] \(Pt3000\): atoms .* are in one place, or closer than 0.3 Å"),
+    ({"images": [labelled(far())]}, ValueError, r"images\[0\] \(Pt2\): the position of atom 1 is"),
+    ({"images": [labelled(Atoms())]}, ValueError, r"images\[0\] has no atoms"),
+    ({"images": [labelled(cell(), 1e6)]}, ValueError, r"images\[0\] \(Pt4\) has a force of 1e\+06 eV/Å, beyond 1e\+04: check its units"),
+    ({"n": True}, ValueError, "n is True"),
     ({"target_image": IN_ONE_PLACE}, ValueError, "target_image: atoms 0 and 1 are in one place"),
     ({"images": [labelled(IN_ONE_PLACE)]}, ValueError, r"images\[0\] \(Pt2\): atoms 0 and 1 are in one place"),
     ({"calc_text": SETTING.replace("Pt", "Cu")}, ValueError, "Gs in calc_text cover Cu but the images also hold Pt"),
@@ -178,7 +263,7 @@ def test_numbers_that_are_not_finite(images):
     forces = np.zeros((4, 3))
     forces[0, 0] = np.inf
     images[1].calc = SinglePointCalculator(images[1], energy=0.0, forces=forces)
-    with pytest.raises(ValueError, match=r"images\[1\] \(Pt4\) has an energy, force or position that is not finite"):
+    with pytest.raises(ValueError, match=r"images\[1\] \(Pt4\) has an energy or force that is not finite"):
         read_training_images(images)
 
 
@@ -196,3 +281,18 @@ def test_a_log_is_a_name_a_path_or_a_callable(tmp_path):
     assert lines == ["said"]
     with pytest.raises(TypeError, match="log is 3"):
         NFT(log=3)
+
+
+@pytest.mark.parametrize("pbc", [True, False, (True, False, True)])
+def test_neighbor_pairs_are_those_of_ase(pbc):
+    atoms = cell() * (1, 2, 1)
+    atoms.pbc = pbc
+    atoms.positions += [9.1, -17.3, 4.0]  # outside the cell
+    pairs = neighbor_pairs(atoms, 5.0, [6, 1])
+    vectors = atoms.positions[pairs.second] - atoms.positions[pairs.first] + pairs.shift @ atoms.cell.array
+    np.testing.assert_allclose(pairs.vector, vectors, atol=1e-12)
+    first, second, shift = neighbor_list("ijS", atoms, 5.0)
+    for centre, a, b in zip((6, 1), pairs.start, pairs.start[1:], strict=False):
+        found = sorted(np.column_stack([pairs.second, pairs.shift])[a:b].tolist())
+        assert found == sorted(np.column_stack([second, shift])[first == centre].tolist())
+        assert (pairs.first[a:b] == centre).all()

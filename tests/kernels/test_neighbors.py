@@ -7,6 +7,7 @@ import pytest
 from ase import Atoms
 from ase.neighborlist import neighbor_list
 
+from amp.nft.errors import InputError
 from amp.nft.kernels.fingerprints.neighbors import Search, find_neighbors
 
 ROUNDING = 1e-9  # Å
@@ -70,7 +71,7 @@ def test_more_neighbours_than_was_guessed():
 
 
 def test_vacuum_takes_no_memory():
-    """A bin for each stretch of the radius between these atoms would be 1e15 of them."""
+    """A dense grid of bins of this radius between these atoms would have 1e15 of them."""
     positions = np.random.default_rng(0).uniform(0.0, 5e5, (40, 3))
     positions[1] = positions[0] + 1.0
     found = find_neighbors(positions, np.zeros((3, 3)), np.zeros(3, dtype=bool), 5.0)
@@ -85,16 +86,62 @@ def test_consecutive_atoms_are_near_each_other():
     assert steps.mean() < 12.0  # two bins; in any order it would be 40
 
 
-def test_what_cannot_be_is_an_error():
+def test_an_atom_far_from_the_rest_changes_nothing():
+    """Also in the number of bins to look through: each contains a few atoms."""
+    rng = np.random.default_rng(3)
+    positions = rng.uniform(0.0, 40.0, (3000, 3))
+    near = Search(positions, np.zeros((3, 3)), np.zeros(3, dtype=bool), 3.0)
+    far = Search(np.vstack([positions, [9e5, -9e5, 9e5]]), np.zeros((3, 3)), np.zeros(3, dtype=bool), 3.0)
+    assert (far._bins.last - far._bins.first).max() <= 2 * (near._bins.last - near._bins.first).max()
+    one, other = (entries(search.neighbors_of(np.arange(3000)), np.arange(3000)) for search in (near, far))
+    assert len(one) > 3000 and one == pytest.approx(other, abs=ROUNDING)
+
+
+def test_neighbours_of_some_atoms():
+    atoms = structure(CELLS["skewed"], [True, False, True], 50)
+    chosen = np.array([40, 3, 3, 17])
+    found = Search(atoms.positions, atoms.cell.array, atoms.pbc, 4.0).neighbors_of(chosen)
+    lines = in_order(*neighbor_list("ijD", atoms, 4.0))
+    for n, atom in enumerate(chosen):
+        part = slice(found.start[n], found.start[n + 1])
+        way = found.position[found.index[part]] + found.shift[found.image[part]] - found.position[atom]
+        assert in_order(np.full(len(way), atom), found.index[part], way) == pytest.approx(lines[lines[:, 0] == atom], abs=ROUNDING)
+
+
+@pytest.mark.parametrize(
+    ("positions", "cell", "radius", "says"),
+    [
+        ([[0, 0, 0], [0, 0, 2e6]], np.zeros((3, 3)), 3.0, "the position of atom 1 is .* within 1e.06 Å of the origin"),
+        ([[0, 0, 0], [0, 0, 1e300]], np.zeros((3, 3)), 3.0, "the position of atom 1 is"),
+        ([[0, 0, 0]], np.eye(3), np.inf, "the radius is inf Å"),
+        ([[0, 0, 0]], np.eye(3), np.nan, "the radius is nan Å"),
+        ([[0, 0, 0]], np.eye(3), -1.0, "the radius is -1"),
+        ([[0, 0, 0]], np.eye(3), 1e5, r"a radius of 100000 Å reaches 8e\+15 images of a cell"),
+        ([[0, 0, 0]], np.eye(3) * 1e-6, 3.0, "reaches .* images of a cell of 1 atoms, too many"),
+        (np.random.default_rng(0).uniform(size=(3000, 3)), np.zeros((3, 3)), 6.5, "has more than 1250 neighbours within 6.5 Å"),
+    ],
+)  # fmt: skip
+def test_input_beyond_any_matter_is_an_error(positions, cell, radius, says):
+    with pytest.raises(InputError, match=says):
+        find_neighbors(np.array(positions, dtype=float), cell, np.full(3, bool(cell.any())), radius)
+
+
+def test_a_closest_distance_can_be_required():
+    positions = np.random.default_rng(0).uniform(size=(3000, 3))
+    with pytest.raises(InputError, match=r"are in one place, or closer than 0\.3 Å, near"):
+        Search(positions, np.eye(3), np.ones(3, dtype=bool), 0.3, closest=0.3).neighbors(0, 64)
+
+
+def test_impossible_input_is_an_error():
     for pbc in (False, True):
         atoms = structure(CELLS["cubic"], pbc, 30)
         atoms.positions[21] = atoms.positions[4] + (atoms.cell[1] if pbc else 0.0)
-        with pytest.raises(ValueError, match=r"Atoms (4 and 21|21 and 4) are in one place"):
+        with pytest.raises(ValueError, match="atoms 4 and 21 are in one place"):
             find_neighbors(np.round(atoms.positions, 3), atoms.cell.array, atoms.pbc, 3.0)
     for seed in range(20):  # in one place but for the rounding of the cell
         atoms = structure(CELLS["skewed"], True, 5, seed)
         atoms.positions[3] = atoms.positions[1] + [3, -2, 1] @ atoms.cell.array
-        with pytest.raises(ValueError, match=r"Atoms (1 and 3|3 and 1) are in one place"):
+        with pytest.raises(ValueError, match="atoms 1 and 3 are in one place"):
             find_neighbors(atoms.positions, atoms.cell.array, atoms.pbc, 3.0)
     atoms.positions[4, 2] = np.inf
     with pytest.raises(ValueError, match="atom 4"):

@@ -26,6 +26,7 @@ from amp.nft.amp_io.bootstrap_texts import train_line as default_train_line
 from amp.nft.amp_io.log import Logger, RunLog
 from amp.nft.errors import RunStoreError
 from amp.nft.inputs import arguments, structures
+from amp.nft.inputs.geometry import check_chunks
 from amp.nft.labels.executors import Executors, executor_name
 from amp.nft.labels.pool import check_label_options
 from amp.nft.labels.single_point import Parent, parent_name
@@ -209,7 +210,8 @@ class NFT:
             If the training directory belongs to a running process, or to a run with other settings.
         """
         arguments.check_count("n", n, least=2, why=", since the uncertainty is what members disagree about (10 is usual)")
-        arguments.check_positive(cutoff=cutoff, expired=expired)
+        arguments.check_lengths(cutoff=cutoff)
+        arguments.check_positive(expired=expired)
         arguments.check_texts(calc_text=calc_text, headerlines=headerlines, start_command=start_command, train_line=train_line)
         arguments.check_label(label)
         labels = LabelOptions(parent_calc, executor, label_timeout, label_retries)
@@ -227,6 +229,8 @@ class NFT:
         directory = Path(f"{label}-training")
         jobs = JobOptions(calc_text, headerlines, train_line, start_command, directory, expired)
         choice = choose_trainer(self.trainer, jobs, threads=self.threads, log=self.log)
+        for target, name in zip(targets, structures.target_names(targets), strict=True):
+            check_chunks(target, cutoff, choice.radius or 6.5, name)  # Amp's default radius
         _compare_radii(cutoff, choice.radius, self.log)
         spec = choice.spec
         if spec is not None:  # refuses a calc_text that leaves out an element

@@ -16,8 +16,9 @@ from ase.outputs import Properties, all_outputs
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from amp.nft.amp_io import AmpModel, read_amp, read_ensemble
-from amp.nft.errors import AmpFileError, UnsupportedModel
-from amp.nft.inputs.geometry import check_cell
+from amp.nft.errors import AmpFileError, InputError, UnsupportedModel
+from amp.nft.inputs.arguments import check_count, checked_indices
+from amp.nft.inputs.geometry import check_atoms
 from amp.nft.uncertainty.forces import CONFIDENCE
 
 if TYPE_CHECKING:
@@ -33,8 +34,8 @@ class EnsembleCalculator(Calculator):
     ----------
     ensemble : path, or sequence of AmpModel
         An ``.ensemble`` file of this package or of Amp's BootStrap, a single ``.amp`` file, or models.
-    members : int or sequence of int, optional
-        Use the first so many members, or these.
+    members : int, or sequence of int or of bool, optional
+        Use the first so many members, or these, or those of a mask; each once.
     threads : int, optional
         Threads of one evaluation; the processors that this process may use if not given. Results do not depend on it.
     keep_members : bool
@@ -105,8 +106,8 @@ class EnsembleCalculator(Calculator):
         from amp.nft.kernels.prediction.evaluate import Evaluator  # numba: only where it is needed
 
         super().calculate(atoms, properties, system_changes)
+        check_atoms(self.atoms)
         self._check_elements()
-        check_cell(self.atoms)
         if self._evaluator is None:
             self._evaluator = Evaluator(self.models, skin=self.skin)
         with _bar() if self.progress is True else nullcontext(self.progress or None) as progress:
@@ -192,12 +193,15 @@ def _models(ensemble: Ensemble) -> list[AmpModel]:
 
 def _chosen(models: list[AmpModel], members: int | Sequence[int] | None) -> list[AmpModel]:
     if not models:
-        raise ValueError("The ensemble is empty: give a file, or at least one model.")
+        raise InputError("The ensemble is empty: give a file, or at least one model.")
     if members is None:
         return models
-    chosen = list(range(members)) if isinstance(members, int | np.integer) else list(members)
-    if not chosen or not all(isinstance(m, int | np.integer) and 0 <= m < len(models) for m in chosen):
-        raise ValueError(f"members is {members!r}: the ensemble has members 0 to {len(models) - 1}; choose among them.")
+    if isinstance(members, int | np.integer) and not isinstance(members, bool):
+        check_count("members", members, least=1)
+        members = range(members)
+    chosen = checked_indices("members", members, len(models), "members of the ensemble").tolist()
+    if not chosen or len(set(chosen)) < len(chosen):
+        raise InputError(f"members is {members!r}: give at least one, each once; a member that counts twice lowers the uncertainty.")
     return [models[member] for member in chosen]
 
 

@@ -7,9 +7,9 @@ from ase import Atoms
 from ase.data import atomic_numbers, covalent_radii
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
-from vesin import NeighborList
 
 from amp.nft.chunks.sites import Site
+from amp.nft.inputs.geometry import neighbor_pairs
 
 STRETCH = 1.2  # a bond is shorter than this times the sum of the covalent radii
 MULTIPLE = 0.95  # a bond below this times the sum of the covalent radii is taken for a multiple one
@@ -133,10 +133,9 @@ class BondGraph:
 def _bonds(target: Atoms) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """First and second atom of each bond, in both directions and a fixed order; shift of the second; whether the bond is short."""
     radii = covalent_radii[target.numbers]
-    first, second, shifts, lengths = NeighborList(cutoff=2 * STRETCH * float(radii.max()), full_list=True).compute(
-        points=target.positions, box=np.asarray(target.cell), periodic=target.pbc, quantities="ijSd"
-    )
+    pairs = neighbor_pairs(target, 2 * STRETCH * float(radii.max()))
+    first, second, shifts, lengths = pairs.first, pairs.second, pairs.shift, np.linalg.norm(pairs.vector, axis=1)
     natural = radii[first] + radii[second]
     order = np.lexsort((*shifts.T, second, first))
     order = order[(lengths < STRETCH * natural)[order]]
-    return first[order].astype(int), second[order].astype(int), shifts[order].astype(int), (lengths < MULTIPLE * natural)[order]
+    return first[order], second[order], shifts[order], (lengths < MULTIPLE * natural)[order]

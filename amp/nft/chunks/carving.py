@@ -6,13 +6,13 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 from ase import Atoms
-from vesin import NeighborList
 
 from amp.nft.chunks.bonds import BondGraph
 from amp.nft.chunks.sites import Site, depths, sites_within
 from amp.nft.chunks.termination import Cut, Termination, check_termination, terminate
 from amp.nft.errors import ChunkError
-from amp.nft.inputs.geometry import check_cell
+from amp.nft.inputs.arguments import check_lengths, checked_indices
+from amp.nft.inputs.geometry import check_atoms, neighbor_pairs
 
 VACUUM = 5.0  # Å of empty space around a chunk on every side, as in the paper
 RADIUS_STEP = 0.5  # Å by which the radius grows where a chunk has fewer than `min_atoms`
@@ -30,8 +30,8 @@ def carve_chunks(
     target : Atoms
         The structure to carve from; never changed. It may be periodic in any direction,
         also with cells smaller than `cutoff`: periodic images become atoms of the chunk.
-    indices : iterable of int
-        The central atoms.
+    indices : iterable of int, or of bool
+        The central atoms, or a mask with one value for each atom of the target.
     cutoff : float
         Radius of a chunk in Å.
     vacuum : float
@@ -65,12 +65,13 @@ def carve_chunks(
 
     Raises
     ------
-    ValueError
-        If `cutoff` is not positive, or the target is periodic without a cell.
+    InputError
+        If `cutoff` is not a positive length or contains too many images of the cell, `indices` are neither indices nor a
+        mask, or the target cannot be carved: without atoms or elements, periodic without a cell, two atoms in one place.
     ChunkError
         For an unknown termination or `min_atoms`, or a callable that returns atoms that are not the target's.
-    IndexError
-        If an index is not one of the target's.
+    AtomIndexError
+        If an index is not one of the target's; also an IndexError.
 
     Notes
     -----
@@ -111,29 +112,20 @@ def carve_chunk(
 
 
 def _checked(target: Atoms, indices: Iterable[int], cutoff: float, termination: Termination, min_atoms: int | None) -> list[int]:
-    if not cutoff > 0:
-        raise ValueError(f"cutoff is {cutoff} Å: the radius of a chunk must be positive, 6.5 for example.")
+    check_lengths(cutoff=cutoff)
     check_termination(termination)
     if min_atoms is not None and not (isinstance(min_atoms, int | np.integer) and min_atoms > 0):
         raise ChunkError(f"min_atoms = {min_atoms!r} must be a positive integer, for example 25, or None.")
-    check_cell(target, "The target")
-    centres = np.asarray(list(indices), dtype=int)
-    outside = centres[(centres < 0) | (centres >= len(target))]
-    if len(outside):
-        raise IndexError(f"There is no atom {outside[0]} in a target of {len(target)} atoms (counted from 0).")
-    return centres.tolist()
+    check_atoms(target, "the target")
+    return checked_indices("indices", indices, len(target), "atoms of the target").tolist()
 
 
 def _spheres(target: Atoms, centres: list[int], cutoff: float) -> Iterator[set[Site]]:
     """Sites within the cutoff of each centre, from one neighbour search."""
-    first, second, shifts = NeighborList(cutoff=cutoff, full_list=True).compute(
-        points=target.positions, box=np.asarray(target.cell), periodic=target.pbc, quantities="ijS"
-    )
-    order = np.argsort(first, kind="stable")
-    table = np.column_stack([second, shifts]).astype(int)[order]
-    start = np.searchsorted(first[order], np.arange(len(target) + 1))
-    for centre in centres:
-        yield {(centre, 0, 0, 0), *map(tuple, table[start[centre] : start[centre + 1]].tolist())}
+    pairs = neighbor_pairs(target, cutoff, centres)
+    table = np.column_stack([pairs.second, pairs.shift])
+    for centre, a, b in zip(centres, pairs.start, pairs.start[1:], strict=False):
+        yield {(centre, 0, 0, 0), *map(tuple, table[a:b].tolist())}
 
 
 def _cut(

@@ -14,6 +14,8 @@ import numpy as np
 from ase import Atoms
 
 from amp.nft.chunks.carving import carve_chunks
+from amp.nft.errors import InputError
+from amp.nft.inputs.arguments import checked_indices
 from amp.nft.labels.executors import Executors
 from amp.nft.labels.pool import LabelPool, check_label_options
 from amp.nft.labels.single_point import Label, Parent, single_point
@@ -161,8 +163,8 @@ def convergence(
         A callable ``f(directory)`` returns a fresh calculator.
     radii : iterable of float
         In Å.
-    atoms : int or sequence of int
-        Central atoms; a number takes that many, evenly from those with the fewest neighbours to those with the most.
+    atoms : int, or sequence of int or of bool
+        Central atoms, or a mask; a number takes that many, evenly from those with the fewest neighbours to those with the most.
     reference : 'largest', 'target' or ndarray of shape (target atoms, 3)
         What the forces are compared with: those at the largest radius, which then says nothing about itself; those of one
         single point of the whole target, where the parent can do that; or forces that are known, eV/Å.
@@ -222,12 +224,12 @@ def _checked_radii(radii: Iterable[float], reference: Any) -> np.ndarray:
 def _chosen_atoms(target: Atoms, atoms: int | Sequence[int], radius: float) -> np.ndarray:
     """Central atoms: as given, or so many between the one with the fewest neighbours and the one with the most."""
     if not isinstance(atoms, int | np.integer):
-        chosen = np.asarray(atoms, dtype=int)
-        if chosen.ndim != 1 or not len(chosen):
-            raise ValueError(f"atoms is {atoms!r}: give a number of atoms, or a list of their indices.")
+        chosen = checked_indices("atoms", atoms, len(target), "atoms of the target")
+        if not len(chosen):
+            raise InputError(f"atoms is {atoms!r}: give a number of atoms, or a list of their indices.")
         return np.array(list(dict.fromkeys(chosen.tolist())))  # there is one label of each
-    if not 1 <= atoms <= len(target):
-        raise ValueError(f"atoms is {atoms}: it must be between 1 and the {len(target)} atoms of the target.")
+    if isinstance(atoms, bool) or not 1 <= atoms <= len(target):
+        raise InputError(f"atoms is {atoms}: it must be between 1 and the {len(target)} atoms of the target.")
     neighbours = [len(chunk) for chunk in carve_chunks(target, range(len(target)), radius)]
     places = np.round(np.linspace(0, len(target) - 1, int(atoms))).astype(int)
     return np.argsort(neighbours, kind="stable")[places]

@@ -18,11 +18,11 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.filters import StrainFilter
 from ase.io import write
 from ase.optimize import BFGS
-from vesin import NeighborList
 
 from amp.nft.amp_io.log import Logger, RunLog
 from amp.nft.features import symbols_of
 from amp.nft.initialization.crystals import alloy, crystal_system, host_crystal
+from amp.nft.inputs.geometry import nearest_distances
 from amp.nft.inputs.structures import enforce_magnetic_moments
 from amp.nft.labels.executors import Executors
 from amp.nft.labels.pool import LabelPool, check_label_options
@@ -326,8 +326,5 @@ def _remove_if_empty(directory: Path) -> None:
 
 def shortest_distance(atoms: Atoms) -> float:
     """Distance of the two atoms that are nearest to each other, periodic images included, Å."""
-    cutoff = 1.001 * max(atoms.cell.lengths())  # an atom's own image is nearer than this, however it is rounded
-    (distances,) = NeighborList(cutoff=cutoff, full_list=False).compute(
-        points=atoms.positions, box=atoms.cell.array, periodic=atoms.pbc, quantities="d"
-    )
-    return float(distances.min())
+    # an atom's own image is nearer than this, however it is rounded
+    return float(nearest_distances(atoms, 1.001 * max(atoms.cell.lengths())).min())

@@ -1,36 +1,94 @@
-"""Checks of numbers and texts that the user gives."""
+"""Checks of numbers, texts and indices that the user gives."""
 
 from __future__ import annotations
 
+import math
 import os
+from collections.abc import Iterable
 from numbers import Real
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from amp.nft.errors import AtomIndexError, InputError
+
 
 def check_positive(**numbers: float) -> None:
-    """Raise ValueError for a value that is no number above 0."""
+    """Raise InputError for a value that is not a number above 0."""
     for name, value in numbers.items():
         if not (isinstance(value, Real) and value > 0):
             kind = "" if isinstance(value, Real) else "a number "
-            raise ValueError(f"{name} is {value!r}: it must be {kind}above 0.")
+            raise InputError(f"{name} is {value!r}: it must be {kind}above 0.")
+
+
+def check_lengths(**numbers: float) -> None:
+    """Raise InputError for a value that is not a finite number above 0, in Å."""
+    check_positive(**numbers)
+    for name, value in numbers.items():
+        if not math.isfinite(value):
+            raise InputError(f"{name} is {value!r}: it must be a finite number of Å, for example 6.5.")
 
 
 def check_texts(**texts: str) -> None:
-    """Raise TypeError for what is no text."""
+    """Raise TypeError for a value that is not a text."""
     for name, text in texts.items():
         if not isinstance(text, str):
             raise TypeError(f"{name} is {text!r}: it must be a str.")
 
 
 def check_label(label: str | os.PathLike[str]) -> None:
-    """Raise ValueError for a label that names no files."""
+    """Raise InputError for a label that names no files."""
     if not (isinstance(label, str | os.PathLike) and Path(label).name):
-        raise ValueError(f"label is {label!r}: it must be a name, such as 'al'; the results are named after it.")
+        raise InputError(f"label is {label!r}: it must be a name, such as 'al'; the results are named after it.")
 
 
 def check_count(name: str, value: int, least: int, why: str = "") -> None:
-    """Raise ValueError, which says `why`, unless `value` is an integer and at least `least`."""
-    if not (isinstance(value, int | np.integer) and value >= least):
-        raise ValueError(f"{name} is {value!r}: it must be an integer, at least {least}{why}.")
+    """Raise InputError, which says `why`, unless `value` is an integer and at least `least`."""
+    if not (isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= least):
+        raise InputError(f"{name} is {value!r}: it must be an integer, at least {least}{why}.")
+
+
+def checked_indices(name: str, values: Any, n: int, of: str = "atoms of the structure") -> np.ndarray:
+    """Return the indices that the user means.
+
+    Parameters
+    ----------
+    name : str
+        The argument, for errors.
+    values : iterable of int, or of bool
+        Indices from 0, or a mask with one value for each of the `n` things.
+    n : int
+        Number of things to choose from.
+    of : str
+        Their name in errors.
+
+    Returns
+    -------
+    ndarray of int, shape (chosen,)
+
+    Raises
+    ------
+    InputError
+        If these are texts or fractions, or a mask of another length.
+    AtomIndexError
+        If an index is not one of 0 to `n` - 1.
+    """
+    rule = f"give indices of the {n} {of} (0 to {n - 1}), or a mask of {n} booleans"
+    if isinstance(values, str | bytes) or not isinstance(values, Iterable):
+        raise InputError(f"{name} is {values!r}: {rule}.")
+    found = np.asarray(values if isinstance(values, np.ndarray) else list(values))
+    if found.dtype == bool and found.shape == (n,):
+        return np.flatnonzero(found)
+    if found.ndim != 1 or (found.size and not np.issubdtype(found.dtype, np.integer)):
+        raise InputError(f"{name} is {_shown(found)}: {rule}.")
+    outside = found[(found < 0) | (found >= n)]
+    if len(outside):
+        raise AtomIndexError(f"{name} contains {outside[0]}, which does not exist: {rule}.")
+    return found.astype(np.int64)
+
+
+def _shown(values: np.ndarray) -> str:
+    """The first values, and their number."""
+    few = values.ravel()[:4].tolist()
+    return f"{few}" if values.size <= len(few) else f"{few[:-1]} and {values.size - len(few) + 1} more"

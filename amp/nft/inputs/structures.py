@@ -13,7 +13,10 @@ from ase.calculators.calculator import PropertyNotImplementedError
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read
 
-from amp.nft.inputs.geometry import check_apart, check_cell
+from amp.nft.errors import InputError
+from amp.nft.inputs.geometry import check_atoms, check_places
+
+ABSURD_FORCE = 1e4  # eV/Å; no image that is worth learning from comes near it
 
 Images = str | os.PathLike[str] | Atoms | Iterable[Atoms] | Mapping[str, Atoms]
 
@@ -34,7 +37,7 @@ def read_images(images: Images, name: str = "images") -> list[Atoms]:
 
     Raises
     ------
-    FileNotFoundError, ValueError, TypeError
+    FileNotFoundError, InputError, TypeError
         If the file is not there, cannot be read, holds nothing, or these are not Atoms.
     """
     if isinstance(images, Atoms):
@@ -50,7 +53,7 @@ def read_images(images: Images, name: str = "images") -> list[Atoms]:
     if wrong is not None:
         raise TypeError(f"{name} holds a {type(wrong).__name__}: every item must be an ase.Atoms.")
     if not found:
-        raise ValueError(f"{name} is empty: give at least one structure.")
+        raise InputError(f"{name} is empty: give at least one structure.")
     return found
 
 
@@ -60,37 +63,40 @@ def _read_file(path: str | os.PathLike[str], name: str) -> list[Atoms]:
     try:
         found = read(os.fspath(path), index=":")
     except Exception as error:  # ASE's readers raise many kinds
-        raise ValueError(
+        raise InputError(
             f"{name}: {os.fspath(path)!r} cannot be read ({type(error).__name__}: {error}); give a file that ase.io.read understands."
         ) from error
     return found if isinstance(found, list) else [found]
 
 
 def read_training_images(images: Images) -> list[Atoms]:
-    """Training images as labelled copies, each kept once; ValueError if one lacks energy or forces.
+    """Training images as labelled copies, each kept once; InputError if one lacks energy or forces.
 
     Bulk images are told apart by Amp's hash, as Amp does.
     """
-    unique = {get_hash(image): image for image in read_images(images)}
-    return [_labelled_copy(image, f"images[{i}]") for i, image in enumerate(unique.values())]
+    found = read_images(images)
+    for i, image in enumerate(found):
+        check_atoms(image, f"images[{i}]")
+    unique = {get_hash(image): image for image in found}
+    return [_labelled_copy(image, f"images[{i}] ({image.get_chemical_formula()})") for i, image in enumerate(unique.values())]
 
 
 def _labelled_copy(image: Atoms, name: str) -> Atoms:
-    name = f"{name} ({image.get_chemical_formula()})"
     try:
         if image.calc is None:
             raise PropertyNotImplementedError("no calculator")
         energy = image.get_potential_energy(apply_constraint=False)
         forces = image.get_forces(apply_constraint=False)
     except (PropertyNotImplementedError, RuntimeError) as error:
-        raise ValueError(
+        raise InputError(
             f"{name} has no energy or no forces ({error}): every training image "
             "needs both. Compute them with the parent calculator before you save the image."
         ) from error
-    if not (np.isfinite(energy) and np.isfinite(forces).all() and np.isfinite(image.positions).all()):
-        raise ValueError(f"{name} has an energy, force or position that is not finite.")
-    check_cell(image, name)
-    check_apart(image, name)
+    if not (np.isfinite(energy) and np.isfinite(forces).all()):
+        raise InputError(f"{name} has an energy or force that is not finite: label it again, or remove it.")
+    if (largest := np.abs(forces).max()) > ABSURD_FORCE:
+        raise InputError(f"{name} has a force of {largest:.3g} eV/Å, beyond {ABSURD_FORCE:.0e}: check its units, or remove it.")
+    check_places(image, name)
     atoms = image.copy()
     atoms.set_constraint()
     atoms.calc = SinglePointCalculator(atoms, energy=float(energy), forces=np.array(forces, dtype=float))
@@ -98,20 +104,19 @@ def _labelled_copy(image: Atoms, name: str) -> Atoms:
 
 
 def read_targets(target_image: Images) -> list[Atoms]:
-    """Return copies of the targets, without calculator and constraints; ValueError if one cannot be a target."""
+    """Return copies of the targets, without calculator and constraints; InputError if one cannot be a target."""
     targets = read_images(target_image, "target_image")
-    names = ["target_image"] if len(targets) == 1 else [f"target_image[{i}]" for i in range(len(targets))]
-    return [_plain_copy(target, name) for target, name in zip(targets, names, strict=True)]
+    return [_plain_copy(target, name) for target, name in zip(targets, target_names(targets), strict=True)]
+
+
+def target_names(targets: list[Atoms]) -> list[str]:
+    """Names of the targets in errors."""
+    return ["target_image"] if len(targets) == 1 else [f"target_image[{i}]" for i in range(len(targets))]
 
 
 def _plain_copy(target: Atoms, name: str) -> Atoms:
-    if len(target) == 0:
-        raise ValueError(f"{name} has no atoms.")
-    if not np.isfinite(target.positions).all():
-        bad = int(np.flatnonzero(~np.isfinite(target.positions).all(axis=1))[0])
-        raise ValueError(f"{name}: the position of atom {bad} is {target.positions[bad]}; it must be finite.")
-    check_cell(target, name)
-    check_apart(target, name)
+    check_atoms(target, name)
+    check_places(target, name)
     plain = Atoms(numbers=target.numbers, positions=target.positions, cell=target.cell, pbc=target.pbc)
     for name, values in target.arrays.items():
         if name not in ("numbers", "positions"):
@@ -123,22 +128,22 @@ def check_elements(targets: list[Atoms], images: list[Atoms]) -> None:
     """Raise ValueError if a target has an element that no training image has."""
     known = {symbol for image in images for symbol in image.symbols}
     if missing := sorted({symbol for target in targets for symbol in target.symbols} - known):
-        raise ValueError(
+        raise InputError(
             f"target_image contains {', '.join(missing)}, but the training images have only {', '.join(sorted(known))}: "
             "add bulk images that contain every element of the target."
         )
 
 
 def central_atoms(images: list[Atoms], init_nft_ids: list[tuple[str, int]] | None) -> list[int | None]:
-    """For each image the atom whose force alone is trained, or None; ValueError for an id that fits no image."""
+    """For each image the atom whose force alone is trained, or None; InputError for an id that fits no image."""
     try:
         wanted = dict(init_nft_ids or [])
     except (TypeError, ValueError):
-        raise ValueError(f"init_nft_ids is {init_nft_ids!r}: it must be a list of pairs (hash, index).") from None
+        raise InputError(f"init_nft_ids is {init_nft_ids!r}: it must be a list of pairs (hash, index).") from None
     hashes = [get_hash(image) for image in images]
     if unknown := set(wanted) - set(hashes):
-        raise ValueError(f"init_nft_ids names {sorted(unknown)[0]}, which is the hash of no image in images.")
+        raise InputError(f"init_nft_ids names {sorted(unknown)[0]}, which is the hash of no image in images.")
     for image, key in zip(images, hashes, strict=True):
         if key in wanted and not 0 <= wanted[key] < len(image):
-            raise ValueError(f"init_nft_ids: image {key} has {len(image)} atoms, so no atom {wanted[key]}.")
+            raise InputError(f"init_nft_ids: image {key} has {len(image)} atoms, so no atom {wanted[key]}.")
     return [wanted.get(key) for key in hashes]
