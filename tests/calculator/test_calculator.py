@@ -117,6 +117,11 @@ def test_amp_says_the_same(models, cluster, tmp_path, monkeypatch):
     results = atoms.calc.results
     assert np.abs(results["forces_ensemble"] - forces_mni).max() < FORCE_TOLERANCE
     assert atoms.calc.get_property("forces_ensemble", atoms).shape == (MEMBERS, len(atoms), 3)
+    assert atoms.calc.get_property("forces_comm", atoms).shape == (MEMBERS, len(atoms), 3)
+    assert results["forces_comm"] is results["forces_ensemble"]
+    np.testing.assert_allclose(results["forces_committee_std"], forces_mni.std(axis=0, ddof=1), atol=FORCE_TOLERANCE)
+    lengths = np.linalg.norm(results["forces_committee_std"], axis=1)
+    np.testing.assert_allclose(results["forces_uncertainty"], 2.58 * lengths, rtol=1e-12)
     np.testing.assert_allclose(results["forces_uncertainty"], force_uncertainty(forces_mni), atol=FORCE_TOLERANCE)
     energies = amp.get_potential_energy(atoms, output=[0.5, "e"])[-1]
     assert results["energy"] == pytest.approx(np.mean(energies), abs=1e-8)
@@ -179,7 +184,8 @@ def test_nothing_is_ignored_silently(models, cluster):
     crowded.positions *= 0.6
     with pytest.warns(UserWarning, match="outside the range of the training set"):
         calc.get_property("energy", crowded)
-    assert 0 < calc.results["extrapolating"] <= len(crowded)
+    assert 0 < calc.results["n_extrapolating"] == calc.results["extrapolating"].sum()
+    assert calc.results["extrapolating"].dtype == bool and calc.results["extrapolating"].shape == (len(crowded),)
     with pytest.raises(Exception, match="dipole"):
         calc.get_property("dipole", cluster)
     cluster.pbc = True

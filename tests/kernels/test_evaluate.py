@@ -89,7 +89,8 @@ def equal(one, other, tolerance=EXACT):
     assert one.energies_mi == pytest.approx(other.energies_mi, abs=tolerance)
     assert one.forces == pytest.approx(other.forces, abs=tolerance)
     assert one.forces_uncertainty == pytest.approx(other.forces_uncertainty, abs=tolerance)
-    assert one.extrapolating == other.extrapolating
+    assert one.forces_std == pytest.approx(other.forces_std, abs=tolerance)
+    assert (one.extrapolating == other.extrapolating).all()
 
 
 STRUCTURES = {
@@ -142,6 +143,7 @@ def test_mean_and_uncertainty_are_those_of_the_members(atoms):
     assert result.forces == pytest.approx(result.forces_mni.mean(axis=0), abs=EXACT)
     spread = np.sqrt(((result.forces_mni - result.forces) ** 2).sum(axis=(0, 2)) / (n - 1))
     assert result.forces_uncertainty == pytest.approx(2.58 * spread, abs=EXACT)
+    assert result.forces_std == pytest.approx(result.forces_mni.std(axis=0, ddof=1), abs=EXACT)
 
 
 @pytest.mark.parametrize("n", [1, 2, 12, 13])
@@ -154,7 +156,7 @@ def test_members_do_not_see_each_other(n):
         assert result.energies_mi[m] == pytest.approx(alone.energies_mi[0], abs=EXACT)
         assert result.forces_mni[m] == pytest.approx(alone.forces_mni[0], abs=EXACT)
         assert result.virial_mab[m] == pytest.approx(alone.virial_mab[0], abs=EXACT)
-        assert (alone.forces_uncertainty == 0.0).all()
+        assert np.isnan(alone.forces_uncertainty).all() and np.isnan(alone.forces_std).all()
 
 
 @pytest.mark.fortran
@@ -240,14 +242,17 @@ def test_order_and_wrapping_of_atoms_do_not_matter():
     assert other.energies_mi == pytest.approx(one.energies_mi[:, order], abs=EXACT)
 
 
-def test_atoms_outside_the_trained_range_are_counted():
+def test_atoms_outside_the_trained_range_are_marked():
     atoms = STRUCTURES["free"]
     models = ensemble(atoms)
-    assert run(models, atoms).extrapolating == 0
+    assert not run(models, atoms).extrapolating.any()
+    apart = atoms + Atoms("Pt2", [[0, 0, 0.5], [0, 0, 0]])
+    apart.positions[len(atoms) :] += atoms.positions.max() + 100.0
+    assert np.flatnonzero(run(models, apart).extrapolating).tolist() == [len(atoms), len(atoms) + 1]
     squeezed = atoms.copy()
     squeezed.positions[:2] *= 0.5
     models[3].fprange["Pt"][:, 1] = models[3].fprange["Pt"][:, 0] - 1.0
-    assert run(models, squeezed).extrapolating == len(atoms)
+    assert run(models, squeezed).extrapolating.all()
 
 
 def test_a_list_of_neighbours_is_kept_while_atoms_move_little():

@@ -33,10 +33,14 @@ def test_scales_and_does_not_feel_a_shift_or_a_rotation():
     np.testing.assert_allclose(force_uncertainty(forces_mni @ rotation), delta, rtol=1e-12)
 
 
-@pytest.mark.parametrize("shape", [(1, 5, 3), (3, 5), (3, 5, 2)])
-def test_one_member_has_no_uncertainty(shape):
-    with pytest.raises(ValueError, match="at least two members"):
+@pytest.mark.parametrize("shape", [(0, 5, 3), (3, 5), (3, 5, 2)])
+def test_an_uncertainty_needs_members(shape):
+    with pytest.raises(ValueError, match="at least one member"):
         force_uncertainty(np.zeros(shape))
+
+
+def test_the_uncertainty_of_one_member_is_not_a_number():
+    assert np.isnan(force_uncertainty(np.zeros((1, 5, 3)))).tolist() == [True] * 5
 
 
 def test_select():

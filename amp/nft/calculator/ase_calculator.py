@@ -39,7 +39,7 @@ class EnsembleCalculator(Calculator):
     threads : int, optional
         Threads of one evaluation; the processors that this process may use if not given. Results do not depend on it.
     keep_members : bool
-        Also keep ``results['forces_ensemble']``, shape (members, atoms, 3), eV/Å.
+        Also keep ``results['forces_ensemble']``, shape (members, atoms, 3), eV/Å; ``results['forces_comm']`` is the same array.
     skin : float
         A neighbour list is kept until an atom has moved half of this, Å.
     progress : bool or callable
@@ -55,22 +55,28 @@ class EnsembleCalculator(Calculator):
 
     Notes
     -----
-    Beside ASE's usual properties, `results` holds
+    In addition to ASE's properties, `results` contains
 
     - ``forces_uncertainty``, shape (atoms,), eV/Å: 2.58 standard deviations of the members' forces, the factor included;
+    - ``forces_committee_std``, shape (atoms, 3), eV/Å: one standard deviation of each component (with members - 1), so
+      that ``forces_uncertainty`` is 2.58 times the length of its rows;
     - ``energy_uncertainty``, eV: 2.58 standard deviations of the members' energies;
-    - ``extrapolating``: the number of atoms with a fingerprint outside the range of the training set; the first
-      time that there are any, a warning says so.
+    - ``extrapolating``, bool, shape (atoms,): atoms with a fingerprint outside the range of the training set; the first
+      time that there are any, a warning says so;
+    - ``n_extrapolating``, int: the number of these atoms.
+
+    ``free_energy`` is the same number as ``energy``: what the training images gave as their ``energy``
+    (``atoms.get_potential_energy()``), not their ``free_energy``.
 
     All come from one pass over the structure. Beyond the results it takes some 0.5 kB of memory per atom for ten members,
     most of it for their forces. The stress, also per atom, is there where the structure has a cell of three vectors.
-    A single member has no uncertainty: both are then NaN.
+    A single member has no uncertainty: the first three are then NaN.
     """
 
     atoms: Atoms  # ASE's copy of the structure, from the first call on
     implemented_properties = [  # noqa: RUF012 - ASE's own interface
         "energy", "free_energy", "energies", "forces", "stress", "stresses",
-        "forces_uncertainty", "energy_uncertainty", "extrapolating",
+        "forces_uncertainty", "forces_committee_std", "energy_uncertainty", "extrapolating", "n_extrapolating",
     ]  # fmt: skip
     ignored_changes = {"initial_charges", "initial_magmoms"}  # noqa: RUF012 - ASE's own interface
 
@@ -90,7 +96,7 @@ class EnsembleCalculator(Calculator):
         self.threads = threads
         self.keep_members = keep_members
         if keep_members:
-            self.implemented_properties = [*self.implemented_properties, "forces_ensemble"]
+            self.implemented_properties = [*self.implemented_properties, "forces_ensemble", "forces_comm"]
         self.skin = skin
         self.progress = progress
         self._evaluator: Evaluator | None = None
@@ -117,7 +123,7 @@ class EnsembleCalculator(Calculator):
                 threads=self.threads, progress=progress,
             )  # fmt: skip
         self.results = self._properties(result)
-        self._say_if_extrapolating(result.extrapolating)
+        self._say_if_extrapolating(self.results["n_extrapolating"])
 
     def _properties(self, result: Evaluation) -> dict[str, Any]:
         """ASE's names for what one pass gave."""
@@ -128,12 +134,14 @@ class EnsembleCalculator(Calculator):
             "free_energy": float(energy_m.mean()),
             "energies": result.energies_mi.mean(axis=0),
             "forces": result.forces,
-            "forces_uncertainty": result.forces_uncertainty if several else np.full(len(result.forces), np.nan),
+            "forces_uncertainty": result.forces_uncertainty,
+            "forces_committee_std": result.forces_std,
             "energy_uncertainty": CONFIDENCE * float(energy_m.std(ddof=1)) if several else np.nan,
             "extrapolating": result.extrapolating,
+            "n_extrapolating": int(result.extrapolating.sum()),
         }
         if result.forces_mni is not None:
-            found["forces_ensemble"] = result.forces_mni
+            found["forces_ensemble"] = found["forces_comm"] = result.forces_mni
         if result.virial_iab is not None:
             found["stresses"] = full_3x3_to_voigt_6_stress(-result.virial_iab / self.atoms.get_volume())
             found["stress"] = found["stresses"].sum(axis=0)
@@ -152,7 +160,7 @@ class EnsembleCalculator(Calculator):
             self._warned = True
             warnings.warn(
                 f"{count} of {len(self.atoms)} atoms have a fingerprint outside the range of the training set: mind "
-                "their forces_uncertainty. Said once; results['extrapolating'] counts them each time.",
+                "their forces_uncertainty. Said once; results['n_extrapolating'] counts them each time.",
                 UserWarning,
                 stacklevel=2,
             )

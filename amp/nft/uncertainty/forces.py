@@ -24,20 +24,22 @@ def force_uncertainty(forces_mni: np.ndarray) -> np.ndarray:
     -------
     ndarray, shape (atoms,)
         ``2.58 * sqrt(sum_m |F_im - <F_i>|^2 / (members - 1))`` in eV/Å: the half width of a 99 %
-        interval, if the members scattered normally. The largest is the structure's uncertainty.
+        interval, if the members scattered normally. The largest is the structure's uncertainty; nan for a single member.
 
     Raises
     ------
     ValueError
-        If there are fewer than two members, or the shape is another.
+        If there is no member, or the shape differs.
 
     Notes
     -----
     Equation for delta in C. Zeng, X. Chen, A. A. Peterson, J. Chem. Phys. 156, 064104 (2022).
     """
     forces_mni = np.asarray(forces_mni, dtype=float)
-    if forces_mni.ndim != 3 or forces_mni.shape[2] != 3 or len(forces_mni) < 2:
-        raise ValueError(f"Forces of shape {forces_mni.shape}: an uncertainty needs (members, atoms, 3) with at least two members.")
+    if forces_mni.ndim != 3 or forces_mni.shape[2] != 3 or not len(forces_mni):
+        raise ValueError(f"Forces of shape {forces_mni.shape}: an uncertainty needs (members, atoms, 3) with at least one member.")
+    if len(forces_mni) == 1:
+        return np.full(forces_mni.shape[1], np.nan)
     deviations = forces_mni - forces_mni.mean(axis=0)
     return CONFIDENCE * np.sqrt((deviations**2).sum(axis=(0, 2)) / (len(forces_mni) - 1))
 

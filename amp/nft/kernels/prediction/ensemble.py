@@ -84,7 +84,8 @@ class Scratch(NamedTuple):
     force: np.ndarray  # (atoms touched, xyz, members)
     virial: np.ndarray  # (atoms of a block, xyz, xyz, members)
     energy: np.ndarray  # (atoms of a block, members)
-    count: np.ndarray  # type: ignore[assignment]  # (2,) atoms touched, centres with fingerprints outside the trained range
+    outside: np.ndarray  # (atoms of a block,) whether a fingerprint is outside the trained range
+    count: np.ndarray  # type: ignore[assignment]  # (1,) atoms touched
 
 
 def make_scratch(networks: Networks, n_atoms: int, n_centres: int, most_touched: int) -> Scratch:
@@ -97,7 +98,7 @@ def make_scratch(networks: Networks, n_atoms: int, n_centres: int, most_touched:
         simd.zeros(depth + 1, nodes, lanes), simd.zeros(depth + 1, nodes, lanes), simd.zeros(n_slots, lanes),
         simd.zeros(1, vectors, 4, LANES), simd.zeros(3, vectors, 4, LANES), np.full(n_atoms, -1, dtype=np.int64),
         np.zeros(most_touched, dtype=np.int64), simd.zeros(most_touched, 3, lanes), simd.zeros(n_centres, 3, 3, lanes),
-        simd.zeros(n_centres, lanes), np.zeros(2, dtype=np.int64),
+        simd.zeros(n_centres, lanes), np.zeros(n_centres, dtype=np.bool_), np.zeros(1, dtype=np.int64),
     )  # fmt: skip
 
 
@@ -108,7 +109,7 @@ def evaluate_block(first, found, kind, stress, tables, networks, ws, scratch):
     for centre in range(found.start.size - 1):
         i = first + centre
         n = compute(found.start[centre], found.start[centre + 1], found, kind, i, everyone, tables, ws)
-        scratch.count[1] += _outside(kind[i], networks.inputs, ws.value)
+        scratch.outside[centre] = _outside(kind[i], networks.inputs, ws.value)
         _forward(kind[i], networks.lanes, networks.activation, networks.layers, networks.weights, networks.inputs,
                  ws.value, scratch.output, scratch.slope)  # fmt: skip
         _backward(kind[i], networks.lanes, networks.layers, networks.weights, networks.scale,
@@ -132,11 +133,11 @@ def evaluate_block(first, found, kind, stress, tables, networks, ws, scratch):
 
 @inner
 def _outside(kind, inputs, value):
-    """1 if any fingerprint is outside the trained range, else 0."""
+    """Return True if any fingerprint is outside the trained range."""
     for slot in range(value.size):
         if value[slot] < inputs[kind, 1, slot] or value[slot] > inputs[kind, 2, slot]:
-            return 1
-    return 0
+            return True
+    return False
 
 
 @inner
@@ -304,8 +305,12 @@ def add_block(count, touched, block_force, line, forces):
 
 
 @kernel
-def summarise(forces, order, members, mean, uncertainty):
-    """Mean force and 2.58 sqrt(sum |F_m - mean|² / (members - 1)) of every atom; `forces` come in another order."""
+def summarise(forces, order, members, mean, std, uncertainty):
+    """
+    Mean, standard deviation and uncertainty of the force on every atom; `forces` come in another order.
+
+    The uncertainty is 2.58 sqrt(sum |F_m - mean|² / (members - 1)); with one member neither it nor the deviation is a number.
+    """
     for n in range(len(order)):
         i = order[n]
         spread = 0.0
@@ -313,8 +318,10 @@ def summarise(forces, order, members, mean, uncertainty):
             total = 0.0
             for member in range(members):
                 total += forces[n, axis, member]
-            average = total / members
+            average, square = total / members, 0.0
             mean[i, axis] = average
             for member in range(members):
-                spread += (forces[n, axis, member] - average) ** 2
-        uncertainty[i] = 2.58 * np.sqrt(spread / (members - 1)) if members > 1 else 0.0
+                square += (forces[n, axis, member] - average) ** 2
+            std[i, axis] = np.sqrt(square / (members - 1)) if members > 1 else np.nan
+            spread += square
+        uncertainty[i] = 2.58 * np.sqrt(spread / (members - 1)) if members > 1 else np.nan

@@ -38,25 +38,28 @@ class Evaluation:
     forces : ndarray, shape (atoms, xyz)
         Mean over the members, eV/Å.
     forces_uncertainty : ndarray, shape (atoms,)
-        2.58 sqrt(sum over members of |F_m - mean|² / (members - 1)), eV/Å; zeros for one member
+        2.58 sqrt(sum over members of |F_m - mean|² / (members - 1)), eV/Å; nan for one member
         (Zeng, Chen, Peterson, J. Chem. Phys. 156, 064104 (2022)).
+    forces_std : ndarray, shape (atoms, xyz)
+        Standard deviation of each component over the members, with members - 1, eV/Å; nan for one member.
     forces_mni : ndarray, shape (members, atoms, xyz), or None
         Of each member, eV/Å.
     virial_mab : ndarray, shape (members, xyz, xyz), or None
         Minus the derivative of each member's energy in the strain, eV; the stress is minus this over the volume.
     virial_iab : ndarray, shape (atoms, xyz, xyz), or None
         Likewise of each atomic energy, mean over the members, eV.
-    extrapolating : int
-        How many atoms have a fingerprint outside the range that any of the members was trained on.
+    extrapolating : ndarray of bool, shape (atoms,)
+        Atoms with a fingerprint outside the range that any of the members was trained on.
     """
 
     energies_mi: np.ndarray
     forces: np.ndarray
     forces_uncertainty: np.ndarray
+    forces_std: np.ndarray
     forces_mni: np.ndarray | None
     virial_mab: np.ndarray | None
     virial_iab: np.ndarray | None
-    extrapolating: int
+    extrapolating: np.ndarray
 
     @property
     def energy_m(self) -> np.ndarray:
@@ -139,13 +142,13 @@ class Evaluator:
         order = surroundings.search.order
         sweep = _Sweep(self, surroundings, positions, kind[order], stress, threads, progress)
         run_threads(sweep.work, sweep.blocks(), threads)
-        mean, uncertainty, forces_mni = np.empty((n, 3)), np.empty(n), None
-        summarise(sweep.forces, order, self.n_members, mean, uncertainty)
+        mean, std, uncertainty, forces_mni = np.empty((n, 3)), np.empty((n, 3)), np.empty(n), None
+        summarise(sweep.forces, order, self.n_members, mean, std, uncertainty)
         if forces_ensemble:
             forces_mni = np.empty((self.n_members, n, 3))
             forces_mni[:, order] = sweep.forces[:, :, : self.n_members].transpose(2, 0, 1)
         virial_mab = np.ascontiguousarray(sweep.virial[:, :, : self.n_members].transpose(2, 0, 1)) if stress else None
-        return Evaluation(sweep.energies_mi, mean, uncertainty, forces_mni, virial_mab, sweep.virial_iab, sweep.extrapolating)
+        return Evaluation(sweep.energies_mi, mean, uncertainty, std, forces_mni, virial_mab, sweep.virial_iab, sweep.extrapolating)
 
     def _surroundings(self, positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> _Surroundings:
         """Lists of neighbours, to be filled: those of the last call if they still hold."""
@@ -218,7 +221,7 @@ class _Sweep:
         self._done = 0
         self.forces, self.virial = np.zeros((n, 3, lanes)), np.zeros((3, 3, lanes))
         self.virial_iab = np.empty((n, 3, 3)) if stress else None
-        self.energies_mi, self.extrapolating = np.empty((owner.n_members, n)), 0
+        self.energies_mi, self.extrapolating = np.empty((owner.n_members, n)), np.empty(n, dtype=bool)
 
     def blocks(self) -> Iterator[tuple[int, int]]:
         """Where blocks begin and end, each as soon as there is a place for it."""
@@ -253,6 +256,7 @@ class _Sweep:
         room.scratch.count[:], room.scratch.virial[:] = 0, 0.0
         evaluate_block(first, found, self._kind, self._stress, self._tables, self._networks, room.workspace, room.scratch)
         atoms = self._surroundings.search.order[first:last]
+        self.extrapolating[atoms] = room.scratch.outside[: last - first]
         self.energies_mi[:, atoms] = room.scratch.energy[: last - first, : self._n_members].T
         if self.virial_iab is not None:
             self.virial_iab[atoms] = room.scratch.virial[: last - first, :, :, : self._n_members].mean(axis=3)
@@ -271,4 +275,3 @@ class _Sweep:
         """Add what came of a block."""
         add_block(scratch.count, scratch.touched, scratch.force, scratch.line, self.forces)
         self.virial += scratch.virial.sum(axis=0)
-        self.extrapolating += int(scratch.count[1])
