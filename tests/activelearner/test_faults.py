@@ -146,7 +146,7 @@ def test_a_run_that_is_told_to_stop_stops_and_says_how_to_go_on(where, number, t
     assert time.monotonic() - begin < SECONDS
     assert driver.returncode == (143 if number == signal.SIGTERM else -signal.SIGINT), errors
     assert (journal()[-1]["event"], journal()[-1]["signal"]) == ("interrupted", number.name)
-    assert f"Stopped by {number.name}. What is finished is safe: run the same script again" in Path("log.txt").read_text()
+    assert f"Stopped by {number.name}. Finished work is saved: rerun the same script" in Path("log.txt").read_text()
     al, _ = run()
     assert len(al.history) == 3
 

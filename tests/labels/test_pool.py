@@ -10,19 +10,20 @@ from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
+import psutil
 import pytest
 from ase.calculators.emt import EMT
 from label_helpers import NOTICE, assert_good, images, label_all
 from parents import parent
+from waiting import wait_for
 
 from amp.nft.labels import pool as labelpool
 from amp.nft.labels.executors import ExecutorError, check_executor
 from amp.nft.labels.pool import LabelPool
 from amp.nft.labels.single_point import LabelFailure, LabelTask, carry_out
 from amp.nft.records import LabelOptions
-from amp.nft.system import liveness
-from amp.nft.system.liveness import Driver, SignOfLife
-from amp.nft.system.processes import Process, machine, stat
+from amp.nft.system.liveness import Heartbeat, Watched
+from amp.nft.system.processes import Process, machine, process_of, runs
 
 TESTS = str(Path(__file__).parents[1])
 
@@ -245,14 +246,11 @@ with ProcessPoolExecutor(2) as pool:
     time.sleep(60)
 """
     driver = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-    workers = [int(pid) for pid in driver.stdout.readline().split()]
+    workers = [psutil.Process(int(pid)) for pid in driver.stdout.readline().split()]
     assert len(workers) == 2
     os.kill(driver.pid, signal.SIGKILL)
     driver.communicate()
-    deadline = time.monotonic() + NOTICE
-    while time.monotonic() < deadline and any(os.path.exists(f"/proc/{pid}/cmdline") and _runs(pid) for pid in workers):
-        time.sleep(0.05)
-    assert not any(_runs(pid) for pid in workers)
+    wait_for(lambda: not any(map(runs, workers)))
 
 
 def test_workers_of_a_killed_driver_end_that_never_had_a_label(tmp_path):
@@ -268,18 +266,12 @@ from parents import parent
 label_all(Path({str(tmp_path)!r}), images(1), parent(seconds=30.0), partial(ProcessPoolExecutor, 3, get_context("fork")))
 """
     driver = subprocess.Popen([sys.executable, "-c", code])
-    deadline = time.monotonic() + 30
-    while not list(tmp_path.glob("labels/*/worker.json")):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    workers = [int(name) for name in os.listdir("/proc") if name.isdigit() and stat(int(name))[1:2] == [str(driver.pid)]]
+    wait_for(lambda: list(tmp_path.glob("labels/*/worker.json")), driver)
+    workers = psutil.Process(driver.pid).children()
     assert len(workers) == 3
     driver.kill()
     driver.wait()
-    deadline = time.monotonic() + NOTICE
-    while time.monotonic() < deadline and any(map(_runs, workers)):
-        time.sleep(0.05)
-    assert not any(map(_runs, workers))
+    wait_for(lambda: not any(map(runs, workers)))
 
 
 WORKER = """
@@ -292,7 +284,7 @@ sys.path.insert(0, {tests!r})
 from label_helpers import images
 from parents import parent
 liveness.SILENCE = 1.0
-driver = Driver(Process({machine!r}, {pid}, {born!r}), {sign!r}, owns={owns})
+driver = Driver(Process({machine!r}, {pid}, {start_time!r}), {heartbeat!r}, owns={owns})
 image = images(1)[0]
 carry_out(LabelTask("0-first", parent(), image, "0-first", driver=driver))
 print("ready", flush=True)
@@ -305,12 +297,12 @@ time.sleep(600)
 def test_a_worker_of_its_own_ends_with_its_driver_but_not_before_its_label(where, tmp_path, monkeypatch):
     """As in a queue's job, where it is no child of the driver and would be billed for waiting."""
     monkeypatch.chdir(tmp_path)
-    sign = SignOfLife(tmp_path / "sign")
-    sign.show()
+    heartbeat = Heartbeat(tmp_path / "heartbeat")
+    heartbeat.beat()
     with subprocess.Popen(["sleep", "30"]) as driver:
         code = WORKER.format(
             tests=TESTS, machine=machine() if where == "here" else where, pid=driver.pid,
-            born=stat(driver.pid)[19], sign=str(sign.path), owns=True,
+            start_time=process_of(driver.pid).start_time, heartbeat=str(heartbeat.path), owns=True,
         )  # fmt: skip
         worker = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
         try:
@@ -322,19 +314,10 @@ def test_a_worker_of_its_own_ends_with_its_driver_but_not_before_its_label(where
     assert (tmp_path / "0-second" / "label.json").exists()
 
 
-def test_a_worker_without_a_common_file_system_does_not_take_its_driver_to_be_gone(tmp_path, monkeypatch):
-    """It cannot see the sign of life, and would end between two labels while its driver waits for them."""
-    monkeypatch.setattr(liveness, "SILENCE", 0.1)
-    gone = [liveness._Gone(Driver(Process("elsewhere", 1, ""), str(tmp_path / name), owns=True)) for name in ("seen", "unseen")]
+def test_a_worker_without_a_common_file_system_does_not_take_its_driver_to_be_gone(tmp_path):
+    """It cannot see the heartbeat, and would end between two labels while its driver waits for them."""
+    watched = [Watched(Process("elsewhere", 1, 0.0), tmp_path / name, silence=0.1) for name in ("seen", "unseen")]
     (tmp_path / "seen").touch()
-    assert [one() for one in gone] == [False, False]
+    assert [one.lost() for one in watched] == ["", ""]
     time.sleep(0.2)
-    assert [one() for one in gone] == [True, False]
-
-
-def _runs(pid):
-    try:
-        with open(f"/proc/{pid}/stat") as file:
-            return file.read().rpartition(")")[2].split()[0] not in "ZX"
-    except FileNotFoundError:
-        return False
+    assert [one.lost() for one in watched] == ["no heartbeat from elsewhere for 0.1 s", ""]

@@ -23,6 +23,7 @@ from amp.nft.report.figures import draw_figures
 from amp.nft.report.truth import read_truth
 from amp.nft.report.view3d import _sphere, scene
 from amp.nft.run.store import RunStore, RunStoreError
+from amp.nft.system.liveness import Heartbeat
 
 FORCE = 1e-8  # eV/Å: two ways to the same prediction
 
@@ -176,9 +177,11 @@ def test_a_run_without_a_finished_iteration_has_a_report_too():
 def test_a_run_on_another_machine_that_stopped_showing_life_is_called_interrupted():
     with RunStore("al-training/saved-info") as store:
         store.append("run", format=1, settings={"n": 3})
-        store.append("start", process={"machine": "node07 pid:[1]", "pid": 7, "born": ""}, settings={"stop_delta": 0.01})
+        store.append("start", process={"machine": "node07 pid:[1]", "pid": 7, "start_time": 0.0}, settings={"stop_delta": 0.01})
     for age, said in ((5.0, "Wait"), (600.0, "Run the same script again")):
-        Path("al-training/saved-info/progress.json").write_text(json.dumps({"time": time.time() - age, "iteration": 0, "members": []}))
+        beat = Path("al-training/saved-info/progress.json")
+        Heartbeat(beat).beat(iteration=0, members=[])
+        os.utime(beat, (time.time() - age,) * 2)
         assert report(".").advice.startswith(said)
 
 

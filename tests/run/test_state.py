@@ -1,6 +1,5 @@
 """Where a run stands: beside the log of a terminal, in a notebook, and from its files alone."""
 
-import json
 import math
 import os
 import pty
@@ -19,7 +18,8 @@ from amp.nft.records import MemberStep
 from amp.nft.run import Progress, read_standing
 from amp.nft.run.state import duration, time_left
 from amp.nft.run.store import RunStore, RunStoreError
-from amp.nft.system.processes import machine, write_process
+from amp.nft.system.liveness import Heartbeat
+from amp.nft.system.processes import machine
 from amp.nft.training.amp_jobs.progress import standing as standing_of_job
 
 TESTS = Path(__file__).parents[1]
@@ -108,7 +108,7 @@ def begin(store, **changes):
     """The first events of a run, as a driver in this process would write them."""
     settings = {"n": 2, "n_images": 4, "target_atoms": [50]}
     store.append("run", format=1, settings=settings)
-    process = {"machine": machine(), "pid": os.getpid(), "born": ""} | changes
+    process = {"machine": machine(), "pid": os.getpid(), "start_time": 0.0} | changes
     store.append("start", process=process, trainer="batched", parent="EMT", settings={"stop_delta": 0.01, "max_iterations": 9})
 
 
@@ -129,7 +129,7 @@ def test_what_is_done_follows_from_the_files():
         store.append("label-failed", atom=4, kind="RuntimeError", message="SCF did not converge")
         at_work = Path("al-training/labels/5-ab")
         at_work.mkdir(parents=True)
-        write_process(at_work / WORKER)
+        Heartbeat(at_work / WORKER).beat()
         now = read_standing("al-training/saved-info")
         assert (now.phase, now.asked, now.done, now.failed, now.running) == ("labelling", 3, 1, 1, 1)
         assert now.failure == "atom 4: RuntimeError: SCF did not converge"
@@ -165,7 +165,8 @@ def test_a_driver_that_was_killed_is_called_so_and_one_elsewhere_by_its_signs_of
     beat = Path("far-training/saved-info/progress.json")
     for age, alive in ((5.0, True), (600.0, False)):
         member = {"member": 1, "state": "training", "steps": 12, "loss": 0.5, "distance": 1.0}
-        beat.write_text(json.dumps({"time": time.time() - age, "iteration": 0, "members": [member]}))
+        Heartbeat(beat).beat(iteration=0, members=[member])
+        os.utime(beat, (time.time() - age,) * 2)
         now = read_standing("far-training")
         assert now.alive is alive and "node07" in now.driver
         assert now.members == [MemberStep(1, "training", 12, 0.5, 1.0)]
@@ -233,5 +234,5 @@ def test_a_job_is_followed_by_its_note_or_by_amps_log(tmp_path):
     (tmp_path / "amp-log.txt").write_text(log)
     found = standing_of_job(2, tmp_path)
     assert (found.steps, found.loss) == (199, pytest.approx(0.005)) and np.isnan(found.distance)
-    (tmp_path / "nft-step.json").write_text("[7, 0.25, 1.5]")
+    Heartbeat(tmp_path / "nft-step.json").beat(steps=7, loss=0.25, distance=1.5)
     assert standing_of_job(2, tmp_path) == MemberStep(2, "training", 7, 0.25, 1.5)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +20,11 @@ from ase.build import bulk, fcc111
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import Trajectory, read
+from waiting import PATIENCE, wait_for
 
 from amp.nft.amp_io import AmpFileError, read_amp, write_ensemble
 from amp.nft.records import ForceRows, JobOptions, TrainingTask
+from amp.nft.system.processes import has_ended, machine
 from amp.nft.training import choose_trainer
 from amp.nft.training.amp_jobs import AmpJobs, JobError, check_start_command, job_state, kernel_fit, script
 from amp.nft.training.amp_jobs.database import KEPT, SharedDatabase
@@ -31,7 +34,6 @@ from amp.nft.training.amp_jobs.loss_table import read_last_step
 SERIAL = f"{sys.executable} run.py"
 BACKGROUND = f"{SERIAL} &"
 NOTICE = 5.0  # s; a death must be in the log by then
-PATIENCE = 60.0  # s; bound of every wait in these tests
 
 CALC_TEXT = """
 from amp import Amp
@@ -126,18 +128,10 @@ def jobs(log, *texts, **settings):
     return AmpJobs(options(*texts, **of_jobs), log=log, poll=0.1, **settings)
 
 
-def wait_for(condition):
-    deadline = time.monotonic() + PATIENCE
-    while not (found := condition()):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    return found
-
-
-def wait_for_running(member=0):
-    """State of a job that is in the middle of its training."""
+def wait_for_running(member=0, driver=None):
+    """Wait until a job is in the middle of its training, and return its state."""
     directory = Path("al-training", str(member)).absolute()
-    wait_for(lambda: (last := read_last_step(directory / "amp-log.txt")) and last.steps > 3)
+    wait_for(lambda: (last := read_last_step(directory / "amp-log.txt")) and last.steps > 3, driver)
     return job_state.read_state(directory)
 
 
@@ -341,11 +335,11 @@ def test_killed_job_is_noticed_and_gives_the_same_result(log):
     """A job in the background gets kill -9: the log says so within seconds, and it is started again."""
     text = CALC_TEXT.replace("maxiter=5", "maxiter=400")
     thread, outcome = in_background(lambda: jobs(log, text, BACKGROUND).train(one_member()))
-    os.kill(wait_for_running().pid, signal.SIGKILL)
+    os.kill(wait_for_running().process.pid, signal.SIGKILL)
     killed = time.monotonic()
     wait_for(lambda: "its job died" in log.text)
     assert log.time_of("its job died") - killed < NOTICE
-    assert "gone without a word" in log.text
+    assert "ended without a message" in log.text
     thread.join(PATIENCE)
     assert outcome[0].reports[0].attempts == 2
     assert outcome[0].texts == jobs(Log(), text).train(one_member()).texts
@@ -426,7 +420,7 @@ def test_hanging_job_expires(log):
     with pytest.raises(JobError, match=r"did not change for 1 s \(raise `expired`"):
         jobs(log, text, BACKGROUND, expired=1.0, retries=0).train(one_member())
     left = job_state.read_state(Path("al-training/0"))
-    assert not job_state.is_alive(left)
+    assert has_ended(left.process)
 
 
 @pytest.mark.slow
@@ -436,12 +430,12 @@ def test_silent_job_on_another_machine(log):
     trainer.limits = type(trainer.limits)(expired=3600.0, silence=4.0)
     thread, outcome = in_background(lambda: trainer.train(one_member()))
     left = wait_for_running()
-    assert left.machine.startswith("elsewhere") and not socket.gethostname().startswith("elsewhere")
+    assert left.process.machine.startswith("elsewhere") and not socket.gethostname().startswith("elsewhere")
     time.sleep(2 * script.BEAT)
     assert thread.is_alive()
-    os.kill(left.pid, signal.SIGKILL)
+    os.kill(left.process.pid, signal.SIGKILL)
     thread.join(PATIENCE)
-    assert isinstance(outcome[0], JobError) and "no sign of life from elsewhere" in str(outcome[0])
+    assert isinstance(outcome[0], JobError) and "no heartbeat from elsewhere" in str(outcome[0])
 
 
 @pytest.mark.slow
@@ -450,8 +444,8 @@ def test_job_that_is_not_wanted_any_more_ends_itself(log):
     thread, outcome = in_background(lambda: jobs(log, ENDLESS, BACKGROUND, ELSEWHERE, retries=0).train(one_member()))
     left = wait_for_running()
     Path("al-training/0", job_state.TOKEN).write_text("another")
-    here = job_state.JobState(left.token, job_state.machine(), left.pid, left.born)
-    wait_for(lambda: not job_state.is_alive(here))
+    here = replace(left.process, machine=machine())
+    wait_for(lambda: has_ended(here))
     Path("al-training/0", job_state.FAILURE).write_text("enough")
     thread.join(PATIENCE)
     assert isinstance(outcome[0], JobError)
@@ -460,21 +454,21 @@ def test_job_that_is_not_wanted_any_more_ends_itself(log):
 
 DRIVER = """
 import sys
-sys.path.insert(0, {tests!r})
+sys.path[:0] = {paths!r}
 import test_amp_jobs as t
 t.jobs(print, {calc_text!r}, t.BACKGROUND).train(t.one_member())
 """
 
 
 def test_jobs_left_by_a_killed_driver_are_ended_and_the_training_starts_clean(log):
-    code = DRIVER.format(tests=str(Path(__file__).parent), calc_text=ENDLESS)
+    code = DRIVER.format(paths=[str(Path(__file__).parents[k]) for k in (0, 1)], calc_text=ENDLESS)
     driver = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL)
-    left = wait_for_running()
+    left = wait_for_running(driver=driver)
     driver.kill()
     driver.wait()
-    assert job_state.is_alive(left)
+    assert not has_ended(left.process)
     outcome = jobs(log).train(one_member())
-    assert not job_state.is_alive(left)
+    assert has_ended(left.process)
     assert log.text.count("a job that an earlier run left") == 1
     Path("clean").mkdir()
     os.chdir("clean")
@@ -495,9 +489,9 @@ def test_interrupted_driver_takes_its_jobs_along(log):
 
     thread, outcome = in_background(train)
     left = [wait_for_running(0), wait_for_running(1)]
-    os.kill(left[0].pid, signal.SIGKILL)
+    os.kill(left[0].process.pid, signal.SIGKILL)
     thread.join(PATIENCE)
-    assert outcome == ["interrupted"] and not any(job_state.is_alive(job) for job in left)
+    assert outcome == ["interrupted"] and all(has_ended(job.process) for job in left)
 
 
 @pytest.mark.slow
@@ -514,7 +508,7 @@ def test_without_fortran_it_trains_and_says_so(log):
 def test_asking_for_more_cores_is_answered(log):
     calc, _ = set_up([images()[0]], None, cores=7)
     assert calc.cores == 1
-    assert "cores={'localhost': 7} was asked for" in Path(job_state.NOTES).read_text()
+    assert "cores={'localhost': 7} was asked for" in Path("amp-log.txt").read_text()
 
 
 # -- before any work -----------------------------------------------------------------------------------------

@@ -20,8 +20,8 @@ from amp.nft.labels.executors import Workers, check_executor
 from amp.nft.labels.gate import Label, LabelFailure, check
 from amp.nft.labels.single_point import RESULT, WORKER, LabelTask, carry_out, check_parent, labelled_atom, left_label
 from amp.nft.records import LabelOptions
-from amp.nft.system.liveness import SIGN, Driver, SignOfLife
-from amp.nft.system.processes import Process, has_died, machine, read_process, this_process
+from amp.nft.system.liveness import DRIVER, Driver, Heartbeat, read_process, watch_forks
+from amp.nft.system.processes import Process, has_ended, machine, this_process
 
 POLL = 0.5  # s between two looks at the workers
 GRACE = 5.0  # s that a worker may take to stop its label by itself
@@ -96,7 +96,7 @@ class LabelPool:
     ) -> None:
         self._parent, self._directory = options.parent, directory
         self._workers = Workers(options.executor, options.parent)
-        self._sign = SignOfLife(directory.absolute() / SIGN)
+        self._heartbeat = Heartbeat(directory / DRIVER)
         self._timeout, self._retries, self._on_retry, self._log = options.timeout, options.retries, on_retry, log
         self._heard = time.monotonic()  # of the last label that was done, or of the last reminder
         self._waiting: deque[Request] = deque()
@@ -117,7 +117,7 @@ class LabelPool:
             _cancel(future)
             if (worker := flight.look()) is not None and worker.machine == machine():
                 self._workers.end(worker.pid)
-        self._sign.end()
+        self._heartbeat.remove()
         stopping = kind is not None and not issubclass(kind, Exception)
         self._workers.close(at_once=stopping)  # a pool with idle workers may hang at the end of the script
 
@@ -184,27 +184,28 @@ class LabelPool:
         flight = Flight(request, task)
         self._places.setdefault(request.atom, []).append(flight.directory)
         try:
-            self._show()
+            self._beat()
             self._flights[self._workers.submit(carry_out, task)] = flight
         except BrokenExecutor:
             self._recover(extra=[flight])
             return False
         return True
 
-    def _show(self) -> None:
-        """Show workers of its own that this process lives."""
+    def _beat(self) -> None:
+        """Show this process's heartbeat to workers that exist for it alone."""
         if self._workers.owned:
-            self._sign.show()
+            watch_forks()
+            self._heartbeat.beat()
 
     def _driver(self) -> Driver:
         """Return the record by which workers know this process."""
-        return Driver(this_process(), str(self._sign.path), owns=self._workers.owned)
+        return Driver(this_process(), str(self._heartbeat.path), owns=self._workers.owned)
 
     # -- looking around ------------------------------------------------------------------------------------
 
     def _look_around(self) -> None:
         """Collect what is done, and see to what goes wrong."""
-        self._show()
+        self._beat()
         finished, _ = wait(self._flights, timeout=POLL, return_when=FIRST_COMPLETED)
         broken = False
         for future in finished:
@@ -250,7 +251,7 @@ class LabelPool:
             worker = flight.look()
             if worker is None or flight.overrun:
                 continue
-            if not self._workers.reports_deaths and has_died(worker) and not future.done():
+            if not self._workers.reports_deaths and has_ended(worker) and not future.done():
                 self._give_up(future, LabelFailure("WorkerDied", f"its process {worker.pid} is gone"))
             elif self._timeout is not None and time.monotonic() - (flight.began or 0) > self._timeout + GRACE:
                 flight.overrun = True

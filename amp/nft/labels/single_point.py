@@ -29,8 +29,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 from amp.nft.labels.gate import Label, LabelFailure, check, geometry, plain
 from amp.nft.system import files
-from amp.nft.system.liveness import Driver, at_work
-from amp.nft.system.processes import write_process
+from amp.nft.system.liveness import Driver, Heartbeat, working_for
 
 Parent = BaseCalculator | Callable[[str], BaseCalculator]
 
@@ -112,8 +111,8 @@ def carry_out(task: LabelTask) -> dict[str, Any]:
     directory = Path(task.directory)
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        write_process(directory / WORKER)
-        with at_work(task.driver):
+        Heartbeat(directory / WORKER).beat()
+        with working_for(task.driver):
             data = {"name": task.name, **measure(task.parent, task.image, directory, task.timeout)}
             if isinstance(check(task.image, data), Label):
                 files.write(directory / RESULT, json.dumps({**data, "image": digest(task.image)}).encode())

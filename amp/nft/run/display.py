@@ -1,15 +1,13 @@
-"""The display beside the log while a run goes on, and the sign of life for those who look from elsewhere."""
+"""The display beside the log while a run goes on, and the heartbeat for those who look from elsewhere."""
 
 from __future__ import annotations
 
 import contextlib
 import io
-import json
 import logging
 import os
 import sys
 import threading
-import time
 import weakref
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -19,9 +17,10 @@ from amp.nft.records import MemberStep
 from amp.nft.run.screen import view
 from amp.nft.run.state import BEAT_FILE, standing
 from amp.nft.run.store import RunRecord
+from amp.nft.system.liveness import Heartbeat
 
 PERIOD = 0.25  # s between two pictures
-BEAT = 2.0  # s between two signs of life
+BEAT = 2.0  # s between two heartbeats
 PATIENCE = 1.0  # s that a message waits for its turn
 
 logger = logging.getLogger("amp.nft")
@@ -62,7 +61,7 @@ class Progress:
         self._lock = threading.Lock()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._work, name="amp.nft progress", daemon=True)
-        self._beaten = 0.0
+        self._heartbeat = Heartbeat(record.directory / BEAT_FILE, BEAT)
 
     def step(self, iteration: int, step: MemberStep) -> None:
         """Take note of where a member stands; from any thread."""
@@ -78,7 +77,7 @@ class Progress:
         self._over.set()
         self._thread.join(PATIENCE)
         with contextlib.suppress(Exception):
-            (self._record.directory / BEAT_FILE).unlink(missing_ok=True)
+            self._heartbeat.remove()
             if self._screen is not None:
                 self._screen.close()
 
@@ -111,17 +110,10 @@ class Progress:
                 self._screen.draw(picture)
 
     def _beat(self) -> None:
-        """Leave a sign of life, and how far the members are."""
-        if time.monotonic() - self._beaten < BEAT:
-            return
-        self._beaten = time.monotonic()
+        """Write the heartbeat, with the progress of the members."""
         newest = max((iteration for iteration, _ in list(self._steps.values())), default=0)
         members = [asdict(step) for iteration, step in list(self._steps.values()) if iteration == newest]
-        path = self._record.directory / BEAT_FILE
-        temporary = path.with_name(f".{BEAT_FILE}")
-        with contextlib.suppress(OSError):  # nothing depends on it
-            temporary.write_text(json.dumps({"time": time.time(), "iteration": newest, "members": members}))
-            os.replace(temporary, path)
+        self._heartbeat.beat(iteration=newest, members=members)
 
 
 def find_screen() -> Screen | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import time
@@ -18,7 +17,8 @@ from amp.nft.errors import RunStoreError
 from amp.nft.labels.single_point import RESULT, WORKER, labelled_atom
 from amp.nft.records import MemberStep
 from amp.nft.run.store import RunRecord
-from amp.nft.system.processes import Process, has_died, machine, read_process
+from amp.nft.system.liveness import heartbeat_age, read_heartbeat, read_process
+from amp.nft.system.processes import Process, has_ended, machine
 
 BEAT_FILE = "progress.json"  # in saved-info, while a driver is at work
 SILENCE = 60.0  # s without a sign of life after which a driver on another machine is taken to be gone
@@ -258,7 +258,7 @@ def _at_work(directory: Path) -> set[int]:
         if (atom := labelled_atom(path.parent)) is None or (path.parent / RESULT).exists():
             continue
         worker = read_process(path)
-        if worker is not None and not has_died(worker):
+        if worker is not None and not has_ended(worker):
             atoms.add(atom)
     return atoms
 
@@ -292,7 +292,7 @@ def _driver(start: Event, end: Event | None, beat: float | None) -> tuple[bool |
     if end is not None:
         return False, f"{who}, which has ended"
     if process.machine == machine():
-        died = has_died(process)
+        died = has_ended(process)
         return not died, f"{who}, " + ("which is gone without a word: killed, or crashed" if died else "which runs")
     if beat is None:
         return None, f"{who}, of which there is no sign of life"
@@ -309,11 +309,14 @@ def _ending(end: Event | None) -> str:
 
 def _read_beat(path: Path) -> tuple[float | None, dict[int, tuple[int, MemberStep]]]:
     """What a driver leaves while it is at work."""
-    try:
-        data = json.loads(path.read_text())
-        return data["time"], {s["member"]: (data["iteration"], MemberStep(**s)) for s in data["members"]}
-    except (OSError, ValueError, TypeError, KeyError):
+    age, found = heartbeat_age(path), read_heartbeat(path)
+    if age is None or found is None:
         return None, {}
+    try:
+        data = found[1]
+        return time.time() - age, {s["member"]: (data["iteration"], MemberStep(**s)) for s in data["members"]}
+    except (TypeError, KeyError):
+        return time.time() - age, {}
 
 
 def duration(seconds: float) -> str:

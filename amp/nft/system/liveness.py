@@ -1,22 +1,156 @@
-"""Workers that lost their driver end themselves: nobody else tells them, and a queue bills them as long as they wait."""
+"""Heartbeats: files that name the process at work and show that it still works; the end of workers whose driver is gone."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import multiprocessing
 import os
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-from amp.nft.system.processes import Process, has_died, machine, this_process
+from amp.nft.system.processes import Process, exit_now, has_ended, machine, this_process
 
-SIGN = "driver.alive"  # touched by the driver as long as it waits for labels
-BEAT = 5.0  # s between two touches
-SILENCE = 300.0  # s without one, after which a driver on another machine counts as gone; shared file systems are slow
-LOOK = 1.0  # s between two looks at the driver
+DRIVER = "driver.alive"  # heartbeat of a driver that waits for labels
+PERIOD = 5.0  # s between two beats
+SILENCE = 300.0  # s without a beat after which a driver on another machine counts as gone; shared file systems are slow
+CHECK = 1.0  # s between two checks of the driver
+CLOCKS = 60.0  # s by which the clocks of two machines may differ
+
+
+# -- writing and reading heartbeats ----------------------------------------------------------------------------
+
+
+class Heartbeat:
+    """A JSON file that names this process and that it touches periodically while it works.
+
+    Parameters
+    ----------
+    path : Path
+        Its directory is made if missing.
+    period : float
+        Seconds between two beats.
+    """
+
+    def __init__(self, path: Path, period: float = PERIOD) -> None:
+        self.path, self.period = path.absolute(), period
+        self._last = -period
+        self._content: dict[str, Any] | None = None
+
+    def beat(self, **content: Any) -> None:
+        """Touch the file if a beat is due, or write it if `content`, more JSON entries, differs from the last beat's.
+
+        Errors of the file system are ignored: a full disk shows elsewhere, and a touch needs no space.
+        """
+        if (now := time.monotonic()) - self._last < self.period:
+            return
+        self._last = now
+        with contextlib.suppress(OSError):
+            try:
+                self._write(content)
+            finally:
+                self.path.touch()
+
+    def remove(self) -> None:
+        """Remove the file: the work is over."""
+        with contextlib.suppress(OSError):
+            self.path.unlink(missing_ok=True)
+
+    def _write(self, content: dict[str, Any]) -> None:
+        if content == self._content and self.path.exists():
+            return
+        temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}")
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(json.dumps(asdict(this_process()) | content))
+        os.replace(temporary, self.path)
+        self._content = content
+
+
+def read_heartbeat(path: Path) -> tuple[Process, dict[str, Any]] | None:
+    """Return the process in a heartbeat file and the other entries, or None if there is no valid file (yet)."""
+    try:
+        content = json.loads(path.read_text())
+        return Process(str(content.pop("machine")), int(content.pop("pid")), float(content.pop("start_time"))), content
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None
+
+
+def read_process(path: Path) -> Process | None:
+    """Return the process in a heartbeat file, or None if there is no valid file (yet)."""
+    found = read_heartbeat(path)
+    return None if found is None else found[0]
+
+
+def heartbeat_age(path: Path) -> float | None:
+    """Return the seconds since the last beat by the wall clock, at least 0.
+
+    None if there is no file, or if its time is so far ahead that a clock must have been set: the age is unknown then.
+    """
+    try:
+        age = time.time() - path.stat().st_mtime
+    except OSError:
+        return None
+    return max(age, 0.0) if age > -CLOCKS else None
+
+
+class Unchanged:
+    """For how long something has looked the same, by this process's monotonic clock."""
+
+    def __init__(self) -> None:
+        self._look: object = None
+        self._since = time.monotonic()
+
+    def seconds(self, look: object) -> float:
+        """Return the seconds since `look` was first seen; 0 if it differs from the last look."""
+        if look != self._look:
+            self._look, self._since = look, time.monotonic()
+        return time.monotonic() - self._since
+
+
+def version(path: Path) -> tuple[int, int] | None:
+    """Return a value that differs between two versions of a file, or None if there is no file."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size
+
+
+class Watched:
+    """A process at work: asked on this machine; on others, judged by its heartbeat.
+
+    Parameters
+    ----------
+    process : Process
+    heartbeat : Path
+    silence : float
+        Seconds without a beat after which a process on another machine counts as gone. A heartbeat that was never seen
+        proves nothing: perhaps there is no common file system.
+    """
+
+    def __init__(self, process: Process, heartbeat: Path, silence: float) -> None:
+        self._process, self._heartbeat, self._silence = process, heartbeat, silence
+        self._beats = Unchanged()
+        self._seen = False
+        self.lost()
+
+    def lost(self) -> str:
+        """Return the reason why the process counts as gone; an empty string while it does not."""
+        host = self._process.machine.split()[0]
+        if self._process.machine == machine():
+            gone = has_ended(self._process)
+            return f"its process {self._process.pid} on {host} has ended without a message (killed, or out of memory?)" if gone else ""
+        beat = version(self._heartbeat)
+        self._seen |= beat is not None
+        silent = self._beats.seconds(beat) > self._silence and self._seen
+        return f"no heartbeat from {host} for {self._silence:g} s" if silent else ""
+
+
+# -- workers and their driver ------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -26,121 +160,93 @@ class Driver:
     Attributes
     ----------
     process : Process
-    sign : str
-        File that it touches as long as it lives, for workers on other machines.
+    heartbeat : str
+        Its heartbeat file, for workers on other machines.
     owns : bool
-        Whether its workers work for it alone.
+        True if its workers work for it alone.
     """
 
     process: Process
-    sign: str
+    heartbeat: str
     owns: bool
 
     @property
     def is_parent(self) -> bool:
-        """Whether this process belongs to a process pool of the driver."""
+        """True if this process belongs to a process pool of the driver."""
         parent = multiprocessing.parent_process()
         return parent is not None and parent.pid == self.process.pid and self.process.machine == machine()
 
 
-class SignOfLife:
-    """A file that a driver touches now and then."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._last = -BEAT
-
-    def show(self) -> None:
-        """Touch the file, if that is due."""
-        _showing.add(self)
-        if time.monotonic() - self._last > BEAT:
-            self._last = time.monotonic()
-            with contextlib.suppress(OSError):  # a full disk is for others to tell
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                self.path.touch()
-
-    def end(self) -> None:
-        """Remove it."""
-        _showing.discard(self)
-        self.path.unlink(missing_ok=True)
-
-
-_showing: set[SignOfLife] = set()
-_at_work = 0
+_labels_running = 0
 _watched: set[str] = set()
 _lock = threading.Lock()
 
 
-@contextlib.contextmanager
-def at_work(driver: Driver | None) -> Iterator[None]:
-    """Let this process end itself when its driver is gone, but not before the work in here is done.
+def labels_running() -> bool:
+    """Return True while any thread of this process makes a label."""
+    return _labels_running > 0
 
-    A worker of a process pool ends at once: it shares a machine with whoever starts the run again.
+
+@contextlib.contextmanager
+def working_for(driver: Driver | None) -> Iterator[None]:
+    """Let this process exit when its driver is gone, but not before the work in this block is done.
+
+    A worker of a process pool exits immediately: it shares a machine with the next start of the run.
     """
-    global _at_work
+    global _labels_running
     if driver is not None and driver.process != this_process() and (driver.owns or driver.is_parent):
         _watch_once(driver)
     with _lock:
-        _at_work += 1
+        _labels_running += 1
     try:
         yield
     finally:
         with _lock:
-            _at_work -= 1
-
-
-def _end_with_parent() -> None:
-    """In a forked process, while a driver shows life: its pool's workers lose it, it may be, before their first label."""
-    if _showing:
-        threading.Thread(target=_watch_parent, args=(os.getppid(),), daemon=True).start()
-
-
-def _watch_parent(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(LOOK)
-    os._exit(1)
-
-
-os.register_at_fork(after_in_child=_end_with_parent)
+            _labels_running -= 1
 
 
 def _watch_once(driver: Driver) -> None:
     with _lock:
-        if driver.sign in _watched:
+        if driver.heartbeat in _watched:
             return
-        _watched.add(driver.sign)
-    threading.Thread(target=_watch, args=(driver,), name="amp.nft driver watch", daemon=True).start()
+        _watched.add(driver.heartbeat)
+    threading.Thread(target=_exit_after, args=(driver,), name="amp.nft driver watch", daemon=True).start()
 
 
-def _watch(driver: Driver) -> None:
-    gone = _Gone(driver)
-    while not gone():
-        time.sleep(LOOK)
-    while _at_work and not driver.is_parent:
-        time.sleep(LOOK)
-    os._exit(1)
+def _exit_after(driver: Driver) -> None:
+    watched = Watched(driver.process, Path(driver.heartbeat), SILENCE)
+    while not watched.lost():
+        time.sleep(CHECK)
+    while labels_running() and not driver.is_parent:
+        time.sleep(CHECK)
+    exit_now(1)
 
 
-class _Gone:
-    """Whether a driver has ended, or shows no sign of life any more, by this machine's clock.
+_has_workers = False
 
-    Where its file was never seen there is none to be seen, without a common file system: that tells nothing.
-    """
 
-    def __init__(self, driver: Driver) -> None:
-        self._driver = driver
-        self._sign, self._since = self._look(), time.monotonic()
-        self._seen = self._sign is not None
+def watch_forks() -> None:
+    """From now on, let process pool workers that this process forks exit with it, even before their first label."""
+    global _has_workers
+    _has_workers = True
 
-    def __call__(self) -> bool:
-        if self._driver.process.machine == machine():
-            return has_died(self._driver.process)
-        if (sign := self._look()) != self._sign:
-            self._sign, self._since, self._seen = sign, time.monotonic(), True
-        return self._seen and time.monotonic() - self._since > SILENCE
 
-    def _look(self) -> float | None:
-        try:
-            return os.stat(self._driver.sign).st_mtime
-        except OSError:
-            return None
+def _forked() -> None:
+    global _has_workers
+    if _has_workers:
+        _has_workers = False  # what a worker forks, its driver does not end
+        threading.Thread(target=_exit_with_parent, args=(os.getppid(),), name="amp.nft parent watch", daemon=True).start()
+
+
+def _exit_with_parent(parent: int) -> None:
+    """Exit when the driver is gone, in its pool's workers; other processes, daemons of a parent among them, are left alone."""
+    time.sleep(CHECK)  # multiprocessing has named its workers' parent by then
+    pool = multiprocessing.parent_process()
+    if pool is None or pool.pid != parent:
+        return
+    while os.getppid() == parent:
+        time.sleep(CHECK)
+    exit_now(1)
+
+
+os.register_at_fork(after_in_child=_forked)

@@ -1,30 +1,57 @@
-"""Which process is which, and whether it still lives."""
+"""Processes: identify them, ask whether they still run, and end them with everything that they started."""
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
+import signal
 import socket
-from dataclasses import asdict, dataclass
-from pathlib import Path
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import psutil
+
+GRACE = 5.0  # s from SIGTERM to SIGKILL
+SAME_START = 2.0  # s; two processes of one number never start so close together, and boot times are rounded to 1 s
+MARK = "AMP_NFT_STARTED_FOR"  # environment variable, which children inherit: the work for which they were started
+CHECK = 0.05  # s between two checks whether processes have ended
+FLUSH = 1.0  # s that an exit may spend on the output streams
 
 
 @dataclass(frozen=True)
 class Process:
-    """A process of some machine; `born` tells it from a later one of the same number."""
+    """A process of some machine.
+
+    Attributes
+    ----------
+    machine : str
+        As `machine` names it.
+    pid : int
+    start_time : float
+        In s since that machine's start, which setting its clock does not change; it tells the process from a later one of
+        the same number.
+    """
 
     machine: str
     pid: int
-    born: str
+    start_time: float
 
 
 def this_process() -> Process:
-    """The process that asks."""
-    return Process(machine(), os.getpid(), _phase_and_birth(os.getpid())[1])
+    """Return the calling process."""
+    return process_of(os.getpid())
+
+
+def process_of(pid: int) -> Process:
+    """Return the process of this machine with a number; psutil.NoSuchProcess if there is none."""
+    return Process(machine(), pid, _start_time(psutil.Process(pid)))
 
 
 def machine() -> str:
-    """Name of the space in which process numbers mean something: the host, or a container on it."""
+    """Return the name of the space in which process numbers are unique: the host, or a container on it."""
     try:
         space = os.readlink("/proc/self/ns/pid")
     except OSError:
@@ -32,49 +59,131 @@ def machine() -> str:
     return f"{socket.gethostname()} {space}".strip()
 
 
-def has_died(process: Process) -> bool:
-    """Whether a process is known to be over; False for one on another machine, which cannot be asked."""
+def has_ended(process: Process) -> bool:
+    """Return True if a process is known to have ended; False for one of another machine, which cannot be asked."""
     if process.machine != machine():
         return False
-    phase, born = _phase_and_birth(process.pid)
-    if phase:
-        return phase in "ZX" or born != process.born
-    return os.path.isdir("/proc/self") or not answers(process.pid)
-
-
-def write_process(path: Path) -> None:
-    """Leave a note of the process that asks."""
-    path.write_text(json.dumps(asdict(this_process())))
-
-
-def read_process(path: Path) -> Process | None:
-    """The process that left a note there, or None if none did (yet)."""
     try:
-        return Process(**json.loads(path.read_text()))
-    except (OSError, ValueError, TypeError):
+        found = psutil.Process(process.pid)
+        return not runs(found) or abs(_start_time(found) - process.start_time) > SAME_START
+    except psutil.NoSuchProcess:
+        return True
+    except psutil.AccessDenied:
+        return False
+
+
+def runs(process: psutil.Process) -> bool:
+    """Return True unless a process has ended; a zombie, whose parent has not asked for its exit status, has."""
+    try:
+        return process.is_running() and process.status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+    except psutil.NoSuchProcess:
+        return False
+
+
+# -- selecting -----------------------------------------------------------------------------------------------------
+
+
+def tree(process: Process) -> list[psutil.Process]:
+    """Return a process of this machine and its descendants; an empty list if it has ended."""
+    if process.machine != machine() or has_ended(process):
+        return []
+    with contextlib.suppress(psutil.NoSuchProcess):
+        root = psutil.Process(process.pid)
+        return [root, *root.children(recursive=True)]
+    return []
+
+
+def descendants() -> list[psutil.Process]:
+    """Return the descendants of the calling process, without those that a parent's exit has detached from it."""
+    return psutil.Process().children(recursive=True)
+
+
+def marked(mark: str) -> list[psutil.Process]:
+    """Return all processes, detached ones too, that were started with `mark` in the environment variable `MARK`.
+
+    Only this user's processes can be asked; the calling process is never among them. This reads the environment of each
+    process of the machine, which takes some 10 ms.
+    """
+    return [process for process in psutil.process_iter() if process.pid != os.getpid() and _mark(process) == mark]
+
+
+def started_for(process: Process | None, mark: str) -> list[psutil.Process]:
+    """Return a process of this machine, its descendants, and all that was started with `mark`."""
+    return list({*(tree(process) if process is not None else ()), *marked(mark)})
+
+
+def group_runs(group: int) -> bool:
+    """Return True if any process of a process group runs."""
+    return any(_pid_runs(pid) for pid in psutil.pids() if _group(pid) == group)
+
+
+# -- ending --------------------------------------------------------------------------------------------------------
+
+
+def end(find: Callable[[], Iterable[psutil.Process]], grace: float = GRACE) -> None:
+    """End processes: ask by SIGTERM, then kill by SIGKILL those that still run.
+
+    Parameters
+    ----------
+    find : callable
+        Returns the processes; called before each signal, since a shell that lost one program may start its next.
+    grace : float
+        Seconds that they have after each signal; this returns earlier when all have ended.
+    """
+    found: set[psutil.Process] = set()
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        found.update(find())
+        for process in found:
+            with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+                process.send_signal(number)
+        deadline = time.monotonic() + grace
+        while any(map(runs, found)) and time.monotonic() < deadline:
+            time.sleep(CHECK)
+
+
+def kill(processes: Iterable[psutil.Process]) -> None:
+    """Kill processes by SIGKILL, without waiting for their end."""
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            process.kill()
+
+
+def exit_now(status: int) -> None:
+    """Exit without the interpreter's own end, which may wait for threads, and kill this process's descendants."""
+    flushing = threading.Thread(target=_flush, daemon=True)  # another thread may keep a stream locked
+    flushing.start()
+    flushing.join(FLUSH)
+    with contextlib.suppress(psutil.Error, OSError):
+        kill(descendants())
+    os._exit(status)
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
+
+
+def _pid_runs(pid: int) -> bool:
+    try:
+        return runs(psutil.Process(pid))
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _start_time(process: psutil.Process) -> float:
+    return round(process.create_time() - psutil.boot_time(), 2)
+
+
+def _mark(process: psutil.Process) -> str | None:
+    try:
+        return process.environ().get(MARK)
+    except (psutil.Error, OSError):
         return None
 
 
-def answers(pid: int) -> bool:
-    """Whether a process, or with a minus a group of them, takes signals: for systems that tell no more."""
+def _group(pid: int) -> int | None:
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
-
-
-def stat(pid: int) -> list[str]:
-    """What follows the name in /proc/<pid>/stat: phase, parent, group, ...; nothing where there is none."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return os.getpgid(pid)
     except OSError:
-        return []
-
-
-def _phase_and_birth(pid: int) -> tuple[str, str]:
-    """Phase letter and time of birth of a process; empty where the system does not tell."""
-    fields = stat(pid)
-    return (fields[0], fields[19]) if fields else ("", "")
+        return None

@@ -1,4 +1,4 @@
-"""A request to stop, from a queue that is out of time or from the keyboard, ends a run cleanly and at once."""
+"""End a run cleanly and soon after a request to stop, from a queue that is out of time or from the keyboard."""
 
 from __future__ import annotations
 
@@ -6,41 +6,48 @@ import contextlib
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
-PATIENCE = 10.0  # s from SIGTERM to the end of the process, at the latest
-GO_ON = "What is finished is safe: run the same script again to go on."
+from amp.nft.system.liveness import labels_running
+from amp.nft.system.processes import exit_now
+
+PATIENCE = 10.0  # s from SIGTERM to the exit of the process, at the latest
+GRACE = 2.0  # s more for compiled code that keeps Python from running
+RESUME = "Finished work is saved: rerun the same script to resume."
 
 
 class Terminated(BaseException):
-    """SIGTERM came; no `except Exception` or `except SystemExit` of a parent swallows this."""
+    """SIGTERM arrived; no `except Exception` or `except SystemExit` of a parent catches this."""
 
 
 @contextlib.contextmanager
 def stops_cleanly(note: Callable[[str], object], log: Callable[[str], None]) -> Iterator[None]:
-    """Turn SIGTERM into an orderly end with exit status 143, and say how to go on, also after Ctrl-C.
+    """Turn SIGTERM into an orderly end with exit status 143, and log how to resume, also after Ctrl-C.
 
     Parameters
     ----------
     note : callable
-        Is told the name of the signal before the end.
+        Called with the name of the signal before the end.
     log : callable
         Takes a message.
 
     Notes
     -----
-    The process ends within `PATIENCE` seconds of SIGTERM, whatever is left to be done in it. Signal handlers of the
-    user's own are left alone, and so are runs in another thread than the main one.
+    If this block, or a label in a thread of this process, has not ended `PATIENCE` seconds after SIGTERM, the process exits.
+    If compiled code keeps Python from running, the process is killed `GRACE` seconds later, without a note.
+    The caller's own signal handlers stay in place, and runs outside the main thread handle no signals.
     """
 
     def farewell(name: str) -> None:
         note(name)
-        log(f"\nStopped by {name}. {GO_ON}")
+        log(f"\nStopped by {name}. {RESUME}")
 
     try:
-        with _listening(farewell):
+        with _terminable(farewell):
             yield
     except KeyboardInterrupt:
         farewell("SIGINT")
@@ -51,53 +58,90 @@ def stops_cleanly(note: Callable[[str], object], log: Callable[[str], None]) -> 
 
 
 @contextlib.contextmanager
-def _listening(farewell: Callable[[str], None]) -> Iterator[None]:
-    """Raise Terminated in here when SIGTERM comes; end the process if that takes too long."""
+def _terminable(farewell: Callable[[str], None]) -> Iterator[None]:
+    """Raise Terminated in this block when SIGTERM arrives; see that the block ends then."""
     in_main = threading.current_thread() is threading.main_thread()
     if not in_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
         yield
         return
+    guard = _Guard(farewell)
 
     def handler(*_: object) -> None:
+        guard.asked = True
         raise Terminated
 
-    ear, mouth = socket.socketpair()
-    mouth.setblocking(False)
-    gone = threading.Event()
-    threading.Thread(target=_last_resort, args=(ear, gone, farewell), daemon=True).start()
     signal.signal(signal.SIGTERM, handler)
-    before = signal.set_wakeup_fd(mouth.fileno(), warn_on_full_buffer=False)
-    _ears.add(mouth)
+    before = signal.set_wakeup_fd(guard.sender.fileno(), warn_on_full_buffer=False)
     try:
         yield
     finally:
-        gone.set()
-        _ears.discard(mouth)
         signal.set_wakeup_fd(before)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        mouth.close()
+        guard.leave_block()
 
 
-_ears: set[socket.socket] = set()
+class _Guard:
+    """A small process that counts the seconds from SIGTERM, since no thread runs while compiled code keeps Python's lock.
+
+    Python's signal handler in C writes each signal's number to `sender`.
+    """
+
+    def __init__(self, farewell: Callable[[str], None]) -> None:
+        self.asked = False
+        self._in_block = True
+        self._farewell = farewell
+        self.sender, self._receiver = socket.socketpair()
+        self.sender.setblocking(False)
+        script = Path(__file__).with_name("guard.py")
+        self._process = subprocess.Popen(
+            [sys.executable, "-I", str(script), str(PATIENCE), str(GRACE)],
+            stdin=self._receiver.fileno(),
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+        )
+        _guards.add(self)
+        threading.Thread(target=self._exit_when_told, name="amp.nft guard", daemon=True).start()
+
+    def leave_block(self) -> None:
+        """Stop guarding, unless SIGTERM has arrived and labels still run in threads: their executor would wait for them."""
+        self._in_block = False
+        if not (self.asked and labels_running()):
+            self.close()
+
+    def close(self) -> None:
+        """Release the process."""
+        self.detach()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(GRACE)
+
+    def detach(self) -> None:
+        """Close this process's ends of the line to the guard."""
+        _guards.discard(self)
+        self.sender.close()
+        self._receiver.close()
+
+    def _exit_when_told(self) -> None:
+        assert self._process.stdout is not None
+        with self._process.stdout as told:
+            if not told.read(1):
+                return
+        if self._in_block:
+            self._farewell("SIGTERM")
+        if self._in_block or labels_running():
+            exit_now(128 + signal.SIGTERM)
+        self.close()
 
 
-def _do_not_listen() -> None:
-    """In a forked worker: its signals are not the driver's, and it has nothing to tidy up."""
-    if _ears:
+_guards: set[_Guard] = set()
+
+
+def _forked() -> None:
+    """In a forked worker: its signals are not the driver's."""
+    if _guards:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        _ears.clear()
+    for guard in list(_guards):
+        guard.detach()
 
 
-os.register_at_fork(after_in_child=_do_not_listen)
-
-
-def _last_resort(ear: socket.socket, gone: threading.Event, farewell: Callable[[str], None]) -> None:
-    """End the process some time after SIGTERM: compiled code may not come back, an executor wait for its labels."""
-    with ear:
-        while heard := ear.recv(1):
-            if heard[0] == signal.SIGTERM:
-                time.sleep(PATIENCE)
-                if not gone.is_set():
-                    farewell("SIGTERM")
-                os._exit(128 + signal.SIGTERM)
+os.register_at_fork(after_in_child=_forked)

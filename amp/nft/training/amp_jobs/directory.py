@@ -7,6 +7,7 @@ import pickle
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from string import Template
 
@@ -16,6 +17,7 @@ from ase.io import Trajectory, write
 
 from amp.nft.amp_io import check_text
 from amp.nft.records import ForceRows, JobOptions, TrainingTask
+from amp.nft.system import processes
 from amp.nft.training.amp_jobs import job_state
 
 LOG = "amp-log.txt"
@@ -113,11 +115,11 @@ class TrainingDirectory:
         for directory in sorted(self.path.glob("[0-9]*/")):
             (directory / job_state.TOKEN).unlink(missing_ok=True)  # a job that misses it ends by itself
             left = job_state.read_state(directory)
-            if left is None or left.machine != job_state.machine():
+            if left is None:
                 continue
-            if job_state.is_alive(left):
-                log(f"Member {directory.name}: ending process {left.pid}, a job that an earlier run left.")
-                job_state.end_process(left)
+            if (started := partial(processes.started_for, left.process, left.token))():
+                log(f"Member {directory.name}: ending process {left.process.pid}, a job that an earlier run left.")
+                processes.end(started)
 
     def lay_out(self, task: TrainingTask, calc_text: str) -> None:
         """Write the bootstrap samples and the chunks' ids, and drop databases made with other settings.

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import time
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +11,13 @@ import numpy as np
 from ase.io import read
 
 from amp.nft.amp_io import spec_of
-from amp.nft.records import ForceRows, MemberStep, TrainingTask
+from amp.nft.records import ForceRows, TrainingTask
+from amp.nft.system.liveness import Heartbeat
 from amp.nft.training.amp_jobs.directory import ALL_IMAGES, CHECKPOINT, REPORT, STEP, TARGETS, TASK, TRAINED, UNTRAINED
 from amp.nft.training.amp_jobs.loss_table import table_of
 from amp.nft.training.batched_trainer import BatchedTrainer
 
-PAUSE = 1.0  # s between two notes for the driver
+PERIOD = 1.0  # s between two reports of progress to the driver
 
 
 def fit(calc: Any, seed: int) -> None:
@@ -40,22 +39,14 @@ def fit(calc: Any, seed: int) -> None:
 
     calc._log("amp.nft: fitting with the kernels of amp.nft; Amp's descriptor and model give the settings.")
     trainer = BatchedTrainer(spec_of(calc), threads=1, log=calc._log)
-    outcome = trainer.train(_this_members_task(seed), _leave_step)
+    heartbeat = Heartbeat(Path(STEP), PERIOD)
+    outcome = trainer.train(_this_members_task(seed), lambda step: heartbeat.beat(steps=step.steps, loss=step.loss, distance=step.distance))
     report = outcome.reports[0]
     calc._log(table_of(report, calc.model.lossfunction.parameters["convergence"]))
     Path(REPORT).write_text(json.dumps(report.as_dict()))
     Path(TRAINED if report.converged else UNTRAINED).write_text(outcome.texts[0])
     if not report.converged:
         raise TrainingConvergenceError(report.message)
-
-
-def _leave_step(step: MemberStep) -> None:
-    """Let the driver know now and then how the fit goes."""
-    path, temporary = Path(STEP), Path(f".{STEP}")
-    with contextlib.suppress(OSError):  # nothing depends on it
-        if not path.exists() or time.time() - path.stat().st_mtime > PAUSE:
-            temporary.write_text(json.dumps([step.steps, step.loss, step.distance]))
-            os.replace(temporary, path)
 
 
 def _this_members_task(seed: int) -> TrainingTask:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from pathlib import Path
 
 from amp.nft.records import MemberStep
+from amp.nft.system.liveness import read_heartbeat
 from amp.nft.training.amp_jobs.directory import LOG, STEP
 from amp.nft.training.amp_jobs.loss_table import last_line
 
@@ -28,11 +28,10 @@ def standing(member: int, directory: Path) -> MemberStep:
     MemberStep
         From what a fit with our kernels notes, or else from the end of Amp's log, which tells no distance.
     """
-    with contextlib.suppress(OSError, ValueError):
-        steps, loss, distance = json.loads((directory / STEP).read_text())
-        return MemberStep(member, "training", steps, loss, distance)
+    if (found := read_heartbeat(directory / STEP)) is not None:
+        return MemberStep(member, "training", **found[1])
     with contextlib.suppress(OSError), open(directory / LOG, "rb") as log:
         log.seek(-min(TAIL, os.fstat(log.fileno()).st_size), os.SEEK_END)
-        if found := last_line(log.read().decode(errors="replace")):
-            return MemberStep(member, "training", *found)
+        if line := last_line(log.read().decode(errors="replace")):
+            return MemberStep(member, "training", *line)
     return MemberStep(member, "training")

@@ -22,66 +22,105 @@ from typing import Any
 import numpy as np
 
 from amp.nft.amp_io import QUEUE_VARIABLES
+from amp.nft.system import files
+from amp.nft.system.liveness import Heartbeat
+from amp.nft.system.processes import exit_now
 from amp.nft.training.amp_jobs import job_state
 from amp.nft.training.amp_jobs.database import share
 
-BEAT = 2.0  # s
+BEAT = 2.0  # s between two heartbeats
 OWN_DESCRIPTORS = ("Gaussian", "Zernike", "Bispectrum")
 
 
 # -- after the header lines ----------------------------------------------------------------------------------
 
 
-def begin(token: str, directory: str) -> None:
-    """Take up the work in a member's directory, unless a later attempt has it, and show signs of life.
+class Job:
+    """This process's work on one attempt, in the member's directory, wherever the user's lines change to.
 
     Parameters
     ----------
     token : str
-        Names this attempt; the driver keeps the valid one in the directory.
+        Identifies the attempt; the driver keeps the valid token in the directory.
+    directory : Path
+        The member's directory.
+    """
+
+    def __init__(self, token: str, directory: Path) -> None:
+        self.token, self.directory, self._pid = token, directory, os.getpid()
+        self._heartbeat = Heartbeat(directory / job_state.STATE, BEAT)
+        self._scratch = tempfile.mkdtemp(prefix="amp-nft-")
+
+    def begin(self) -> None:
+        """Show a heartbeat, record how this process ends, and collect temporary files."""
+        self._heartbeat.beat(token=self.token)
+        sys.excepthook = self._record_exception
+        tempfile.tempdir = self._scratch  # Amp leaves each checkpoint that it replaces
+        atexit.register(self._clear_scratch)
+        signal.signal(signal.SIGTERM, self._record_signal)
+        threading.Thread(target=self._beat, daemon=True).start()
+
+    def is_current(self) -> bool:
+        """Return True while the driver wants this attempt."""
+        return job_state.is_current(self.directory, self.token)
+
+    def note(self, text: str) -> None:
+        """Leave a line for the driver's log."""
+        with open(self.directory / job_state.NOTES, "a") as file:
+            file.write(f"{text}\n")
+
+    def _beat(self) -> None:
+        pause = threading.Event()
+        while self.is_current():
+            self._heartbeat.beat(token=self.token)
+            pause.wait(BEAT / 2)
+        print("amp.nft: this job was given up or replaced; it ends here.", file=sys.stderr, flush=True)
+        self._clear_scratch()
+        exit_now(3)
+
+    def _record_exception(self, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        text = "".join(traceback.format_exception(kind, error, trace))
+        self._record_failure(text)
+        sys.stderr.write(text)
+
+    def _record_signal(self, number: int, frame: FrameType | None) -> None:
+        name = signal.Signals(number).name
+        self._record_failure(f"The job was ended by {name} (a queue's time limit, or a kill command)\n")
+        self._clear_scratch()
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+
+    def _record_failure(self, text: str) -> None:
+        if os.getpid() == self._pid:  # the end of a forked child is not the job's
+            files.write(self.directory / job_state.FAILURE, text.encode())
+
+    def _clear_scratch(self) -> None:
+        """Remove the directory that this job made; the user's lines may have set `tempfile.tempdir` to another."""
+        if os.getpid() == self._pid:
+            shutil.rmtree(self._scratch, ignore_errors=True)
+
+
+def begin(token: str, directory: str) -> None:
+    """Begin the work in a member's directory, unless a later attempt has it.
+
+    Parameters
+    ----------
+    token : str
+        Identifies this attempt; the driver keeps the valid token in the directory.
     directory : str
         The member's directory.
     """
+    global _job
     os.chdir(directory)
-    if not job_state.holds(Path(), token):
+    if not job_state.is_current(Path(directory), token):
         sys.exit(f"amp.nft: this job was replaced by a later one in {directory}; it ends here.")
-    job_state.write_state(Path(), job_state.this_process(token))
-    sys.excepthook = _record_exception
-    _use_own_temporary_directory()
-    signal.signal(signal.SIGTERM, _record_signal)
-    threading.Thread(target=_beat, args=(token,), daemon=True).start()
+    _job = Job(token, Path(directory))
+    _job.begin()
     for name in QUEUE_VARIABLES:
         os.environ.pop(name, None)
 
 
-def _beat(token: str) -> None:
-    """Show signs of life for as long as the attempt is wanted."""
-    pause = threading.Event()
-    while job_state.holds(Path(), token):
-        Path(job_state.HEARTBEAT).touch()
-        pause.wait(BEAT)
-    print("amp.nft: this job was given up or replaced; it ends here.", file=sys.stderr, flush=True)
-    os._exit(3)
-
-
-def _record_exception(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    text = "".join(traceback.format_exception(kind, error, trace))
-    Path(job_state.FAILURE).write_text(text)
-    sys.stderr.write(text)
-
-
-def _record_signal(number: int, frame: FrameType | None) -> None:
-    name = signal.Signals(number).name
-    Path(job_state.FAILURE).write_text(f"The job was ended by {name} (a queue's time limit, or somebody's kill)\n")
-    shutil.rmtree(tempfile.gettempdir(), ignore_errors=True)  # ours: see _use_own_temporary_directory
-    signal.signal(number, signal.SIG_DFL)
-    os.kill(os.getpid(), number)
-
-
-def _use_own_temporary_directory() -> None:
-    """Keep together, and clear away, what Amp leaves: each checkpoint that it replaces."""
-    tempfile.tempdir = tempfile.mkdtemp(prefix="amp-nft-")
-    atexit.register(shutil.rmtree, tempfile.tempdir, ignore_errors=True)
+_job: Job | None = None
 
 
 # -- after the calc_text -------------------------------------------------------------------------------------
@@ -143,8 +182,8 @@ def _has_fortran() -> bool:
 def _note(calc: Any, text: str) -> None:
     """Write to Amp's log, and to the file from which the driver's log gets it."""
     calc._log(f"amp.nft: {text}")
-    with open(job_state.NOTES, "a") as file:
-        file.write(f"{text}\n")
+    if _job is not None:
+        _job.note(text)
 
 
 # -- before the train line -----------------------------------------------------------------------------------

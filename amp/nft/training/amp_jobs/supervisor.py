@@ -17,7 +17,7 @@ from amp.nft.amp_io import check_text
 from amp.nft.errors import AmpFileError, JobError
 from amp.nft.records import Ensemble, JobOptions, MemberReport, MemberStep, Purpose, TrainingTask, Watch, random_stream, unwatched
 from amp.nft.training.amp_jobs import job_state
-from amp.nft.training.amp_jobs.attempt import QUEUEING, Attempt, Limits
+from amp.nft.training.amp_jobs.attempt import QUEUEING, Attempt, Limits, end_all
 from amp.nft.training.amp_jobs.directory import (
     LOG,
     REPORT,
@@ -137,9 +137,7 @@ class AmpJobs:
         try:
             self._supervise(task, members, watch)
         finally:
-            for member in members:
-                if member.attempt is not None:
-                    member.attempt.end()
+            end_all(member.attempt for member in members if member.attempt is not None)
         return Ensemble(
             texts=[member.chosen.text for member in members if member.chosen],
             reports=[_report(member) for member in members],
@@ -204,7 +202,7 @@ class AmpJobs:
         verdict = member.attempt.verdict()
         if verdict is None:
             return
-        member.attempt.end()
+        end_all([member.attempt])
         self._pass_on_notes(member, notes)
         if verdict.converged is None:
             self._bury(member, verdict.reason)
