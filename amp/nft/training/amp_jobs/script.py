@@ -36,7 +36,7 @@ OWN_DESCRIPTORS = ("Gaussian", "Zernike", "Bispectrum")
 
 
 class Job:
-    """This process's work on one attempt, in the member's directory, wherever the user's lines change to.
+    """Work of one process on one attempt, in the member's directory even after the user's lines change theirs.
 
     Parameters
     ----------
