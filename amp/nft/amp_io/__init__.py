@@ -3,7 +3,7 @@
 from amp.nft.amp_io.calc_text import QUEUE_VARIABLES, CalculatorSpec, read_calc_text, spec_of
 from amp.nft.amp_io.ensemble_file import forces_by_amp, read_ensemble, read_texts, write_ensemble
 from amp.nft.amp_io.literal import parse_literal
-from amp.nft.amp_io.model import AmpModel, check_text, read_amp, write_amp
+from amp.nft.amp_io.model import AmpModel, check_text, read_amp, with_data, write_amp
 from amp.nft.errors import AmpFileError, UnsupportedModel
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "read_ensemble",
     "read_texts",
     "spec_of",
+    "with_data",
     "write_amp",
     "write_ensemble",
 ]

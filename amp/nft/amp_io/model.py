@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -41,6 +41,8 @@ class AmpModel:
         Intercept and slope of the atomic energy, eV.
     fprange : dict of str to ndarray, shape (n_features, 2)
         Smallest and largest value of each fingerprint, mapped to -1 and 1.
+    nft : dict of str to Any
+        Data of amp.nft in the text, which Amp ignores; ``nft['out_of_bag']`` is the calibration of the member's ensemble.
     """
 
     gs: dict[str, list[dict[str, Any]]]
@@ -50,6 +52,12 @@ class AmpModel:
     weights: dict[str, list[np.ndarray]]
     scalings: dict[str, tuple[float, float]]
     fprange: dict[str, np.ndarray]
+    nft: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def error95_factor(self) -> float | None:
+        """Factor on the uncertainty of the ensemble that gives a 95 % band of the force error; None if not calibrated."""
+        return self.nft.get("out_of_bag", {}).get("factor")
 
     @property
     def elements(self) -> tuple[str, ...]:
@@ -76,12 +84,41 @@ def read_amp(text: str) -> AmpModel:
     UnsupportedModel
         The descriptor is not ``Gaussian`` or the model not ``NeuralNetwork``.
     """
-    return model_from_parameters(*check_text(text))
+    parts = _mapping(parse_literal(text), "the file")
+    model = model_from_parameters(*_descriptor_and_model(parts))
+    return replace(model, nft=_mapping(parts.get("nft", {}), "nft"))
+
+
+def with_data(text: str, **data: Any) -> str:
+    """Return an ``.amp`` text with data of amp.nft added under the key ``nft``, for any kind of model.
+
+    Parameters
+    ----------
+    text : str
+        What ``Amp.save`` or :func:`write_amp` wrote.
+    **data : Any
+        Numbers, strings, and containers of these; they replace data of the same names.
+
+    Returns
+    -------
+    str
+
+    Raises
+    ------
+    AmpFileError
+        The text cannot be read.
+    """
+    parts = _mapping(parse_literal(text), "the file")
+    return Parameters(**{**parts, "nft": {**parts.get("nft", {}), **_plain(data)}}).tostring()
 
 
 def check_text(text: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Parameters of descriptor and model in an ``.amp`` text of any kind; AmpFileError if it is not data."""
-    parts = _mapping(parse_literal(text), "the file")
+    return _descriptor_and_model(_mapping(parse_literal(text), "the file"))
+
+
+def _descriptor_and_model(parts: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the parameters of descriptor and model."""
     descriptor, model = (_mapping(parse_literal(_get(parts, key)), key) for key in ("descriptor", "model"))
     return descriptor, model
 
@@ -194,7 +231,8 @@ def write_amp(model: AmpModel) -> str:
         scalings={e: _plain(dict(zip(("intercept", "slope"), model.scalings[e], strict=True))) for e in elements},
         fprange={e: model.fprange[e].tolist() for e in elements},
     )
-    return Parameters(descriptor=descriptor.tostring(), model=network.tostring()).tostring()
+    own = {"nft": _plain(model.nft)} if model.nft else {}
+    return Parameters(descriptor=descriptor.tostring(), model=network.tostring(), **own).tostring()
 
 
 def _plain(value: Any) -> Any:

@@ -60,6 +60,8 @@ class EnsembleCalculator(Calculator):
     - ``forces_uncertainty``, shape (atoms,), eV/Å: 2.58 standard deviations of the members' forces, the factor included;
     - ``forces_committee_std``, shape (atoms, 3), eV/Å: one standard deviation of each component (with members - 1), so
       that ``forces_uncertainty`` is 2.58 times the length of its rows;
+    - ``forces_error95``, shape (atoms,), eV/Å: a 95 % band of the force error, the uncertainty times the factor that the trainer
+      found out of bag; only where the members carry that factor;
     - ``energy_uncertainty``, eV: 2.58 standard deviations of the members' energies;
     - ``extrapolating``, bool, shape (atoms,): atoms with a fingerprint outside the range of the training set; the first
       time that there are any, a warning says so;
@@ -95,6 +97,9 @@ class EnsembleCalculator(Calculator):
         self.models = _chosen(_models(ensemble), members)
         self.threads = threads
         self.keep_members = keep_members
+        self.error95_factor = _common_factor(self.models)
+        if self.error95_factor is not None:
+            self.implemented_properties = [*self.implemented_properties, "forces_error95"]
         if keep_members:
             self.implemented_properties = [*self.implemented_properties, "forces_ensemble", "forces_comm"]
         self.skin = skin
@@ -140,6 +145,8 @@ class EnsembleCalculator(Calculator):
             "extrapolating": result.extrapolating,
             "n_extrapolating": int(result.extrapolating.sum()),
         }
+        if self.error95_factor is not None:
+            found["forces_error95"] = self.error95_factor * found["forces_uncertainty"]
         if result.forces_mni is not None:
             found["forces_ensemble"] = found["forces_comm"] = result.forces_mni
         if result.virial_iab is not None:
@@ -197,6 +204,12 @@ def _models(ensemble: Ensemble) -> list[AmpModel]:
         return [read_amp(Path(ensemble).read_text())]
     except (AmpFileError, UnsupportedModel) as error:
         raise type(error)(f"{ensemble}: {error}") from None
+
+
+def _common_factor(models: list[AmpModel]) -> float | None:
+    """Return the factor of the 95 % band that all members carry, or None."""
+    factors = {model.error95_factor for model in models}
+    return factors.pop() if len(factors) == 1 else None
 
 
 def _chosen(models: list[AmpModel], members: int | Sequence[int] | None) -> list[AmpModel]:

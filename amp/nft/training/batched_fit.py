@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from amp.nft.amp_io import AmpModel, CalculatorSpec
+from amp.nft.errors import InputError
 from amp.nft.kernels.jit import run_threads
 from amp.nft.kernels.training.descent import Fit, Rules, descend, distance
 from amp.nft.kernels.training.network import (
@@ -121,7 +122,7 @@ def fit(
     """
     check_labels(energies, forces, rows, weights_mi)
     if until not in UNTIL:
-        raise ValueError(f"until is {until!r}: it must be one of {', '.join(map(repr, UNTIL))}.")
+        raise InputError(f"until is {until!r}: it must be one of {', '.join(map(repr, UNTIL))}.")
     check_weights(forces, force_weights, energy_weights, divisors)
     if divisors is None:
         divisors = np.where(np.isnan(energies), 1, [max(len(f), 1) for f in forces])

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from ase import Atoms
 
 from amp.nft import amp_io
-from amp.nft.amp_io import CalculatorSpec
+from amp.nft.amp_io import AmpModel, CalculatorSpec
 from amp.nft.records import Ensemble, ForceRows, Purpose, TrainingTask, Watch, random_stream, unwatched
 
 if TYPE_CHECKING:
@@ -76,7 +77,14 @@ class BatchedTrainer:
             until=task.until,
             chunk_i=[some is not None for some in task.rows],
         )
-        return Ensemble([amp_io.write_amp(model) for model in models], reports)
+        return Ensemble([amp_io.write_amp(model) for model in self._calibrated(models, task)], reports)
+
+    def _calibrated(self, models: list[AmpModel], task: TrainingTask) -> list[AmpModel]:
+        """Return the members with their out-of-bag calibration, where enough labels are out of their samples."""
+        from amp.nft.training.calibration import calibrate_ensemble, calibrating_atoms
+
+        found = calibrate_ensemble(models, task.images, calibrating_atoms(task), task.weights_mi, self.threads)
+        return models if found is None else [replace(model, nft=model.nft | {"out_of_bag": asdict(found)}) for model in models]
 
     def finish(self, task: TrainingTask, outcome: Ensemble) -> None:
         """Leave what Amp's own jobs leave."""

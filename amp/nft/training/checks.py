@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from amp.nft.errors import InputError
+
 if TYPE_CHECKING:
     from amp.nft.kernels.fingerprints.gaussian import Rows
 
@@ -15,15 +17,15 @@ def check_labels(energies: np.ndarray, forces: Sequence[np.ndarray], rows: Seque
     """Raise ValueError where the labels or weights do not fit the images, or are not numbers."""
     if not len(energies) == len(forces) == len(rows) == np.shape(weights_mi)[-1]:
         sizes = f"{len(energies)} energies, {len(forces)} sets of forces, weights for {np.shape(weights_mi)[-1]}"
-        raise ValueError(f"{sizes}, but {len(rows)} images: give one of each for each image.")
+        raise InputError(f"{sizes}, but {len(rows)} images: give one of each for each image.")
     for i, (force, row) in enumerate(zip(forces, rows, strict=True)):
         if np.shape(force) != (len(row.force_start) - 1, 3) or not np.isfinite(force).all():
-            raise ValueError(f"the forces of image {i} are not {len(row.force_start) - 1} finite vectors: label it again.")
+            raise InputError(f"the forces of image {i} are not {len(row.force_start) - 1} finite vectors: label it again.")
     if np.isinf(energies).any():
-        raise ValueError(f"the energy of image {np.flatnonzero(np.isinf(energies))[0]} is not finite: label it again.")
+        raise InputError(f"the energy of image {np.flatnonzero(np.isinf(energies))[0]} is not finite: label it again.")
     empty = np.flatnonzero((np.asarray(weights_mi) > 0).sum(axis=1) == 0)
     if len(empty):
-        raise ValueError(f"member {empty[0]} has no image of weight above 0: draw its sample again.")
+        raise InputError(f"member {empty[0]} has no image of weight above 0: draw its sample again.")
 
 
 def check_weights(
@@ -34,13 +36,13 @@ def check_weights(
 ) -> None:
     """Raise ValueError where the weights of labels do not fit them, or are negative or not finite."""
     if force_weights is not None and len(force_weights) != len(forces):
-        raise ValueError(f"force_weights has {len(force_weights)} arrays for {len(forces)} images: give one array per image.")
+        raise InputError(f"force_weights has {len(force_weights)} arrays for {len(forces)} images: give one array per image.")
     for i, weights in enumerate(force_weights or ()):
         if np.shape(weights) != (len(forces[i]),) or not (np.isfinite(weights) & (np.asarray(weights) >= 0.0)).all():
-            raise ValueError(f"force_weights[{i}] is not {len(forces[i])} finite numbers of 0 or more: give one per trained force.")
+            raise InputError(f"force_weights[{i}] is not {len(forces[i])} finite numbers of 0 or more: give one per trained force.")
     for name, least, values in (("energy_weights", 0.0, energy_weights), ("divisors", np.finfo(float).tiny, divisors)):
         if values is None:
             continue
         if np.shape(values) != (len(forces),) or not (np.isfinite(values) & (np.asarray(values) >= least)).all():
             rule = "above 0" if least else "of 0 or more"
-            raise ValueError(f"{name} is not {len(forces)} finite numbers {rule}: give one per image.")
+            raise InputError(f"{name} is not {len(forces)} finite numbers {rule}: give one per image.")

@@ -1,6 +1,26 @@
-"""Uncertainty of forces: its definition, the choice of atoms by it, and its calibration."""
+"""Uncertainty of forces: its definition, the choice of atoms by it, its calibration, and bounds on errors."""
 
-from amp.nft.uncertainty.calibration import Calibration, calibrate
+from amp.nft.uncertainty.calibration import (
+    Bounds,
+    Calibration,
+    OutOfBag,
+    bound_errors,
+    calibrate,
+    calibrate_out_of_bag,
+    is_label_error,
+)
 from amp.nft.uncertainty.forces import CONFIDENCE, check_threshold, force_uncertainty, select
 
-__all__ = ["CONFIDENCE", "Calibration", "calibrate", "check_threshold", "force_uncertainty", "select"]
+__all__ = [
+    "CONFIDENCE",
+    "Bounds",
+    "Calibration",
+    "OutOfBag",
+    "bound_errors",
+    "calibrate",
+    "calibrate_out_of_bag",
+    "check_threshold",
+    "force_uncertainty",
+    "is_label_error",
+    "select",
+]
