@@ -39,3 +39,7 @@ class JobError(NFTError, RuntimeError):
 
 class ChunkError(NFTError, ValueError):
     """Arguments or atoms from which no chunk can be made."""
+
+
+class ParentMismatch(NFTError, ValueError):
+    """The parent does not give the labels of the first images, or their cells are too small for it."""

@@ -11,9 +11,10 @@ from ase.calculators.emt import EMT
 from ase.calculators.lj import LennardJones
 from ase.io import read
 
+from amp.nft.errors import InputError
 from amp.nft.initialization import Initialization, initial_images
+from amp.nft.initialization.cells import NEAR_ATOM, cut_cluster, shortest_distance
 from amp.nft.initialization.crystals import alloy, crystal_system, host_crystal
-from amp.nft.initialization.images import NEAR_ATOM, shortest_distance
 
 PAPER = {"elements": ["Pt"], "a0": 4.0, "sgs": [225, 79], "minsep": 2.65, "posamp": 0.03}
 STRESS_FREE = 2e-3  # eV/Å³; FMAX over the volume of the smallest cell is below it
@@ -126,7 +127,7 @@ def test_a_factory_gets_a_directory_of_its_own_for_each_label(tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     places = []
     images = initial_images("Pt", [225], 4.0, posamp=0.03, parent_calc=partial(parent_of, places=places), n_rattled=3)
-    assert len(set(places)) == len(places) == 4  # one for the cell's relaxation
+    assert len(set(places)) == len(places) == 5  # one for the cell's relaxation, one for its double
     assert sum(len(image) == 32 for image in images) == 3
     initial_images("Pt", [225], 4.0, posamp=0.03, n_rattled=1, directory="none")
     assert not (tmp_path / "none").exists()
@@ -182,3 +183,43 @@ def test_errors_come_first_and_say_what_to_do(tmp_path):
 def test_one_space_group_may_stand_alone():
     several, one = (initial_images("Cu", sgs, a0=3.6, posamp=0.05, n_rattled=1, parent_calc=EMT()) for sgs in ([225], 225))
     assert [len(image) for image in several] == [len(image) for image in one]
+
+
+def test_free_clusters_next_to_cells_and_alone(tmp_path):
+    settings = {"elements": "Cu", "sgs": [225], "a0": 3.6, "minsep": 2.0, "posamp": 0.05, "n_rattled": 3, "directory": tmp_path / "labels"}
+    both = initial_images(**settings, clusters=(7, 13))
+    free = [image for image in both if not image.pbc.any()]
+    assert len(both) > len(free) and [len(image) for image in free] == [7] * 4 + [13] * 4
+    alone = initial_images(**settings, clusters=[13], cells=False)
+    assert [len(image) for image in alone] == [13] * 4
+    for image in free + alone:
+        again = image.copy()
+        again.calc = EMT()
+        assert image.get_potential_energy() == pytest.approx(again.get_potential_energy(), abs=1e-9)
+        assert np.isfinite(image.get_forces()).all() and shortest_distance(image) > 2.0
+    energies = [image.get_potential_energy() / 13 for image in alone]
+    assert max(energies) - energies[0] <= NEAR_ATOM
+    assert len({get_hash(image) for image in free + alone}) == len(free + alone)
+    assert not (tmp_path / "labels").exists()
+
+
+@pytest.mark.parametrize("group", [2, 194, 225])
+def test_a_cluster_is_the_neighbourhood_of_a_point(group):
+    """The same distances as a ball cut from a much larger block, and no atom twice."""
+    crystal = host_crystal("Cu", group, 3.6, np.random.default_rng(1))
+    cluster = cut_cluster(crystal, 30, np.random.default_rng(2))
+    assert len(cluster) == 30 and not cluster.pbc.any() and not cluster.cell.any()
+    assert shortest_distance(cluster) == pytest.approx(shortest_distance(crystal))
+    gyration = np.linalg.norm(cluster.positions - cluster.positions.mean(axis=0), axis=1).max()
+    ball = (30 * crystal.get_volume() / len(crystal) * 3 / (4 * np.pi)) ** (1 / 3)
+    assert gyration < 1.6 * ball
+
+
+def test_kinds_of_images_are_checked():
+    for changes, message in [
+        ({"cells": False}, "cells is False and clusters is empty: no image would be made"),
+        ({"clusters": (13.5,)}, "clusters is 13.5: it must be an integer, at least 2"),
+        ({"check_cells": "yes"}, "check_cells is 'yes': it must be 'error', 'warn' or False"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            initial_images("Pt", [225], **changes)

@@ -1,41 +1,43 @@
-"""Labelled bulk cells from space groups: relax the cell, double it, rattle the atoms."""
+"""Labelled first images from space groups: relaxed cells, doubled and rattled; free clusters."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from ase import Atoms
-from ase.calculators.calculator import PropertyNotImplementedError
 from ase.calculators.emt import EMT
-from ase.calculators.fd import FiniteDifferenceCalculator
-from ase.calculators.singlepoint import SinglePointCalculator
-from ase.filters import StrainFilter
 from ase.io import write
-from ase.optimize import BFGS
 
 from amp.nft.amp_io.log import Logger, RunLog
+from amp.nft.errors import InputError
 from amp.nft.features import symbols_of
+from amp.nft.initialization.cells import (
+    Crystal,
+    Log,
+    Rattling,
+    labelled_copies,
+    rattled,
+    relaxed_cell,
+    relaxed_cluster,
+    remove_if_empty,
+)
 from amp.nft.initialization.crystals import alloy, crystal_system, host_crystal
-from amp.nft.inputs.geometry import nearest_distances
+from amp.nft.initialization.parent_check import check_cell_size
+from amp.nft.inputs.arguments import check_count
 from amp.nft.inputs.structures import enforce_magnetic_moments
 from amp.nft.labels.executors import Executors
-from amp.nft.labels.pool import LabelPool, check_label_options
-from amp.nft.labels.single_point import Label, Parent, labelled, make_calculator
+from amp.nft.labels.pool import check_label_options
+from amp.nft.labels.single_point import Parent
 from amp.nft.records import LabelOptions
 
 GROUPS = (10, 79, 225)  # Amp's default: one monoclinic, one tetragonal, one cubic
-NEAR_CELL = 0.3  # eV of the whole cell: frames of a relaxation this near its end are images
-NEAR_ATOM = 0.4  # eV per atom: a rattled cell may lie this far above the crystal that it came from
-FMAX, STEPS = 0.05, 200  # of the relaxation of a cell: stress times volume (eV), and when to give it up
-TRIES = 100  # rattlings per image that is wanted
-SHRINK = 0.8  # of a crystal's own shortest distance, where minsep is above that
-STRAIN = 1e-3  # of the finite differences that stand in for a stress: large enough for a self-consistent parent
+CheckCells = Literal["error", "warn", False]
 
 
 def initial_images(
@@ -47,6 +49,9 @@ def initial_images(
     parent_calc: Parent | None = None,
     *,
     n_rattled: int = 10,
+    clusters: Sequence[int] = (),
+    cells: bool = True,
+    check_cells: CheckCells = "error",
     seed: int = 0,
     executor: Executors | None = None,
     directory: str | os.PathLike[str] = "initial-labels",
@@ -58,6 +63,9 @@ def initial_images(
     Its cell is relaxed until it is free of stress; frames of the relaxation that end within 0.3 eV of it are images. The
     relaxed cell is then doubled in each direction, its elements shuffled where there are several, its atoms rattled, and
     kept if no two are too close and the energy is no more than 0.4 eV per atom above that of the crystal.
+
+    Free clusters are cut from the crystal, relaxed for up to 15 steps, strained by up to 3 % and rattled. They need no k-points, which
+    makes them the safer choice for a parent that has the Γ point only.
 
     Parameters
     ----------
@@ -77,7 +85,14 @@ def initial_images(
         A callable ``f(directory)`` returns a fresh calculator. EMT() if not given. Where it has no stress, cells are
         relaxed by finite differences of the energy.
     n_rattled : int
-        Rattled cells that are labelled for each crystal.
+        Rattled cells that are labelled for each crystal, and rattled clusters for each crystal and size.
+    clusters : sequence of int
+        Numbers of atoms of free clusters, for example ``(13, 38)``.
+    cells : bool
+        Whether to make cells. Without them, clusters are cut from crystals of the lattice constant `a0`.
+    check_cells : 'error', 'warn' or False
+        Double each relaxed cell along its shortest axis, once, before it is rattled: energies must agree within 5 meV/atom and force
+        components within 0.02 eV/Å. Otherwise the parent's k-points are too few for the cell, and its images would spoil the training.
     seed : int
         Seed of all that is random.
     executor : concurrent.futures.Executor, or callable that returns a new one, optional
@@ -110,20 +125,27 @@ def initial_images(
     parent = EMT() if parent_calc is None else parent_calc
     sgs = [sgs] if isinstance(sgs, int | np.integer) else list(sgs)
     symbols = _checked(elements, sgs, n_rattled, seed, a0=a0, minsep=minsep, posamp=posamp)
-    check_label_options(LabelOptions(parent, executor))
-    crystals = [
-        _Crystal(f"space group {group}, {atoms.get_chemical_formula()}", len(set(atoms.symbols)) > 1, atoms)
-        for number, group in enumerate(sgs)
-        for atoms in _crystals(symbols, group, a0, np.random.default_rng([seed, number]))
-    ]
+    _check_kinds(clusters, cells, check_cells)
+    options = LabelOptions(parent, executor)
+    check_label_options(options)
+    wanted = Rattling(n_rattled, minsep, posamp)
     images: list[Atoms] = []
-    for number, one in enumerate(crystals):
+    for number, crystal in enumerate(_all_crystals(symbols, sgs, a0, seed)):
         place = Path(directory) / str(number)
-        frames = _relaxation(one, parent, place / "cell", log)
-        rattled = _rattled(one, frames[-1], minsep, posamp, n_rattled, np.random.default_rng([seed, number, 1]), log)
-        images += frames + _labelled(one, rattled, frames[-1], parent, executor, place, log)
-        _remove_if_empty(place)
-    _remove_if_empty(Path(directory))
+        if cells:
+            frames = relaxed_cell(crystal, parent, place / "cell", log)
+            _check_relaxed(crystal, frames[-1], parent, place, check_cells, log)
+            copies = rattled(crystal, frames[-1].repeat(2), wanted, np.random.default_rng([seed, number, 1]), log)
+            images += frames + labelled_copies(crystal, copies, frames[-1], options, place, log)
+            crystal = replace(crystal, atoms=frames[-1])
+        for size in clusters:
+            rng = np.random.default_rng([seed, number, 2, size])
+            base = relaxed_cluster(crystal, size, parent, place / f"cluster-{size}", rng, log)
+            copies = rattled(crystal, base, wanted, rng, log)
+            images += [base, *labelled_copies(crystal, copies, base, options, place / f"rattled-{size}", log)]
+            remove_if_empty(place / f"rattled-{size}")
+        remove_if_empty(place)
+    remove_if_empty(Path(directory))
     return images
 
 
@@ -193,15 +215,6 @@ class Initialization:
         return len(self.images)
 
 
-@dataclass(frozen=True)
-class _Crystal:
-    """A crystal as it is made: what it is, whether it is of several elements, its atoms."""
-
-    name: str
-    mixed: bool
-    atoms: Atoms
-
-
 def _checked(elements: str | Sequence[str], sgs: list[int], n_rattled: int, seed: int, **lengths: float) -> list[str]:
     """Chemical symbols, each once; ValueError for what cannot be."""
     symbols = symbols_of(elements)
@@ -218,6 +231,35 @@ def _checked(elements: str | Sequence[str], sgs: list[int], n_rattled: int, seed
     return symbols
 
 
+def _check_kinds(clusters: Sequence[int], cells: bool, check_cells: CheckCells) -> None:
+    """Raise InputError for sizes or kinds of images that cannot be."""
+    for size in clusters:
+        check_count("clusters", size, 2, ": numbers of atoms, for example (13, 38)")
+    if not (cells or len(clusters)):
+        raise InputError("cells is False and clusters is empty: no image would be made; give clusters=(13, 38), for example.")
+    if check_cells not in ("error", "warn", False):
+        raise InputError(f"check_cells is {check_cells!r}: it must be 'error', 'warn' or False.")
+
+
+def _check_relaxed(crystal: Crystal, relaxed: Atoms, parent: Parent, place: Path, check_cells: CheckCells, log: Log) -> None:
+    """Double the relaxed cell once, unless that is not requested; a cell too small for the parent is an error or a line of the log."""
+    if not check_cells:
+        return
+    check = check_cell_size(relaxed, parent, place, crystal.name)
+    if check_cells == "error":
+        check.raise_if_different()
+    log(str(check))
+
+
+def _all_crystals(symbols: list[str], sgs: list[int], a0: float, seed: int) -> list[Crystal]:
+    """For each space group a crystal of each element, and one of all."""
+    return [
+        Crystal(f"space group {group}, {atoms.get_chemical_formula()}", len(set(atoms.symbols)) > 1, atoms)
+        for number, group in enumerate(sgs)
+        for atoms in _crystals(symbols, group, a0, np.random.default_rng([seed, number]))
+    ]
+
+
 def _crystals(symbols: list[str], group: int, a0: float, rng: np.random.Generator) -> list[Atoms]:
     """A crystal of each element, and one of all of them."""
     host = host_crystal(symbols[0], group, a0, rng)
@@ -229,102 +271,3 @@ def _crystals(symbols: list[str], group: int, a0: float, rng: np.random.Generato
     if len(symbols) > 1:
         crystals.append(alloy(host, symbols, rng))
     return [enforce_magnetic_moments(atoms) for atoms in crystals]
-
-
-def _relaxation(crystal: _Crystal, parent: Parent, directory: Path, log: Callable[[str], object]) -> list[Atoms]:
-    """Frames on the way to a cell without stress, labelled; the last one is the relaxed cell."""
-    atoms = crystal.atoms.copy()
-    atoms.calc = make_calculator(parent, directory)
-    _ensure_stress(atoms)
-    frames: list[Atoms] = []
-    relaxation = BFGS(StrainFilter(atoms), logfile=os.devnull)  # type: ignore[arg-type]
-    relaxation.attach(lambda: frames.append(_snapshot(atoms)))
-    if not relaxation.run(fmax=FMAX, steps=STEPS):
-        log(f"{crystal.name}: still under stress after {STEPS} steps; its last cell is taken.")
-    final = frames[-1].get_potential_energy()
-    chosen = [frame for frame in frames if abs(frame.get_potential_energy() - final) < NEAR_CELL]
-    log(
-        f"{crystal.name}: cell relaxed in {len(frames) - 1} steps to {final / len(atoms):.3f} eV/atom, shortest distance "
-        f"{shortest_distance(frames[-1]):.2f} Å; {len(chosen)} of {len(frames)} frames taken."
-    )
-    return chosen
-
-
-def _ensure_stress(atoms: Atoms) -> None:
-    """Let finite differences stand in for a stress that the parent does not have."""
-    try:
-        atoms.get_stress()
-    except PropertyNotImplementedError:
-        atoms.calc = FiniteDifferenceCalculator(atoms.calc, eps_disp=None, eps_strain=STRAIN, force_consistent=False)
-
-
-def _snapshot(atoms: Atoms) -> Atoms:
-    frame = atoms.copy()
-    frame.calc = SinglePointCalculator(frame, energy=atoms.get_potential_energy(), forces=atoms.get_forces())
-    return frame
-
-
-def _rattled(
-    crystal: _Crystal, relaxed: Atoms, minsep: float, posamp: float, number: int, rng: np.random.Generator,
-    log: Callable[[str], object],
-) -> list[Atoms]:  # fmt: skip
-    """Doubled cells with their atoms displaced, none closer than `minsep`."""
-    doubled = relaxed.repeat(2)
-    own = shortest_distance(doubled)
-    if own < minsep:
-        log(f"{crystal.name}: minsep = {minsep} Å is above its shortest distance; {SHRINK * own:.2f} Å is taken for it.")
-        minsep = SHRINK * own
-    found: list[Atoms] = []
-    for _ in range(TRIES * number):
-        if len(found) == number:
-            break
-        cell = doubled.copy()
-        if crystal.mixed:
-            cell.symbols = rng.permutation(cell.symbols)
-            enforce_magnetic_moments(cell)
-        cell.positions += rng.normal(scale=posamp, size=cell.positions.shape)
-        if shortest_distance(cell) >= minsep:
-            found.append(cell)
-    if number and not found:
-        raise ValueError(
-            f"{crystal.name}: none of {TRIES * number} cells rattled by posamp = {posamp} Å keeps all atoms minsep = "
-            f"{minsep:.2f} Å apart (its shortest distance is {own:.2f} Å): lower posamp or minsep."
-        )
-    if len(found) < number:
-        log(f"{crystal.name}: only {len(found)} of {TRIES * number} rattled cells keep all atoms {minsep:.2f} Å apart.")
-    return found
-
-
-def _labelled(
-    crystal: _Crystal, cells: list[Atoms], relaxed: Atoms, parent: Parent, executor: Executors | None, directory: Path,
-    log: Callable[[str], object],
-) -> list[Atoms]:  # fmt: skip
-    """Those of the rattled cells that can be labelled and are not too high in energy, in their order."""
-    outcomes = {}
-    with LabelPool(LabelOptions(parent, executor), directory) as pool:
-        for number, cell in enumerate(cells):
-            pool.request(number, cell)
-        for number, outcome in pool.done():
-            outcomes[number] = outcome
-            pool.tidy(number)
-    images = [labelled(cells[i], label) for i, label in sorted(outcomes.items()) if isinstance(label, Label)]
-    failures = [outcome for _, outcome in sorted(outcomes.items()) if not isinstance(outcome, Label)]
-    for failure in failures:
-        log(f"{crystal.name}: a rattled cell could not be labelled: {failure}")
-    if cells and not images:
-        raise RuntimeError(f"{crystal.name}: none of {len(cells)} rattled cells could be labelled: {failures[0]}.")
-    ceiling = relaxed.get_potential_energy() / len(relaxed) + NEAR_ATOM
-    chosen = [image for image in images if image.get_potential_energy() / len(image) <= ceiling]
-    log(f"{crystal.name}: {len(chosen)} of {len(cells)} rattled cells of {len(relaxed) * 8} atoms taken.")
-    return chosen
-
-
-def _remove_if_empty(directory: Path) -> None:
-    with contextlib.suppress(OSError):  # the parent's files are in it, or there is none
-        directory.rmdir()
-
-
-def shortest_distance(atoms: Atoms) -> float:
-    """Distance of the two atoms that are nearest to each other, periodic images included, Å."""
-    # an atom's own image is nearer than this, however it is rounded
-    return float(nearest_distances(atoms, 1.001 * max(atoms.cell.lengths())).min())

@@ -1,0 +1,216 @@
+"""Labelled structures around one crystal: the relaxation of its cell, and rattled copies."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import PropertyNotImplementedError
+from ase.calculators.fd import FiniteDifferenceCalculator
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.filters import StrainFilter
+from ase.optimize import BFGS
+
+from amp.nft.errors import LabellingError
+from amp.nft.inputs.geometry import nearest_distances
+from amp.nft.inputs.structures import enforce_magnetic_moments
+from amp.nft.labels.gate import Label
+from amp.nft.labels.pool import LabelPool
+from amp.nft.labels.single_point import Parent, labelled, make_calculator
+from amp.nft.records import LabelOptions
+
+Log = Callable[[str], object]
+
+NEAR_CELL = 0.3  # eV of the whole cell: frames of a relaxation this near its end are images
+NEAR_ATOM = 0.4  # eV per atom: a rattled structure may be this far above the relaxed one
+FMAX, STEPS = 0.05, 200  # of the relaxation of a cell: stress times volume (eV), and when to give it up
+CLUSTER_FMAX, CLUSTER_STEPS = 0.3, 15  # of the relaxation of a cluster: eV/Å; it only has to get near
+STRAIN = 0.03  # largest change of the size of a rattled cluster
+TRIES = 100  # rattlings per image that is requested
+SHRINK = 0.8  # of a crystal's own shortest distance, where minsep is above that
+STRAIN_STEP = 1e-3  # of the finite differences that replace a missing stress: large enough for a self-consistent parent
+
+
+@dataclass(frozen=True)
+class Crystal:
+    """A crystal: its name, whether it has several elements, its atoms."""
+
+    name: str
+    mixed: bool
+    atoms: Atoms
+
+
+@dataclass(frozen=True)
+class Rattling:
+    """Number of rattled structures, their least distance of two atoms and the standard deviation of displacements, Å."""
+
+    number: int
+    minsep: float
+    posamp: float
+
+
+def relaxed_cell(crystal: Crystal, parent: Parent, directory: Path, log: Log) -> list[Atoms]:
+    """Return frames of the relaxation to a cell without stress, labelled; the last one is the relaxed cell."""
+    atoms = crystal.atoms.copy()
+    atoms.calc = make_calculator(parent, directory)
+    _ensure_stress(atoms)
+    frames: list[Atoms] = []
+    relaxation = BFGS(StrainFilter(atoms), logfile=os.devnull)  # type: ignore[arg-type]
+    relaxation.attach(lambda: frames.append(_snapshot(atoms)))
+    if not relaxation.run(fmax=FMAX, steps=STEPS):
+        log(f"{crystal.name}: still under stress after {STEPS} steps; its last cell is taken.")
+    final = frames[-1].get_potential_energy()
+    chosen = [frame for frame in frames if abs(frame.get_potential_energy() - final) < NEAR_CELL]
+    log(
+        f"{crystal.name}: cell relaxed in {len(frames) - 1} steps to {final / len(atoms):.3f} eV/atom, shortest distance "
+        f"{shortest_distance(frames[-1]):.2f} Å; {len(chosen)} of {len(frames)} frames taken."
+    )
+    return chosen
+
+
+def relaxed_cluster(crystal: Crystal, size: int, parent: Parent, directory: Path, rng: np.random.Generator, log: Log) -> Atoms:
+    """Return a free cluster: the atoms of a crystal nearest to a random point, after a few steps of relaxation, labelled."""
+    atoms = cut_cluster(crystal.atoms, size, rng)
+    if crystal.mixed:
+        atoms.symbols = rng.permutation(atoms.symbols)
+        enforce_magnetic_moments(atoms)
+    atoms.calc = make_calculator(parent, directory)
+    BFGS(atoms, logfile=os.devnull).run(fmax=CLUSTER_FMAX, steps=CLUSTER_STEPS)
+    log(f"{crystal.name}: free cluster of {size} atoms relaxed to {atoms.get_potential_energy() / size:.3f} eV/atom.")
+    return _snapshot(atoms)
+
+
+def cut_cluster(atoms: Atoms, size: int, rng: np.random.Generator) -> Atoms:
+    """Return the given number of a crystal's atoms around a random point of its cell, as a free cluster.
+
+    Parameters
+    ----------
+    atoms : Atoms
+        A periodic cell.
+    size : int
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    Atoms
+        Without a cell.
+    """
+    planes = 1 / np.linalg.norm(np.linalg.inv(atoms.cell.array), axis=0)  # distances of opposite faces
+    radius = 2 * (size * atoms.get_volume() / len(atoms)) ** (1 / 3) + atoms.cell.lengths().max()
+    repeats = 2 * np.ceil(radius / planes).astype(int) + 1
+    block = atoms.repeat(repeats.tolist())
+    point = (rng.uniform(size=3) + repeats // 2) @ atoms.cell.array
+    nearest = np.argsort(np.linalg.norm(block.positions - point, axis=1), kind="stable")[:size]
+    cluster = block[nearest]
+    cluster.set_cell(None)
+    cluster.pbc = False
+    return cluster
+
+
+def rattled(crystal: Crystal, base: Atoms, wanted: Rattling, rng: np.random.Generator, log: Log) -> list[Atoms]:
+    """Return copies with their atoms displaced, no two atoms closer than `minsep`; free ones are also strained.
+
+    Parameters
+    ----------
+    crystal : Crystal
+    base : Atoms
+        Doubled cell, or free cluster.
+    wanted : Rattling
+    rng : numpy.random.Generator
+    log : callable
+
+    Returns
+    -------
+    list of Atoms
+
+    Raises
+    ------
+    ValueError
+        If no copy keeps the distance.
+    """
+    minsep, own = wanted.minsep, shortest_distance(base)
+    if own < minsep:
+        log(f"{crystal.name}: minsep = {minsep} Å is above its shortest distance; {SHRINK * own:.2f} Å is taken for it.")
+        minsep = SHRINK * own
+    found: list[Atoms] = []
+    for _ in range(TRIES * wanted.number):
+        if len(found) == wanted.number:
+            break
+        copy = _displaced(base, crystal.mixed, wanted.posamp, rng)
+        if shortest_distance(copy) >= minsep:
+            found.append(copy)
+    if wanted.number and not found:
+        raise ValueError(
+            f"{crystal.name}: none of {TRIES * wanted.number} cells rattled by posamp = {wanted.posamp} Å keeps all atoms minsep = "
+            f"{minsep:.2f} Å apart (its shortest distance is {own:.2f} Å): lower posamp or minsep."
+        )
+    if len(found) < wanted.number:
+        log(f"{crystal.name}: only {len(found)} of {TRIES * wanted.number} rattled cells keep all atoms {minsep:.2f} Å apart.")
+    return found
+
+
+def labelled_copies(
+    crystal: Crystal, copies: list[Atoms], relaxed: Atoms, options: LabelOptions, directory: Path, log: Log
+) -> list[Atoms]:  # fmt: skip
+    """Return those of the rattled copies that have a label and are not too high above the relaxed structure, in their order."""
+    outcomes = {}
+    with LabelPool(options, directory) as pool:
+        for number, copy in enumerate(copies):
+            pool.request(number, copy)
+        for number, outcome in pool.done():
+            outcomes[number] = outcome
+            pool.tidy(number)
+    images = [labelled(copies[i], label) for i, label in sorted(outcomes.items()) if isinstance(label, Label)]
+    failures = [outcome for _, outcome in sorted(outcomes.items()) if not isinstance(outcome, Label)]
+    for failure in failures:
+        log(f"{crystal.name}: a rattled cell could not be labelled: {failure}")
+    if copies and not images:
+        raise LabellingError(f"{crystal.name}: none of {len(copies)} rattled cells could be labelled: {failures[0]}.")
+    ceiling = relaxed.get_potential_energy() / len(relaxed) + NEAR_ATOM
+    chosen = [image for image in images if image.get_potential_energy() / len(image) <= ceiling]
+    size = len(copies[0]) if copies else 0
+    log(f"{crystal.name}: {len(chosen)} of {len(copies)} rattled {'cells' if relaxed.pbc.any() else 'clusters'} of {size} atoms taken.")
+    return chosen
+
+
+def remove_if_empty(directory: Path) -> None:
+    """Remove a directory unless the parent's files are in it."""
+    with contextlib.suppress(OSError):
+        directory.rmdir()
+
+
+def shortest_distance(atoms: Atoms) -> float:
+    """Return the distance of the two atoms that are nearest to each other, periodic images included, Å; inf for one free atom."""
+    # An atom's own image is nearer than this, however it is rounded.
+    span = max(atoms.cell.lengths()) if atoms.pbc.any() else float(np.linalg.norm(np.ptp(atoms.positions, axis=0))) + 1.0
+    return float(nearest_distances(atoms, 1.001 * span).min())
+
+
+def _displaced(base: Atoms, mixed: bool, posamp: float, rng: np.random.Generator) -> Atoms:
+    copy = base.copy()
+    if mixed:
+        copy.symbols = rng.permutation(copy.symbols)
+        enforce_magnetic_moments(copy)
+    if not copy.pbc.any():
+        copy.positions *= 1 + rng.uniform(-STRAIN, STRAIN)
+    copy.positions += rng.normal(scale=posamp, size=copy.positions.shape)
+    return copy
+
+
+def _ensure_stress(atoms: Atoms) -> None:
+    """Replace a stress that the parent does not have by finite differences."""
+    try:
+        atoms.get_stress()
+    except PropertyNotImplementedError:
+        atoms.calc = FiniteDifferenceCalculator(atoms.calc, eps_disp=None, eps_strain=STRAIN_STEP, force_consistent=False)
+
+
+def _snapshot(atoms: Atoms) -> Atoms:
+    frame = atoms.copy()
+    frame.calc = SinglePointCalculator(frame, energy=atoms.get_potential_energy(), forces=atoms.get_forces())
+    return frame
