@@ -407,7 +407,7 @@ def test_relative_paths_in_calc_text_start_in_a_members_directory(in_tmp_path, l
     Path("there").mkdir()
     Path("radius.txt").write_text("4.25")
     up = "../" * (2 + label.count("/"))
-    text = SMALL + f"calc = Amp(Gaussian(cutoff=float(open('{up}radius.txt').read())), NeuralNetwork())"
+    text = SMALL + f"from pathlib import Path\ncalc = Amp(Gaussian(cutoff=float(Path('{up}radius.txt').read_text())), NeuralNetwork())"
     for directory in (f"{label}-training", Path(f"{label}-training").absolute()):
         assert read_calc_text(text, directory=directory).cutoff["kwargs"] == {"Rc": 4.25}
     assert sorted(os.listdir()) == ["radius.txt", "there"] and not os.listdir("there")

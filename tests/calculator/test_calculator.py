@@ -129,6 +129,7 @@ def test_amp_says_the_same(models, cluster, tmp_path, monkeypatch):
 
 
 @pytest.mark.fortran
+@pytest.mark.filterwarnings("ignore:.* atoms have a fingerprint outside")
 def test_what_amp_has_trained_by_itself_loads(tmp_path, monkeypatch):
     """Two members trained by Amp's own code and saved by it, as a file of one and as its ensemble."""
     monkeypatch.chdir(tmp_path)

@@ -3,6 +3,7 @@
 import os
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -242,6 +243,10 @@ def test_constructor_refuses(settings, says):
         NFT(**settings)
 
 
+NO_FORCES = pytest.mark.filterwarnings("ignore:calc_text asks for no force criterion")  # Amp's default calc_text
+
+
+@NO_FORCES
 def test_an_ensemble_to_start_from_that_is_not_there(images):
     with pytest.raises(FileNotFoundError, match=r"There is no file 'best\.ensemble'"):
         NFT(load="best.ensemble", log=os.devnull).run(images, cell(5), n=2, parent_calc=EMT())
@@ -249,8 +254,8 @@ def test_an_ensemble_to_start_from_that_is_not_there(images):
 
 def test_a_corrupted_trajectory(images):
     write("images.traj", images)
-    data = open("images.traj", "rb").read()
-    open("images.traj", "wb").write(data[: len(data) // 2])
+    data = Path("images.traj").read_bytes()
+    Path("images.traj").write_bytes(data[: len(data) // 2])
     with pytest.raises(ValueError, match=r"images: 'images\.traj' cannot be read"):
         read_images("images.traj")
 
@@ -267,6 +272,7 @@ def test_numbers_that_are_not_finite(images):
         read_training_images(images)
 
 
+@NO_FORCES
 def test_a_training_directory_of_another_program(images):
     os.makedirs("al-training/training-images")
     with pytest.raises(RuntimeError, match="left by another program"):
