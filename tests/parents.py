@@ -1,13 +1,17 @@
 """Parents that misbehave around chosen atoms: EMT otherwise. Workers import them from here."""
 
+import json
 import os
 import signal
 import sys
+import threading
 import time
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import FileIOCalculator
 from ase.calculators.emt import EMT
 from ase.optimize import BFGS
 
@@ -116,3 +120,35 @@ class Changing(EMT):
 def changing(directory, **settings):
     """A factory of such parents that travels."""
     return Changing(**settings)
+
+
+class Program(FileIOCalculator):
+    """A program that reads and writes files: EMT in a process of its own kind, which takes `seconds`."""
+
+    implemented_properties = ("energy", "forces")
+
+    def __init__(self, seconds=0.0, command="cp input.json output.json", **settings):
+        super().__init__(command=f"sleep {seconds}; {command}; sleep {seconds}", **settings)
+
+    def write_input(self, atoms, properties=None, system_changes=None):
+        super().write_input(atoms, properties, system_changes)
+        Path(self.directory, "input.json").write_text(json.dumps([atoms.numbers.tolist(), atoms.positions.tolist(), atoms.cell.tolist()]))
+
+    def read_results(self):
+        numbers, positions, cell = json.loads(Path(self.directory, "output.json").read_text())
+        atoms = Atoms(numbers, positions, cell=cell, pbc=True)
+        atoms.calc = EMT()
+        self.results = {"energy": atoms.get_potential_energy(), "forces": atoms.get_forces()}
+
+
+class Uncopyable(EMT):
+    """EMT with a lock, as a calculator that talks to a server has."""
+
+    def __init__(self):
+        super().__init__()
+        self.lock = threading.Lock()
+
+
+def switching(directory):
+    """A factory whose body changes: with a file `switch` it returns EMT with another cutoff."""
+    return EMT(asap_cutoff=True) if Path("switch").exists() else EMT()

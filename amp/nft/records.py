@@ -53,12 +53,15 @@ class LabelOptions:
         Seconds after which a label has failed.
     retries : int
         How often a label that failed is tried again.
+    accept_parent : bool
+        Accept labels of other parents in the same run.
     """
 
     parent: Any
     executor: Any = None
     timeout: float | None = None
     retries: int = 1
+    accept_parent: bool = False
 
 
 @dataclass(frozen=True)

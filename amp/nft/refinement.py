@@ -20,6 +20,7 @@ from ase.md.langevin import Langevin
 from ase.optimize import LBFGS
 
 from amp.nft.activelearner import NFT
+from amp.nft.activelearner.parent_record import ParentRecord
 from amp.nft.activelearner.resume import compare_settings
 from amp.nft.activelearner.stopping import Iteration, StopReason, best_of
 from amp.nft.activelearner.stored_labels import read_labels
@@ -31,6 +32,7 @@ from amp.nft.errors import LabellingError
 from amp.nft.inputs.arguments import check_count
 from amp.nft.inputs.structures import Images, get_hash, read_images, read_targets, read_training_images
 from amp.nft.labels.executors import Executors
+from amp.nft.labels.identity import identify
 from amp.nft.labels.pool import LabelPool
 from amp.nft.labels.single_point import Label, Parent, labelled
 from amp.nft.records import LabelOptions
@@ -216,6 +218,7 @@ def refine(
         "parent_calc": parent_calc, "cutoff": cutoff, "executor": executor, "label_timeout": label_timeout,
         "label_retries": label_retries,
     }  # fmt: skip
+    options = LabelOptions(parent_calc, executor, label_timeout, label_retries, settings.get("accept_parent", False))
     centres = list(settings.pop("init_nft_ids", None) or [])
     starts = read_images(target_image, "target_image")
     training, targets = read_training_images(images), read_targets(starts)
@@ -224,7 +227,7 @@ def refine(
         before, name = done[-1], f"{label}-refined-{number}"
         with RunStore(Path(f"{name}-training") / "exploration") as store:
             found = search.carry_out(store, before, starts, learner.log)
-            chunks = _labels(store, found, learner.log, LabelOptions(parent_calc, executor, label_timeout, label_retries))
+            chunks = _labels(store, found, learner.log, options)
         if not chunks:
             learner.log(f"Refinement ends after {number - 1} rounds: no frame reaches the lower end of the band.")
             break
@@ -315,6 +318,7 @@ def _labels(store: RunStore, found: dict[str, Any], log: Callable[[str], object]
     if finished is not None:  # what failed then is not tried again: the training that followed is without it
         return [store.image(name) for name in finished["files"]]
     chunks = {number: store.image(name) for number, name in enumerate(found["chunks"])}
+    parents = ParentRecord(store.events, identify(options.parent), options.accept_parent, store.directory)
     have = {event["chunk"]: event["file"] for event in store.find_all("label")}
     have = {number: have[number] for number in read_labels(store, have, chunks, log)}
     failures = []
@@ -324,8 +328,9 @@ def _labels(store: RunStore, found: dict[str, Any], log: Callable[[str], object]
                 pool.request(number, chunk)
         for number, outcome in pool.done():
             if isinstance(outcome, Label):
+                fields = parents.label_fields(outcome)
                 have[number] = store.keep_image(labelled(chunks[number], outcome))
-                store.append("label", chunk=number, file=have[number], seconds=outcome.seconds)
+                store.append("label", chunk=number, file=have[number], seconds=outcome.seconds, **fields)
                 pool.tidy(number)
             else:
                 failures.append(outcome)

@@ -147,7 +147,7 @@ def test_a_run_that_is_told_to_stop_stops_and_says_how_to_go_on(where, number, t
     assert driver.returncode == (143 if number == signal.SIGTERM else -signal.SIGINT), errors
     assert (journal()[-1]["event"], journal()[-1]["signal"]) == ("interrupted", number.name)
     assert f"Stopped by {number.name}. Finished work is saved: rerun the same script" in Path("log.txt").read_text()
-    al, _ = run()
+    al, _ = run(accept_parent=True)
     assert len(al.history) == 3
 
 
@@ -247,7 +247,7 @@ def test_failures_are_retried_recorded_replaced_and_tried_again_by_the_next_run(
     assert f"No label around atom {chosen[0]}: RuntimeError: SCF failed" in log.read_text()
     added = next(event for event in events if event["event"] == "added")
     assert len(added["atoms"]) == len(chosen) and not set(added["atoms"]) & set(chosen[:2])
-    run(label="b", max_iterations=3, threshold=None, parent_calc=parent())
+    run(label="b", max_iterations=3, threshold=None, parent_calc=parent(), accept_parent=True)
     assert len([event for event in journal("b") if event["event"] == "label-failed"]) == 2
 
 

@@ -150,9 +150,9 @@ def test_the_journal_says_under_what_circumstances_it_was_written():
     assert read(f"al-training/saved-info/content/{starts[0]['targets'][0]}") == cluster()
 
 
-def test_another_parent_is_pointed_out():
+def test_another_parent_is_refused():
     run(max_iterations=1)
-    with pytest.warns(UserWarning, match="by EMT, and parent_calc is Fragile now"):
+    with pytest.raises(RunStoreError, match=r"calculator: was 'ase.calculators.emt.EMT', is 'small_runs.Fragile'"):
         run(max_iterations=1, parent_calc=Fragile())
 
 

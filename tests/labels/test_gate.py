@@ -14,6 +14,7 @@ from parents import CHANGES, RESULTS, Changing, changing, parent
 from small_runs import run
 
 from amp.nft.labels.gate import Label, LabelFailure, check, printable
+from amp.nft.labels.identity import digest_of, identify
 from amp.nft.labels.single_point import LabelTask, carry_out, measure, single_point
 from amp.nft.run.store import RunStore
 
@@ -130,7 +131,7 @@ def test_messages_of_parents_do_not_change_a_terminal(image):
 def test_a_bad_label_that_a_worker_left_is_dropped_and_made_again(tmp_path, field, value):
     image = images(1)[0]
     left = tmp_path / "labels" / "0-before"
-    carry_out(LabelTask("0-before", EMT(), image, str(left)))
+    carry_out(LabelTask("0-before", EMT(), image, str(left), parent_digest=digest_of(identify(EMT()))))
     data = json.loads((left / "label.json").read_text())
     (left / "label.json").write_text(json.dumps(data | {field: value}))
     said = []
@@ -177,6 +178,6 @@ def test_an_atom_whose_label_cannot_be_made_again_leaves_the_training_set(tmp_pa
     with RunStore("al-training/saved-info") as store:
         first, second = store.find_all("label")[:2]
         store.append("label", **{**{key: first[key] for key in first if key not in ("event", "time")}, "file": second["file"]})
-    al, _ = run(max_iterations=2, parent_calc=parent(what="raise", atoms=[first["atom"]]))
+    al, _ = run(max_iterations=2, parent_calc=parent(what="raise", atoms=[first["atom"]]), accept_parent=True)
     chunks = read("al-training/saved-info/atomic_chunks.traj", ":")
     assert len(al.history) == 3 and first["atom"] not in [chunk.info["target_atom"] for chunk in chunks]

@@ -13,12 +13,14 @@ from pathlib import Path
 import psutil
 import pytest
 from ase.calculators.emt import EMT
+from ase.calculators.lj import LennardJones
 from label_helpers import NOTICE, assert_good, images, label_all
 from parents import parent
 from waiting import wait_for
 
 from amp.nft.labels import pool as labelpool
 from amp.nft.labels.executors import ExecutorError, check_executor
+from amp.nft.labels.identity import digest_of, identify
 from amp.nft.labels.pool import LabelPool
 from amp.nft.labels.single_point import LabelFailure, LabelTask, carry_out
 from amp.nft.records import LabelOptions
@@ -162,8 +164,17 @@ def _deafen():
 def test_what_a_worker_left_is_taken_and_not_made_again(tmp_path):
     image = images(1)[0]
     left = tmp_path / "labels" / "0-before"
-    carry_out(LabelTask("0-before", EMT(), image, str(left)))
-    outcomes, _ = label_all(tmp_path, [image], parent(what="raise", atoms=[0]), None)
+    spoiled = parent(what="raise", atoms=[0])
+    carry_out(LabelTask("0-before", EMT(), image, str(left), parent_digest=digest_of(identify(spoiled))))
+    outcomes, _ = label_all(tmp_path, [image], spoiled, None)
+    assert_good(outcomes, [image])
+
+
+def test_the_label_of_another_parent_is_not_taken(tmp_path):
+    image = images(1)[0]
+    other = digest_of(identify(LennardJones()))
+    carry_out(LabelTask("0-before", LennardJones(), image, str(tmp_path / "labels" / "0-before"), parent_digest=other))
+    outcomes, _ = label_all(tmp_path, [image], EMT(), None)
     assert_good(outcomes, [image])
 
 

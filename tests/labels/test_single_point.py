@@ -74,7 +74,6 @@ def test_a_factory_gets_a_directory_of_its_own(image, tmp_path):
     for k in range(2):
         assert isinstance(single_point(parent, image, tmp_path / str(k)), Label)
     assert seen == [str(tmp_path / "0"), str(tmp_path / "1")]
-    assert (tmp_path / "1").is_dir()
     assert parent_name(parent).endswith("parent")
     assert parent_name(EMT()) == "EMT"
     assert parent_name(partial(parent)) == parent_name(parent)

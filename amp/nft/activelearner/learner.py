@@ -150,6 +150,7 @@ class NFT:
         label_timeout: float | None = None,
         label_retries: int = 1,
         distinct: float | None = None,
+        accept_parent: bool = False,
     ) -> bool:
         """Train an ensemble until it is certain enough of the forces on the target.
 
@@ -196,6 +197,9 @@ class NFT:
             picked or was labelled before, so that no label is spent on a twin: the root mean square difference of
             fingerprints that are scaled to between -1 and 1 over the target. Where none is left, the chunk that is most like
             the most uncertain atom's is drawn again. All that are picked are labelled if not given.
+        accept_parent : bool
+            Resume a run whose labels are by another parent, and mix the labels of both. Without it a changed parent is an
+            error that shows the difference.
 
         Returns
         -------
@@ -207,14 +211,15 @@ class NFT:
         ValueError, TypeError, FileNotFoundError
             For input that cannot work, before any work starts.
         RunStoreError
-            If the training directory belongs to a running process, or to a run with other settings.
+            If the training directory belongs to a running process, or to a run with other settings or labels of another
+            parent.
         """
         arguments.check_count("n", n, least=2, why=", since the uncertainty is what members disagree about (10 is usual)")
         arguments.check_lengths(cutoff=cutoff)
         arguments.check_positive(expired=expired)
         arguments.check_texts(calc_text=calc_text, headerlines=headerlines, start_command=start_command, train_line=train_line)
         arguments.check_label(label)
-        labels = LabelOptions(parent_calc, executor, label_timeout, label_retries)
+        labels = LabelOptions(parent_calc, executor, label_timeout, label_retries, accept_parent)
         check_label_options(labels)
         training_images = structures.read_training_images(images)
         targets = structures.read_targets(target_image)

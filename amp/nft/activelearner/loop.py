@@ -17,11 +17,13 @@ import numpy as np
 from ase import Atoms
 
 from amp.nft.activelearner.output_files import RunFiles
-from amp.nft.activelearner.resume import compare_parents, compare_settings
+from amp.nft.activelearner.parent_record import ParentRecord
+from amp.nft.activelearner.resume import compare_settings
 from amp.nft.activelearner.stopping import Iteration, StopReason, StopRule, best_of, first_reason
 from amp.nft.activelearner.stored_labels import carve_numbered, read_labels
 from amp.nft.calculator.evaluate import target_uncertainty
 from amp.nft.errors import LabellingError
+from amp.nft.labels.identity import identify
 from amp.nft.labels.pool import LabelPool
 from amp.nft.labels.single_point import Label, LabelFailure, labelled
 from amp.nft.records import Ensemble, ForceRows, LabelOptions, MemberReport, MemberStep, Trainer, TrainingTask
@@ -92,9 +94,10 @@ class Loop:
             compare_settings(self.store.recall("run")["settings"], settings, self.files.saved_info.parent)
         else:  # nothing is lost that other settings would contradict
             self.store.append("run", format=FORMAT, settings=settings)
-        if self.store.find("label"):
-            compare_parents(self.store.recall("start")["parent"], notes["parent"], self.log)
-        self.store.append("start", **notes, targets=[self.store.keep_image(target) for target in self.setup.targets])
+        options = self.setup.labels
+        self.parents = ParentRecord(self.store.events, identify(options.parent), options.accept_parent, self.files.saved_info.parent)
+        targets = [self.store.keep_image(target) for target in self.setup.targets]
+        self.store.append("start", **notes, **self.parents.start_fields(), targets=targets)
         files = {event["atom"]: event["file"] for event in self.store.find_all("label")}
         self.labels = read_labels(self.store, files, self._carve(list(files)), self.log)
         if self.labels:
@@ -297,9 +300,10 @@ class Loop:
         return [atom]
 
     def _keep(self, atom: int, label: Label) -> None:
-        """Make a label safe."""
+        """Save a label."""
+        parents = self.parents.label_fields(label)
         self.labels[atom] = labelled(self._chunks.pop(atom), label)
-        self.store.append("label", atom=atom, file=self.store.keep_image(self.labels[atom]), seconds=label.seconds)
+        self.store.append("label", atom=atom, file=self.store.keep_image(self.labels[atom]), seconds=label.seconds, **parents)
 
     def _note(self, event: str, atom: int, failure: LabelFailure) -> LabelFailure:
         """Write down a failure."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,15 +33,3 @@ def _difference(key: str, before: Any, now: Any) -> str:
     lines = difflib.unified_diff(before.splitlines(), now.splitlines(), "was", "is", lineterm="", n=0)
     shown = [line for line in lines if not line.startswith(("---", "+++", "@@"))]
     return "\n".join([f"  {key} (- was, + is):", *("    " + line for line in shown)])
-
-
-def compare_parents(before: str, now: str, log: Callable[[str], object]) -> None:
-    """Warn if labels of one parent are there, and another one is to make the rest."""
-    if before == now:
-        return
-    message = (
-        f"The labels of this run are by {before}, and parent_calc is {now} now: labels of two methods do not mix. "
-        "Use another label= for a run with another method."
-    )
-    warnings.warn(message, UserWarning, stacklevel=5)
-    log(message)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from amp.nft.inputs.geometry import nearest_distances
 from amp.nft.inputs.structures import enforce_magnetic_moments
 from amp.nft.labels.gate import Label
 from amp.nft.labels.pool import LabelPool
-from amp.nft.labels.single_point import Parent, labelled, make_calculator
+from amp.nft.labels.single_point import Parent, labelled, make_calculator, remove_if_empty
 from amp.nft.records import LabelOptions
 
 Log = Callable[[str], object]
@@ -64,6 +63,7 @@ def relaxed_cell(crystal: Crystal, parent: Parent, directory: Path, log: Log) ->
     relaxation.attach(lambda: frames.append(_snapshot(atoms)))
     if not relaxation.run(fmax=FMAX, steps=STEPS):
         log(f"{crystal.name}: still under stress after {STEPS} steps; its last cell is taken.")
+    remove_if_empty(directory)
     final = frames[-1].get_potential_energy()
     chosen = [frame for frame in frames if abs(frame.get_potential_energy() - final) < NEAR_CELL]
     log(
@@ -81,6 +81,7 @@ def relaxed_cluster(crystal: Crystal, size: int, parent: Parent, directory: Path
         enforce_magnetic_moments(atoms)
     atoms.calc = make_calculator(parent, directory)
     BFGS(atoms, logfile=os.devnull).run(fmax=CLUSTER_FMAX, steps=CLUSTER_STEPS)
+    remove_if_empty(directory)
     log(f"{crystal.name}: free cluster of {size} atoms relaxed to {atoms.get_potential_energy() / size:.3f} eV/atom.")
     return _snapshot(atoms)
 
@@ -176,12 +177,6 @@ def labelled_copies(
     size = len(copies[0]) if copies else 0
     log(f"{crystal.name}: {len(chosen)} of {len(copies)} rattled {'cells' if relaxed.pbc.any() else 'clusters'} of {size} atoms taken.")
     return chosen
-
-
-def remove_if_empty(directory: Path) -> None:
-    """Remove a directory unless the parent's files are in it."""
-    with contextlib.suppress(OSError):
-        directory.rmdir()
 
 
 def shortest_distance(atoms: Atoms) -> float:

@@ -25,7 +25,6 @@ from amp.nft.initialization.cells import (
     rattled,
     relaxed_cell,
     relaxed_cluster,
-    remove_if_empty,
 )
 from amp.nft.initialization.crystals import alloy, crystal_system, host_crystal
 from amp.nft.initialization.parent_check import check_cell_size
@@ -33,7 +32,7 @@ from amp.nft.inputs.arguments import check_count
 from amp.nft.inputs.structures import enforce_magnetic_moments
 from amp.nft.labels.executors import Executors
 from amp.nft.labels.pool import check_label_options
-from amp.nft.labels.single_point import Parent
+from amp.nft.labels.single_point import Parent, remove_if_empty
 from amp.nft.records import LabelOptions
 
 GROUPS = (10, 79, 225)  # Amp's default: one monoclinic, one tetragonal, one cubic

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import math
 import os
 import pickle
@@ -10,9 +11,11 @@ import signal
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from amp.nft.errors import ExecutorError
+from amp.nft.labels.identity import is_calculator
 
 Executors = Executor | Callable[[], Executor]
 
@@ -22,13 +25,15 @@ def check_executor(executor: Executors | None, cargo: object) -> None:
     if not (executor is None or isinstance(executor, Executor) or callable(executor)):
         raise TypeError(f"executor is {executor!r}: give a concurrent.futures.Executor, or a function that returns a new one.")
     _check_travels(executor, cargo)
+    if executor is not None and is_calculator(cargo):
+        _check_separate(executor, cargo)
 
 
-def _makes_processes(executor: Executors | None) -> bool:
-    """Whether this is a process pool, or is seen to make one; executors of other kinds have pickles of their own."""
+def _makes(executor: Executors | None, kind: type[Executor]) -> bool:
+    """Whether this is an executor of a kind of the standard library, or is seen to make one."""
     while isinstance(executor, partial):
         executor = executor.func
-    return isinstance(executor, ProcessPoolExecutor) or (isinstance(executor, type) and issubclass(executor, ProcessPoolExecutor))
+    return isinstance(executor, kind) or (isinstance(executor, type) and issubclass(executor, kind))
 
 
 def executor_name(executor: Executors) -> str:
@@ -144,9 +149,21 @@ def _another(pool: ProcessPoolExecutor) -> ProcessPoolExecutor:
     )  # fmt: skip
 
 
+def _check_separate(executor: Executors, parent: object) -> None:
+    """Raise TypeError for a calculator of which two labels at a time would use the same state or files."""
+    remedy = f"Give a function f(directory) that returns a fresh {type(parent).__name__}."
+    if _makes(executor, ThreadPoolExecutor):
+        try:
+            copy.deepcopy(parent)
+        except Exception as error:  # copying raises many kinds
+            raise TypeError(f"parent_calc cannot be copied for each thread ({type(error).__name__}: {error}). {remedy}") from error
+    if any(hasattr(parent, name) for name in ("command", "profile")) and not isinstance(getattr(parent, "directory", None), str | Path):
+        raise TypeError(f"parent_calc is a {type(parent).__name__} that writes files and has no directory to set. {remedy}")
+
+
 def _check_travels(executor: Executors | None, cargo: object) -> None:
     """Raise TypeError for a parent that a process pool cannot send."""
-    if not _makes_processes(executor):
+    if not _makes(executor, ProcessPoolExecutor):
         return
     try:
         pickle.dumps(cargo)

@@ -7,7 +7,7 @@ worker left or a run's journal delivers it.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -20,11 +20,12 @@ SHOWN = 80  # characters of a wrong value in a message
 
 @dataclass(frozen=True)
 class Label:
-    """Energy (eV) and forces (atoms, 3; eV/Å) of one image, and the seconds that they took."""
+    """Energy (eV) and forces (atoms, 3; eV/Å) of one image, the seconds that they took, and the calculator's identity."""
 
     energy: float
     forces: np.ndarray
     seconds: float
+    calculator: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,8 @@ def check(image: Atoms, data: Any) -> Label | LabelFailure:
         The image of which the label was requested.
     data : dict
         A failure as ``kind``, ``message`` and ``traceback``, or a label: ``atoms``, which maps a time, such as 'after the
-        call', to the `geometry` at that time; ``energy``, ``forces`` and ``converged`` as `plain` data; ``seconds``.
+        call', to the `geometry` at that time; ``energy``, ``forces`` and ``converged`` as `plain` data; ``seconds``;
+        ``calculator``, its identity.
 
     Returns
     -------
@@ -63,7 +65,7 @@ def check(image: Atoms, data: Any) -> Label | LabelFailure:
         if (fault := next(_faults(image, data), None)) is not None:
             return LabelFailure("BadLabel", fault)
         forces = np.array(data["forces"]["values"], dtype=float)
-        return Label(float(_array(data["energy"]).item()), forces, float(data["seconds"]))
+        return Label(float(_array(data["energy"]).item()), forces, float(data["seconds"]), dict(data["calculator"]))
     except Exception as error:  # an executor may return anything
         return LabelFailure("WrongResult", printable(f"{str(data)[:SHOWN]!r} is not a label ({type(error).__name__}: {error})"))
 
@@ -98,6 +100,7 @@ def stored(atoms: Atoms) -> dict[str, Any]:
         "forces": plain(atoms.get_forces(apply_constraint=False)),
         "converged": None,
         "seconds": 0.0,
+        "calculator": {},
     }
 
 

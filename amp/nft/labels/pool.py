@@ -18,6 +18,7 @@ from amp.nft.errors import ExecutorError
 from amp.nft.inputs.arguments import check_count, check_positive
 from amp.nft.labels.executors import Workers, check_executor
 from amp.nft.labels.gate import Label, LabelFailure, check
+from amp.nft.labels.identity import digest_of, identify
 from amp.nft.labels.single_point import RESULT, WORKER, LabelTask, carry_out, check_parent, labelled_atom, left_label
 from amp.nft.records import LabelOptions
 from amp.nft.system.liveness import DRIVER, Driver, Heartbeat, read_process, watch_forks
@@ -94,7 +95,8 @@ class LabelPool:
         on_retry: Callable[[int, LabelFailure], object] = lambda atom, failure: None,
         log: Callable[[str], object] = lambda message: None,
     ) -> None:
-        self._parent, self._directory = options.parent, directory
+        self._parent, self._directory = options.parent, directory.absolute()
+        self._digest = digest_of(identify(options.parent))
         self._workers = Workers(options.executor, options.parent)
         self._heartbeat = Heartbeat(directory / DRIVER)
         self._timeout, self._retries, self._on_retry, self._log = options.timeout, options.retries, on_retry, log
@@ -105,7 +107,7 @@ class LabelPool:
         self._false_starts = 0
         self._watched = -POLL
         self._places: dict[int, list[Path]] = {}  # directories of an atom's labels, of earlier drivers too
-        for place in sorted(directory.glob("[0-9]*-*")):
+        for place in sorted(self._directory.glob("[0-9]*-*")):
             if (atom := labelled_atom(place)) is not None:
                 self._places.setdefault(atom, []).append(place)
 
@@ -124,7 +126,7 @@ class LabelPool:
     def request(self, atom: int, image: Atoms) -> None:
         """Ask for the label of the chunk around an atom; one that an earlier driver's worker left is taken."""
         for directory in self._places.get(atom, []):
-            label = left_label(directory, image)
+            label = left_label(directory, image, self._digest)
             if isinstance(label, Label):
                 self._done.append((atom, label))
                 return
@@ -180,7 +182,7 @@ class LabelPool:
     def _start(self, request: Request) -> bool:
         """Send a label off; False if the executor turned out to be broken."""
         name = f"{request.atom}-{uuid.uuid4().hex[:12]}"
-        task = LabelTask(name, self._parent, request.image, str(self._directory / name), self._timeout, self._driver())
+        task = LabelTask(name, self._parent, request.image, str(self._directory / name), self._timeout, self._driver(), self._digest)
         flight = Flight(request, task)
         self._places.setdefault(request.atom, []).append(flight.directory)
         try:
@@ -295,7 +297,7 @@ class LabelPool:
         """Note what came of a label; None: nothing, through no fault of its own."""
         request = flight.request
         if not isinstance(outcome, Label):
-            left = left_label(flight.directory, request.image)
+            left = left_label(flight.directory, request.image, self._digest)
             outcome = left if isinstance(left, Label) else outcome
         if outcome is None:
             self._waiting.appendleft(request)

@@ -28,6 +28,7 @@ from ase.calculators.calculator import BaseCalculator
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from amp.nft.labels.gate import Label, LabelFailure, check, geometry, plain
+from amp.nft.labels.identity import is_calculator, made
 from amp.nft.system import files
 from amp.nft.system.liveness import Driver, Heartbeat, working_for
 
@@ -36,7 +37,6 @@ Parent = BaseCalculator | Callable[[str], BaseCalculator]
 WORKER = "worker.json"  # in a label's directory: who works on it
 RESULT = "label.json"  # and what came of it
 _PLACE = re.compile(r"(\d{1,9})-\w+")
-_CALCULATOR_METHODS = ("get_potential_energy", "get_forces")
 
 
 def labelled_atom(directory: Path) -> int | None:
@@ -61,6 +61,8 @@ class LabelTask:
         Seconds that the label may take.
     driver : Driver or None
         Who waits for it.
+    parent_digest : str
+        Of the identity of `parent`.
     """
 
     name: str
@@ -69,6 +71,7 @@ class LabelTask:
     directory: str
     timeout: float | None = None
     driver: Driver | None = None
+    parent_digest: str = ""
 
 
 class LabelTimeout(BaseException):
@@ -79,7 +82,7 @@ def check_parent(parent: Parent | None) -> Parent:
     """Return `parent`; TypeError unless it is an ASE calculator or a callable that returns one."""
     if isinstance(parent, type):
         raise TypeError(f"parent_calc is the class {parent.__name__}: give an instance, {parent.__name__}().")
-    if parent is None or not (_is_calculator(parent) or callable(parent)):
+    if parent is None or not (is_calculator(parent) or callable(parent)):
         raise TypeError(
             f"parent_calc is {parent!r}: give an ASE calculator such as EMT(), or a function f(directory) that returns a fresh one."
         )
@@ -90,7 +93,7 @@ def parent_name(parent: Parent) -> str:
     """Name of the parent for logs and reports."""
     if isinstance(parent, partial):
         return parent_name(parent.func)
-    named = parent if not _is_calculator(parent) else type(parent)
+    named = parent if not is_calculator(parent) else type(parent)
     return getattr(named, "__qualname__", None) or type(named).__qualname__
 
 
@@ -115,17 +118,17 @@ def carry_out(task: LabelTask) -> dict[str, Any]:
         with working_for(task.driver):
             data = {"name": task.name, **measure(task.parent, task.image, directory, task.timeout)}
             if isinstance(check(task.image, data), Label):
-                files.write(directory / RESULT, json.dumps({**data, "image": digest(task.image)}).encode())
+                files.write(directory / RESULT, json.dumps({**data, "image": digest(task.image), "parent": task.parent_digest}).encode())
     except Exception as error:  # a disk that is full, for example
         data = {"name": task.name, **_failure(error)}
     return data
 
 
-def left_label(directory: Path, image: Atoms) -> Label | LabelFailure | None:
-    """Return the label of `image` that a worker left in a directory, a failure if the label is bad, None if there is none."""
+def left_label(directory: Path, image: Atoms, parent_digest: str) -> Label | LabelFailure | None:
+    """Return the label of `image` by a parent that a worker left in a directory: a failure if it is bad, None if there is none."""
     try:
         data = json.loads((directory / RESULT).read_text())
-        return check(image, data) if data["image"] == digest(image) else None
+        return check(image, data) if (data["image"], data["parent"]) == (digest(image), parent_digest) else None
     except (OSError, ValueError, TypeError, KeyError):
         return None
 
@@ -158,7 +161,9 @@ def single_point(parent: Parent, image: Atoms, directory: str | os.PathLike[str]
     Label or LabelFailure
         Exceptions of the parent, a label that takes too long and one that the gate refuses become a LabelFailure.
     """
-    return check(image, measure(parent, image, directory, timeout))
+    label = check(image, measure(parent, image, directory, timeout))
+    remove_if_empty(directory)  # ASE makes it for calculators that write nothing
+    return label
 
 
 def measure(parent: Parent, image: Atoms, directory: str | os.PathLike[str], timeout: float | None = None) -> dict[str, Any]:
@@ -170,6 +175,7 @@ def measure(parent: Parent, image: Atoms, directory: str | os.PathLike[str], tim
             atoms.calc = make_calculator(parent, directory)
             seen = {"before the call": geometry(atoms)}
             report = {
+                "calculator": made(atoms.calc, directory),
                 "energy": plain(atoms.get_potential_energy(apply_constraint=False)),
                 "forces": plain(atoms.get_forces(apply_constraint=False)),
                 "converged": plain(_converged(atoms.calc)),
@@ -184,6 +190,12 @@ def measure(parent: Parent, image: Atoms, directory: str | os.PathLike[str], tim
     ) as error:  # whatever a parent raises concerns this label alone
         return _failure(error)
     return {"atoms": seen, **report, "seconds": time.perf_counter() - start}
+
+
+def remove_if_empty(directory: str | os.PathLike[str]) -> None:
+    """Remove a directory unless it has files or is not there."""
+    with contextlib.suppress(OSError):
+        os.rmdir(directory)
 
 
 def labelled(image: Atoms, label: Label) -> Atoms:
@@ -216,22 +228,39 @@ def _failure(error: BaseException) -> dict[str, Any]:
     return {"kind": type(error).__name__, "message": str(error), "traceback": "".join(traceback.format_exception(error))}
 
 
-def _is_calculator(thing: object) -> bool:
-    return not isinstance(thing, type) and all(hasattr(thing, method) for method in _CALCULATOR_METHODS)
-
-
 def make_calculator(parent: Any, directory: str | os.PathLike[str]) -> BaseCalculator:
-    """A calculator for one label, which works in `directory`: a fresh one, or a copy of `parent` where it can be copied."""
-    if not _is_calculator(parent):
+    """Return a calculator that works in `directory`: a fresh one, or a copy of `parent`; `parent` itself if it cannot be copied."""
+    if not is_calculator(parent):
         Path(directory).mkdir(parents=True, exist_ok=True)
         made = parent(str(directory))
-        if not _is_calculator(made):
+        if not is_calculator(made):
             raise TypeError(f"parent_calc returned {made!r}: a function f(directory) must return an ASE calculator")
         return made
     try:
-        return copy.deepcopy(parent)
+        copied = copy.deepcopy(parent)
     except Exception:  # some calculators hold what cannot be copied (files, sockets, libraries)
         return parent
+    for number, writer in enumerate(_inside(copied)):
+        _move(writer, Path(directory, *([str(number)] if number else [])))
+    return copied
+
+
+def _inside(thing: Any, depth: int = 3) -> Iterator[BaseCalculator]:
+    """A calculator, and those of which it is made."""
+    if is_calculator(thing):
+        yield thing
+    if depth:
+        held = thing if isinstance(thing, list | tuple) else getattr(thing, "__dict__", {}).values()
+        for part in held:
+            if is_calculator(part) or isinstance(part, list | tuple) or type(part).__module__.startswith("ase.calculators"):
+                yield from _inside(part, depth - 1)
+
+
+def _move(calculator: Any, directory: Path) -> None:
+    """Let a calculator write its files in a directory."""
+    before = getattr(calculator, "directory", None)
+    if isinstance(before, str | Path):
+        calculator.directory = type(before)(directory)
 
 
 def _converged(calculator: BaseCalculator) -> Any:
