@@ -7,10 +7,10 @@ from ase import Atoms
 from ase.build import bulk
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
+from made_up import label_weights, made_up
 
 from amp.nft.kernels.fingerprints.gaussian import Rows
-from amp.nft.kernels.jit import kernel
-from amp.nft.kernels.simd.linalg import cholesky, gram, padded, solve
+from amp.nft.kernels.simd.linalg import padded
 from amp.nft.kernels.training.loss import fill_jacobian, fill_residuals, make_scratch
 from amp.nft.kernels.training.network import (
     Layout,
@@ -19,7 +19,6 @@ from amp.nft.kernels.training.network import (
     losses,
     make_problem,
     scaled_inputs,
-    whitened_inputs,
 )
 
 AMP = 1e-10  # relative agreement with Amp
@@ -100,36 +99,6 @@ def test_loss_and_gradient_are_amps(tmp_path, two_elements, activation, hidden, 
     assert gradient[0] == pytest.approx(slope, rel=AMP, abs=AMP * np.abs(slope).max())
 
 
-def sparse_rows(seed):
-    """Two images of two elements, made up: a chunk's rows, and many atoms of which few are near each other."""
-    rng = np.random.default_rng(seed)
-    images = []
-    for n_rows, forces in ((9, [range(9)]), (30, [rng.choice(30, n, replace=False) for n in (3, 8, 26, 30, 1)])):
-        kind = rng.integers(0, 2, n_rows)
-        x, entries = rng.normal(size=(n_rows, 6)), np.concatenate([np.array(near) for near in forces])
-        x[kind == 1, 4:] = 0.0  # the second element has fewer fingerprints
-        dx = rng.normal(size=(len(entries), 3, 6))
-        dx[kind[entries] == 1, :, 4:] = 0.0
-        images.append(Rows(x, kind, np.cumsum([0, *map(len, forces)]), entries, dx))
-    return images
-
-
-def made_up(activation="tanh", seed=0):
-    """A problem with listed and aligned pieces, in whitened inputs, and parameters for it."""
-    rng = np.random.default_rng(seed)
-    layout = Layout(("Cu", "Pt"), ((6, 5, 4, 1), (4, 3, 1)), activation)
-    rows = sparse_rows(seed)
-    fprange = {"Cu": np.array([[-2.0, 2.0]] * 6), "Pt": np.array([[-1.0, 3.0], [0.5, 0.5], [-2.0, 2.0], [0.0, 1.0]])}
-    amps = scaled_inputs(fprange[element] for element in layout.elements)
-    whitened = whitened_inputs(rows, amps)
-    forces = [rng.normal(size=(len(r.force_start) - 1, 3)) for r in rows]
-    energies, n_atoms = np.array([np.nan, 0.3]), np.array([40, 30])
-    arguments = layout, rows, energies, forces, n_atoms, fprange
-    theta = draw_weights(layout, rng)
-    layout.scalings(theta)[:] = [[0.2, 1.5], [-0.3, 0.7]]
-    return arguments, amps, whitened, theta
-
-
 def residuals_of(problem, theta, weights):
     """Residuals of one member, with the penalty's."""
     residual = np.zeros(200)
@@ -181,14 +150,6 @@ def test_loss_is_the_sum_of_squared_residuals_in_any_inputs():
     residual = residuals_of(white, change_inputs(theta, arguments[0], amps, whitened), weights)
     factor = np.concatenate([[3 * 0.3 / 3] * 3, [2 * 2.0], [2 * 0.3 / 15] * 15, [0.1] * (6 * 5 + 4 * 3)])
     assert losses(plain, theta[None], weights[None])[0][0] == pytest.approx(factor @ residual[: len(factor)] ** 2, rel=AMP)
-
-
-def label_weights(seed=0):
-    """Weights of the made-up problem's labels, one of them 0, and divisors."""
-    rng = np.random.default_rng(seed)
-    force_weights = [rng.uniform(0.05, 2.0, n) for n in (1, 5)]
-    force_weights[1][2] = 0.0
-    return {"force_weights": force_weights, "energy_weights": np.array([5.0, 0.7]), "divisors": np.array([1.0, 2.5])}
 
 
 def test_each_label_counts_with_its_weight():
@@ -273,37 +234,3 @@ def test_random_weights_are_drawn_as_amp_draws_them():
         assert np.abs(layer).max() <= bound
         assert np.abs(layer).max() > 0.95 * bound
         assert layer.mean() == pytest.approx(0.0, abs=0.2 * bound)
-
-
-@kernel
-def run_linalg(j, count, width, n, a, x):
-    """gram, cholesky and solve."""
-    gram(j, count, width, a)
-    for p in range(n):
-        a[p * width + p] += 0.5
-    done = cholesky(a, n, width, np.zeros(4 * width))
-    solve(a, n, width, x)
-    return done
-
-
-@pytest.mark.parametrize(("count", "n"), [(5, 3), (40, 29), (150, 67)])
-def test_normal_equations_are_solved(count, n):
-    rng, width = np.random.default_rng(n), padded(n)
-    j, right = np.zeros((count, width)), rng.normal(size=width)
-    j[:, :n] = rng.normal(size=(count, n))
-    a, x = np.zeros(width * width), right.copy()
-    assert run_linalg(j.ravel(), count, width, n, a, x)
-    expected = np.linalg.solve(j[:, :n].T @ j[:, :n] + 0.5 * np.eye(n), right[:n])
-    assert x[:n] == pytest.approx(expected, rel=1e-9)
-
-
-@kernel
-def run_cholesky(a, n, width):
-    return cholesky(a, n, width, np.zeros(4 * width))
-
-
-def test_what_is_not_positive_definite_is_refused():
-    a = np.zeros((9, padded(9)))
-    a[:, :9] = np.eye(9)
-    a[6, 6] = -1.0
-    assert not run_cholesky(a.ravel(), 9, padded(9))

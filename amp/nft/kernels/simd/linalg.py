@@ -144,24 +144,16 @@ def add_scaled(factor, a, a0, b, b0, n):
 
 
 @inner
-def gram(j, rows, width, out):
-    """Upper triangle (by tiles) of jᵀj, for `rows` rows of `width` numbers, a multiple of PAD."""
-    one, step, zero = np.int64(1), np.int64(PAD), np.int64(0)
-    for r in range(0, width, PAD):
-        mix(j, zero, width, one, rows, j, r, width, step, out, r, width, step, r + PAD, one)
+def factorize_rows(a, begin, end, width, spare):
+    """Rows begin <= i < end of the Cholesky factor of a matrix from which the rows above are subtracted; False if there is none.
 
-
-@inner
-def cholesky(a, n, width, spare):
-    """Replace the upper triangle of a by its factor r with rᵀr = a; False if a is not positive definite.
-
-    The matrix is (n, width), width a multiple of PAD not below n; columns from n on must be zero. `spare` has room for four rows.
+    `width` is a multiple of PAD; `spare` has space for four rows.
     """
     one, step, zero = np.int64(1), np.int64(PAD), np.int64(0)
-    for i0 in range(0, n, 4):
-        rows, first = min(4, n - i0), i0 - i0 % PAD
+    for i0 in range(begin, end, 4):
+        rows, first = min(4, end - i0), i0 - i0 % PAD
         blocks = (width - first) // PAD
-        mix(a, i0, width, one, i0, a, first, width, step, spare, zero, width, step, rows, blocks)
+        mix(a, begin * width + i0, width, one, i0 - begin, a, begin * width + first, width, step, spare, zero, width, step, rows, blocks)
         for i in range(i0, i0 + rows):
             row = i * width + first
             add_scaled(-1.0, spare, (i - i0) * width, a, row, width - first)

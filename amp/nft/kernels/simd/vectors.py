@@ -1,8 +1,8 @@
 """
-Four doubles as one value inside numba kernels.
+Four doubles as one value inside numba kernels, and eight where a kernel reads packed tiles.
 
 LLVM turns a loop into SIMD code by itself only when the loop is long and plain. The inner loops here are neither: their
-lanes are symmetry functions or ensemble members, a handful at a time. So `Vec4` makes the vector register a numba type:
+lanes are symmetry functions or ensemble members, a handful at a time. So `vec4` makes the vector register a numba type:
 ``+ - * /`` work lane by lane, a product that is added becomes one fused instruction, and `load`, `store`
 and `get` address an array by its flat index in memory, with no test of bounds or sign. It compiles
 to whatever the processor has: one AVX register, or two of SSE or NEON.
@@ -15,16 +15,17 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
+from llvmlite import binding, ir
 from numba.core import cgutils, types
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 from numba.extending import intrinsic, lower_builtin, models, register_model
 
 from amp.nft.kernels.jit import inner
 
-LANES = 4
+LANES, WIDE_LANES = 4, 8
 _DOUBLES = ir.VectorType(ir.DoubleType(), LANES)
 _INTEGERS = ir.VectorType(ir.IntType(64), LANES)
+HAS_WIDE = bool(binding.get_host_cpu_features().get("avx512f", False))  # a register contains eight doubles
 
 
 def zeros(*shape: int) -> np.ndarray:
@@ -35,31 +36,34 @@ def zeros(*shape: int) -> np.ndarray:
     return buffer[begin : begin + size].reshape(shape)
 
 
-class Vec4Type(types.Type):
-    """The type of four doubles in a register."""
+class VectorType(types.Type):
+    """The type of a few doubles in a register."""
 
-    def __init__(self) -> None:
-        super().__init__(name="Vec4")
+    def __init__(self, lanes: int) -> None:
+        super().__init__(name=f"Vec{lanes}")
+        self.lanes = lanes
+        self.llvm = ir.VectorType(ir.DoubleType(), lanes)
 
 
-vec4 = Vec4Type()
+vec4, vec8 = VectorType(LANES), VectorType(WIDE_LANES)
 
 
-@register_model(Vec4Type)
-class _Vec4Model(models.PrimitiveModel):
+@register_model(VectorType)
+class _VectorModel(models.PrimitiveModel):
     def __init__(self, dmm: Any, fe_type: Any) -> None:
-        super().__init__(dmm, fe_type, _DOUBLES)
+        super().__init__(dmm, fe_type, fe_type.llvm)
 
 
 def _define(op: Callable, instruction: str) -> None:
-    """Let a Python operator on two Vec4 be one LLVM instruction."""
+    """Let a Python operator on two vectors be one LLVM instruction."""
 
     @infer_global(op)
     class _(AbstractTemplate):
         def generic(self, args: Any, kws: Any) -> Any:
-            return signature(vec4, vec4, vec4) if args == (vec4, vec4) else None
+            same = len(args) == 2 and args[0] == args[1] and isinstance(args[0], VectorType)
+            return signature(args[0], *args) if same else None
 
-    @lower_builtin(op, Vec4Type, Vec4Type)
+    @lower_builtin(op, VectorType, VectorType)
     def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         return getattr(builder, instruction)(*args, flags=("contract",))
 
@@ -74,11 +78,11 @@ def _address(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     return builder.gep(data, [args[1]])
 
 
-def _broadcast(builder: Any, value: Any) -> Any:
+def _broadcast(builder: Any, value: Any, vector: VectorType) -> Any:
     """The same double in every lane."""
-    undefined = ir.Constant(_DOUBLES, ir.Undefined)
-    single = builder.insert_element(undefined, value, ir.Constant(ir.IntType(32), 0))
-    return builder.shuffle_vector(single, undefined, ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES))
+    undefined, index = ir.Constant(vector.llvm, ir.Undefined), ir.IntType(32)
+    single = builder.insert_element(undefined, value, ir.Constant(index, 0))
+    return builder.shuffle_vector(single, undefined, ir.Constant(ir.VectorType(index, vector.lanes), [0] * vector.lanes))
 
 
 def _call(builder: Any, name: str, *args: Any) -> Any:
@@ -87,26 +91,46 @@ def _call(builder: Any, name: str, *args: Any) -> Any:
     return builder.call(cgutils.get_or_insert_function(builder.module, kind, f"{name}.v{LANES}f64"), args)
 
 
-@intrinsic
-def load(typingctx, array, index):
-    """Four doubles of an array, from a flat index on."""
+def _loader(vector: VectorType) -> Any:
+    """Intrinsic that reads a vector of an array, from a flat index on."""
 
-    def generate(context, builder, sig, args):
-        return builder.load(builder.bitcast(_address(context, builder, sig, args), _DOUBLES.as_pointer()), align=8)
+    @intrinsic
+    def load(typingctx, array, index):
+        def generate(context, builder, sig, args):
+            return builder.load(builder.bitcast(_address(context, builder, sig, args), vector.llvm.as_pointer()), align=8)
 
-    return vec4(array, types.intp), generate
+        return vector(array, types.intp), generate
+
+    return load
 
 
 @intrinsic
 def store(typingctx, array, index, value):
-    """Write four doubles into an array, from a flat index on."""
+    """Write a vector into an array, from a flat index on."""
 
     def generate(context, builder, sig, args):
-        address = builder.bitcast(_address(context, builder, sig, args), _DOUBLES.as_pointer())
+        address = builder.bitcast(_address(context, builder, sig, args), value.llvm.as_pointer())
         builder.store(args[2], address, align=8)
         return context.get_dummy_value()
 
-    return types.void(array, types.intp, vec4), generate
+    return types.void(array, types.intp, value), generate
+
+
+def _splatter(vector: VectorType) -> Any:
+    """Intrinsic that repeats a double in every lane."""
+
+    @intrinsic
+    def splat(typingctx, value):
+        def generate(context, builder, sig, args):
+            return _broadcast(builder, args[0], vector)
+
+        return vector(types.float64), generate
+
+    return splat
+
+
+load, load_wide = _loader(vec4), _loader(vec8)
+splat, splat_wide = _splatter(vec4), _splatter(vec8)
 
 
 @intrinsic
@@ -128,16 +152,6 @@ def put(typingctx, array, index, value):
         return context.get_dummy_value()
 
     return types.void(array, types.intp, array.dtype), generate
-
-
-@intrinsic
-def splat(typingctx, value):
-    """The same double in every lane."""
-
-    def generate(context, builder, sig, args):
-        return _broadcast(builder, args[0])
-
-    return vec4(types.float64), generate
 
 
 @intrinsic

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from amp.nft.kernels.training.lm import PROBE, Work, accelerate, make_work, prepare, propose
-from amp.nft.kernels.training.loss import Problem, Scratch, fill_jacobian, fill_residuals, make_scratch
+from amp.nft.kernels.training.lm import find_step
+from amp.nft.kernels.training.loss import Problem, fill_residuals, make_scratch
+from amp.nft.kernels.training.normal import linearize, make_work
 
 if TYPE_CHECKING:
     from amp.nft.kernels.training.held_out import HeldOut
@@ -99,6 +100,7 @@ class Residuals:
         coefficient = np.where(self.is_energy, problem.energy_coefficient, problem.force_coefficient)
         kinds, layers = problem.net.kinds, problem.net.layers
         n_penalties = (kinds["features"] * layers["n_out"][:, 0]).sum() if problem.overfit > 0.0 else 0
+        self.most = max(n_residuals.max(), n_penalties)  # of an image or of the penalty
         self.root = np.sqrt(np.concatenate([self.share * coefficient, np.full(n_penalties, problem.overfit)]))
 
     def measures(self, residual: np.ndarray) -> np.ndarray:
@@ -167,7 +169,7 @@ def descend(
     """
     theta, weights = np.array(theta, dtype=float), np.ascontiguousarray(weights, dtype=np.int64)
     residuals, scratch = Residuals(problem, weights), make_scratch(problem)
-    n, work = len(residuals.root), make_work(len(residuals.root), len(theta))
+    n, work = len(residuals.root), make_work(residuals.root, len(theta), residuals.most)
     fill_residuals(problem, theta, weights, scratch, work.trial)
     damping, growth, accepted, best = FIRST_LAMBDA, 2.0, True, []  # best: the smallest distance so far, after each step
     met: list[Fit] = []  # those that meet the criteria, after each step from the first on
@@ -192,9 +194,8 @@ def descend(
             if not met or _polished(met, fit, rules):
                 return min(met or [fit], key=lambda fit: fit.loss)
         if accepted:
-            fill_jacobian(problem, theta, weights, scratch, work.residual, work.jacobian, len(work.step))
-            largest = prepare(work)
-        promised = _try_step(problem, theta, weights, scratch, work, damping * largest)
+            largest = linearize(problem, theta, weights, scratch, work)
+        promised = find_step(problem, theta, weights, scratch, work, damping * largest)
         gain = objective - float(((work.root * work.trial[:n]) ** 2).sum())
         accepted = promised >= 0.0 and gain > 0.0
         if accepted:
@@ -202,17 +203,6 @@ def descend(
             damping, growth = damping * max(0.2, 1.0 - (2.0 * gain / promised - 1.0) ** 3), 2.0
         else:
             damping, growth = damping * growth, 2.0 * growth
-
-
-def _try_step(problem: Problem, theta: np.ndarray, weights: np.ndarray, scratch: Scratch, work: Work, mu: float) -> float:
-    """Fill the step and the residuals after it; the gain that the linear model promises, -1 if there is no step."""
-    n = len(theta)
-    promised = propose(work, mu, n)
-    if promised >= 0.0:
-        fill_residuals(problem, theta + PROBE * work.step[:n], weights, scratch, work.trial)
-        accelerate(work, mu, n)
-        fill_residuals(problem, theta + work.step[:n], weights, scratch, work.trial)
-    return promised
 
 
 def _polished(met: list[Fit], last: Fit, rules: Rules) -> bool:
