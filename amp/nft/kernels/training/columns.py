@@ -15,6 +15,7 @@ import numpy as np
 
 from amp.nft.kernels.simd.linalg import PAD, padded
 
+BATCH = 8192  # derivatives that are arranged together
 ALIGN_FROM = 0.7  # a piece that touches this fraction of a segment's rows takes all of its lanes
 
 IMAGE = np.dtype([
@@ -109,14 +110,26 @@ def _pack_pieces(rows, images, segments, segment, lane, matrices, x):
     listed, place = pieces["row"][piece] >= 0, _rank(piece)
     lanes_listed = np.zeros(pieces["lanes"][pieces["row"] >= 0].sum(), dtype=np.int64)
     lanes_listed[(pieces["row"][piece] + place)[listed]] = lane[row][listed]
-    place, dx = np.where(listed, place, lane[row]), np.concatenate([r.dx for r in rows])
-    for k, matrix in enumerate(matrices):
-        chosen = np.flatnonzero(segments["kind"][segment[row]] == k)
-        at = pieces[piece[chosen]]
-        for c in range(3):
-            values = dx[chosen, c, : features[k]] @ matrix.T
-            _scatter(d, at["d"] + c * features[k] * at["lanes"], place[chosen], values)
+    place, kind = np.where(listed, place, lane[row]), segments["kind"][segment[row]]
+    for first, last, dx in _batches(rows):
+        for k, matrix in enumerate(matrices):
+            chosen = np.flatnonzero(kind[first:last] == k)
+            at = pieces[piece[first + chosen]]
+            for c in range(3):
+                values = dx[chosen, c, : features[k]] @ matrix.T
+                _scatter(d, at["d"] + c * features[k] * at["lanes"], place[first + chosen], values)
     return pieces, x, d, lanes_listed
+
+
+def _batches(rows):
+    """Derivatives of a few images at a time, so that they are not in memory twice, and the numbers of their entries."""
+    first, parts, count = 0, [], 0
+    for i, image in enumerate(rows):
+        parts.append(image.dx)
+        count += len(image.dx)
+        if count >= BATCH or i == len(rows) - 1:
+            yield first, first + count, np.concatenate(parts)
+            first, parts, count = first + count, [], 0
 
 
 def _plan_segments(count, features, n_forces):
