@@ -115,7 +115,7 @@ def _operations(problem, theta) -> float:
 
 
 def _streamed(problem, theta, weights, count) -> dict[str, float]:
-    """This code."""
+    """Measure the normal equations as they are streamed."""
     from amp.nft.kernels.training.lm import propose
     from amp.nft.kernels.training.loss import fill_residuals, make_scratch
     from amp.nft.kernels.training.normal import linearize, make_work
@@ -147,7 +147,7 @@ def _jacobian_by_images(problem, theta, weights, scratch, count, width) -> float
 
 
 def _stored(problem, theta, weights, count) -> dict[str, float]:
-    """Code that stores the whole Jacobian (b518b1c)."""
+    """Measure code that stores the whole Jacobian (b518b1c)."""
     from amp.nft.kernels.lm import make_work, prepare, propose
     from amp.nft.kernels.loss import fill_jacobian, fill_residuals, make_scratch
 
