@@ -133,7 +133,7 @@ def _streamed(problem, theta, weights, count) -> dict[str, float]:
 
 def _jacobian_by_images(problem, theta, weights, scratch, count, width) -> float:
     """Time of the Jacobian alone, a few images at a time as in `linearize`."""
-    from amp.nft.kernels.training.loss import fill_jacobian
+    from amp.nft.kernels.training.jacobian import fill_jacobian
 
     data, groups, rows = problem.data.images, [np.zeros_like(weights)], 0
     for i, n in enumerate(data["has_energy"] + 3 * (data["last"] - data["force"])):

@@ -11,7 +11,8 @@ from made_up import label_weights, made_up
 
 from amp.nft.kernels.fingerprints.gaussian import Rows
 from amp.nft.kernels.simd.linalg import padded
-from amp.nft.kernels.training.loss import fill_jacobian, fill_residuals, make_scratch
+from amp.nft.kernels.training.jacobian import fill_jacobian
+from amp.nft.kernels.training.loss import fill_residuals, make_scratch
 from amp.nft.kernels.training.network import (
     Layout,
     change_inputs,

@@ -9,8 +9,9 @@ from amp.nft.kernels.simd.linalg import PAD, padded, solve
 from amp.nft.kernels.simd.tiles import BLOCKED_FROM, DEPTH, add_strip, cholesky, pack_columns, pack_rows, unpack_tiles
 from amp.nft.kernels.simd.vectors import zeros
 from amp.nft.kernels.training import normal
+from amp.nft.kernels.training.jacobian import fill_jacobian
 from amp.nft.kernels.training.lm import PROBE, accelerate, accelerate_streamed, propose
-from amp.nft.kernels.training.loss import fill_jacobian, fill_residuals, make_scratch
+from amp.nft.kernels.training.loss import fill_residuals, make_scratch
 from amp.nft.kernels.training.network import make_problem
 
 ROUNDING = 1e-12  # relative, of sums and factors

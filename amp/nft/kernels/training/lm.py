@@ -12,7 +12,8 @@ import numpy as np
 from amp.nft.kernels.jit import inner, kernel
 from amp.nft.kernels.simd.linalg import PAD, add_scaled, dot, solve
 from amp.nft.kernels.simd.tiles import cholesky, unpack_tiles
-from amp.nft.kernels.training.loss import add_transposed, clear, fill_residuals
+from amp.nft.kernels.training.jacobian import add_transposed
+from amp.nft.kernels.training.loss import clear, fill_residuals
 from amp.nft.kernels.training.normal import Work
 
 PROBE = 0.1  # part of the step over which the second derivative is taken

@@ -58,7 +58,7 @@ def make_scratch(problem: Problem) -> Scratch:
 
 
 @inner
-def _run_image(problem, theta, image, scratch):
+def run_image(problem, theta, image, scratch):
     """Forward and backward pass over an image; its energy."""
     net, at, energy = problem.net, np.int64(0), 0.0
     for s in range(image.segment, image.end):
@@ -133,7 +133,7 @@ def _fill_force_residuals(problem, theta, image, scratch, residual, k):
 @inner
 def _fill_image_residuals(problem, theta, image, scratch, residual, k):
     """Fill an image's residuals from k on; where the next image's begin."""
-    energy = _run_image(problem, theta, image, scratch)
+    energy = run_image(problem, theta, image, scratch)
     if image.has_energy:
         residual[k] = (energy - image.energy) / image.n_atoms
         k += 1
@@ -144,7 +144,7 @@ def _fill_image_residuals(problem, theta, image, scratch, residual, k):
 
 
 @inner
-def _fill_penalties(problem, theta, residual, k):
+def fill_penalties(problem, theta, residual, k):
     """Fill the residuals of the penalty, one for each weight of the first layers as Amp has it."""
     for kind in range(len(problem.net.kinds)):
         layer = problem.net.layers[kind, 0]
@@ -165,11 +165,11 @@ def fill_residuals(problem, theta, weights, scratch, residual):
         if weights[i] > 0:
             k = _fill_image_residuals(problem, theta, problem.data.images[i], scratch, residual, k)
     if problem.overfit > 0.0:
-        _fill_penalties(problem, theta, residual, k)
+        fill_penalties(problem, theta, residual, k)
 
 
 @inner
-def _add_gradients(problem, theta, image, force, scratch, plain, scale, value, v0, out, out0, width):
+def add_gradients(problem, theta, image, force, scratch, plain, scale, value, v0, out, out0, width):
     """Add scale * E_t to `value` and scale * d(E_t + plain * E)/d(parameters) to `out`, E the energy of an image.
 
     t are the three directions in which the atom of a force moves or, for force -1, what scratch.inputs holds.
@@ -224,86 +224,6 @@ def _add_gradients(problem, theta, image, force, scratch, plain, scale, value, v
 
 
 @inner
-def count_residuals(image):
-    """Number of residuals of an image."""
-    return image.has_energy + 3 * (image.last - image.force)
-
-
-@inner
-def fill_image_rows(problem, theta, image, scratch, residual, k, jacobian, row, width):
-    """Fill an image's residuals from k on, and their derivatives: rows of `width` numbers, which are zero before."""
-    none, plain = np.int64(-1), 1.0 / image.n_atoms
-    energy = _run_image(problem, theta, image, scratch)
-    if image.has_energy:
-        clear(scratch.inputs)
-        _add_gradients(problem, theta, image, none, scratch, plain, 1.0, residual, k, jacobian, row * width, width)
-        residual[k] = (energy - image.energy) * plain
-        k += 1
-        row += 1
-    for f in range(image.force, image.last):
-        for c in range(3):
-            residual[k + c] = -problem.forces[f, c]
-        _add_gradients(problem, theta, image, f, scratch, 0.0, -1.0, residual, k, jacobian, row * width, width)
-        k += 3
-        row += 3
-
-
-@inner
-def fill_penalty_rows(problem, theta, residual, k, jacobian, row, width):
-    """Fill the residuals of the penalty from k on, and their derivatives, which are zero before."""
-    _fill_penalties(problem, theta, residual, k)
-    for kind in range(len(problem.net.kinds)):
-        layer = problem.net.layers[kind, 0]
-        for g in range(layer.n_in):
-            for h in range(layer.n_out):
-                for i in range(layer.n_in):
-                    jacobian[row * width + layer.weight + i * layer.n_out + h] = problem.restore[kind, g, i]
-                row += 1
-
-
-@kernel
-def fill_jacobian(problem, theta, weights, scratch, residual, jacobian, width):
-    """Fill the residuals of a member and their derivatives: rows of `width` numbers, of which the first are the parameters'."""
-    k = np.int64(0)
-    clear(jacobian)
-    for i in range(len(weights)):
-        if weights[i] > 0:
-            image = problem.data.images[i]
-            fill_image_rows(problem, theta, image, scratch, residual, k, jacobian, k, width)
-            k += count_residuals(image)
-    if problem.overfit > 0.0:
-        fill_penalty_rows(problem, theta, residual, k, jacobian, k, width)
-
-
-@inner
-def add_transposed(problem, theta, weights, scratch, factor, spare, out):
-    """Add to `out` the derivatives of all residuals of a member, each times its factor."""
-    k, zero, none, width = np.int64(0), np.int64(0), np.int64(-1), np.int64(len(out))
-    for i in range(len(weights)):
-        if weights[i] > 0:
-            image = problem.data.images[i]
-            _run_image(problem, theta, image, scratch)
-            _fill_direction(problem, image, scratch, factor, k + image.has_energy)
-            plain = factor[k] / image.n_atoms if image.has_energy else 0.0
-            _add_gradients(problem, theta, image, none, scratch, plain, 1.0, spare, zero, out, zero, width)
-            k += count_residuals(image)
-    if problem.overfit > 0.0:
-        _add_penalties_transposed(problem, factor, k, out)
-
-
-@inner
-def _add_penalties_transposed(problem, factor, k, out):
-    """The part of the penalty in `add_transposed`."""
-    for kind in range(len(problem.net.kinds)):
-        layer = problem.net.layers[kind, 0]
-        for g in range(layer.n_in):
-            for h in range(layer.n_out):
-                for i in range(layer.n_in):
-                    out[layer.weight + i * layer.n_out + h] += problem.restore[kind, g, i] * factor[k]
-                k += 1
-
-
-@inner
 def clear(array):
     """Set everything to zero."""
     for r in range(len(array)):
@@ -311,7 +231,7 @@ def clear(array):
 
 
 @inner
-def _fill_direction(problem, image, scratch, factor, k):
+def fill_direction(problem, image, scratch, factor, k):
     """Fill scratch.inputs with minus the derivatives of the fingerprints times the factors of the image's forces from k on."""
     data, t0, per_force = problem.data, np.int64(0), image.end - image.segment
     clear(scratch.inputs)
@@ -368,5 +288,5 @@ def add_losses(problem, theta_mp, weights_mi, scratch, work, loss_m, gradient_mp
                     loss_m[m] += factor * work[at] ** 2
                     work[at] *= 2.0 * factor
                 if with_gradient:
-                    _fill_direction(problem, image, scratch, work, image.has_energy)
-                    _add_gradients(problem, theta, image, none, scratch, plain, 1.0, work, none + 1, gradient, m * width, width)
+                    fill_direction(problem, image, scratch, work, image.has_energy)
+                    add_gradients(problem, theta, image, none, scratch, plain, 1.0, work, none + 1, gradient, m * width, width)

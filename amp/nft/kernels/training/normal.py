@@ -15,7 +15,8 @@ from amp.nft.kernels.jit import inner, kernel
 from amp.nft.kernels.simd.linalg import PAD, add_scaled, padded
 from amp.nft.kernels.simd.tiles import DEPTH, add_strip, pack_columns, pack_rows
 from amp.nft.kernels.simd.vectors import LANES, load, splat, store, zeros
-from amp.nft.kernels.training.loss import clear, count_residuals, fill_image_rows, fill_penalty_rows
+from amp.nft.kernels.training.jacobian import count_residuals, fill_image_rows, fill_penalty_rows
+from amp.nft.kernels.training.loss import clear
 
 BLOCK_ROWS, BLOCK_BYTES = 1024, 16_000_000  # a block has at most so many rows and bytes, unless one image has more
 SINGLE_BYTES = 32_000_000  # largest Jacobian of one member that is kept in single precision, for the acceleration
