@@ -14,7 +14,7 @@ atoms.calc = EnsembleCalculator("best.al.ensemble")
 rng = np.random.default_rng(0)
 atoms.set_momenta(rng.normal(size=(len(atoms), 3)) * np.sqrt(atoms.get_masses() * units.kB * TEMPERATURE)[:, None])
 dyn = Langevin(atoms, 5 * units.fs, temperature_K=TEMPERATURE, friction=0.02, fixcm=False, rng=rng)
-monitor = UncertaintyMonitor(dyn, threshold=0.3, trajectory="uncertain.traj")
+monitor = UncertaintyMonitor(dyn, threshold=0.3, trajectory="uncertain.extxyz")
 dyn.attach(monitor)
 dyn.run(STEPS)
 

@@ -10,7 +10,7 @@ from amp.nft.calculator import EnsembleCalculator, UncertaintyMonitor
 atoms = pt260()
 atoms.calc = EnsembleCalculator("best.al.ensemble")
 dyn = LBFGS(atoms, trajectory="relax.traj")  # BFGS would spend its time on the Hessian, not on forces
-monitor = UncertaintyMonitor(dyn, threshold=0.5, trajectory="uncertain.traj")
+monitor = UncertaintyMonitor(dyn, threshold=0.5, trajectory="uncertain.extxyz")
 dyn.attach(monitor)
 dyn.run(fmax=0.02, steps=200)
 

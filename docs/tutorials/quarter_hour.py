@@ -155,7 +155,7 @@ from ase.optimize import BFGS
 from amp.nft.calculator import UncertaintyMonitor
 
 dyn = BFGS(atoms, logfile="relax.log")
-monitor = UncertaintyMonitor(dyn, threshold=0.3, trajectory="uncertain.traj")
+monitor = UncertaintyMonitor(dyn, threshold=0.3, trajectory="uncertain.extxyz")
 dyn.attach(monitor)
 dyn.run(fmax=0.05, steps=200)
 print(f"{dyn.nsteps} steps; uncertainty {monitor.deltas[0]:.3f} at first, {monitor.deltas[-1]:.3f} eV/Å at last")

@@ -11,63 +11,24 @@ from amp.model import LossFunction
 from amp.model.neuralnetwork import NeuralNetwork
 from amp.stats.bootstrap import BootStrap
 from amp.utilities import Logger
-from ase import Atoms, units
+from ase import Atoms
 from ase.build import bulk
 from ase.calculators.calculator import PropertyNotImplementedError
 from ase.calculators.emt import EMT
 from ase.calculators.fd import calculate_numerical_forces, calculate_numerical_stress
 from ase.calculators.singlepoint import SinglePointCalculator
-from ase.filters import FrechetCellFilter
 from ase.io import read, write
-from ase.md.langevin import Langevin
 from ase.optimize import BFGS
 from ase.vibrations import Vibrations
 
-from amp.nft.amp_io import AmpFileError, AmpModel, write_amp, write_ensemble
-from amp.nft.calculator import EnsembleCalculator, UncertaintyMonitor
+from amp.nft.amp_io import AmpFileError, write_amp, write_ensemble
+from amp.nft.calculator import EnsembleCalculator
 from amp.nft.errors import InputError
-from amp.nft.features import g2x
 from amp.nft.uncertainty import force_uncertainty
 
 MEMBERS = 3
 RADIUS = 4.5
 FORCE_TOLERANCE = 1e-6  # eV/Å, of a finite difference and against Amp
-
-
-def model(rng, elements):
-    """A member with random weights; ranges as for metals at usual distances."""
-    gs = g2x(elements)
-    width = len(gs[elements[0]])
-    return AmpModel(
-        gs=gs,
-        cutoff={"name": "Cosine", "kwargs": {"Rc": RADIUS}},
-        hiddenlayers={e: (5, 4) for e in elements},
-        activation="tanh",
-        weights={e: [rng.uniform(-0.5, 0.5, s) for s in ((width + 1, 5), (6, 4), (5, 1))] for e in elements},
-        scalings={e: (0.3, 2.0) for e in elements},
-        fprange={e: np.column_stack([np.zeros(width), rng.uniform(5, 9, width)]) for e in elements},
-    )
-
-
-@pytest.fixture
-def models():
-    rng = np.random.default_rng(7)
-    return [model(rng, ("Pt",)) for _ in range(MEMBERS)]
-
-
-@pytest.fixture
-def cluster(pt260):
-    atoms = pt260[pt260.get_distances(0, range(len(pt260))).argsort()[:30]]
-    atoms.center(vacuum=4)
-    return atoms
-
-
-@pytest.fixture
-def crystal():
-    atoms = bulk("Pt", cubic=True)
-    atoms.rattle(0.1, seed=3)
-    atoms.set_cell(atoms.cell.array @ (np.eye(3) + np.random.default_rng(2).uniform(-0.05, 0.05, (3, 3))), scale_atoms=True)
-    return atoms
 
 
 def test_forces_and_stress_are_derivatives_of_the_energy(models, cluster, crystal):
@@ -265,80 +226,7 @@ def test_vibrations(models, tmp_path, monkeypatch):
     assert np.isfinite(vibrations.get_energies()).all()
 
 
-@pytest.fixture
-def watched(models, cluster):
-    cluster.calc = EnsembleCalculator(models)
-    return cluster
-
-
-def limit_within(atoms):
-    """A threshold that the start does not pass."""
-    return 1.05 * float(atoms.calc.get_property("forces_uncertainty", atoms).max())
-
-
-def test_monitor_stops_dynamics_and_keeps_the_frame(watched, tmp_path):
-    watched.set_momenta(np.random.default_rng(1).normal(scale=6.0, size=(30, 3)))  # some 3000 K
-    dyn = Langevin(watched, 5 * units.fs, temperature_K=3000, friction=0.02, fixcm=False, rng=np.random.default_rng(2))
-    monitor = UncertaintyMonitor(dyn, limit_within(watched), trajectory=tmp_path / "far.traj")
-    dyn.attach(monitor)
-    with pytest.warns(UserWarning, match="the last: the largest force uncertainty is"):
-        dyn.run(400)
-    assert monitor.exceeded and dyn.nsteps < 400
-    assert len(monitor.deltas) == dyn.nsteps + 1 and monitor.steps[-1] == dyn.nsteps
-    assert max(monitor.deltas[:-1]) <= monitor.threshold < monitor.deltas[-1]
-    frame = read(tmp_path / "far.traj")
-    np.testing.assert_allclose(frame.positions, watched.positions)
-    np.testing.assert_allclose(frame.get_forces(), watched.get_forces())
-
-
-def test_monitor_warns_or_calls_back(watched):
-    threshold = limit_within(watched) / 2
-    seen = []
-    dyn = BFGS(watched, logfile=None)
-    dyn.attach(UncertaintyMonitor(dyn, threshold, action=lambda frame, delta: seen.append((frame, delta))))
-    dyn.attach(UncertaintyMonitor(dyn, threshold, action="warn"))
-    with pytest.warns(UserWarning, match="largest force uncertainty is"):
-        dyn.run(fmax=1e-9, steps=2)
-    assert seen and dyn.nsteps == 2 and seen[0][1] > threshold
-    assert seen[0][0].calc.name != watched.calc.name
-
-
-def test_monitor_refuses(watched):
-    dyn = BFGS(watched, logfile=None)
-    with pytest.raises(ValueError, match=r"threshold is 0 eV/Å"):
-        UncertaintyMonitor(dyn, 0)
-    with pytest.raises(ValueError, match="action is 'halt'"):
-        UncertaintyMonitor(dyn, 1.0, action="halt")
-
-
-def test_monitor_names_a_calculator_without_uncertainty(cluster):
-    cluster.calc = EMT()
-    dyn = BFGS(cluster, logfile=None)
-    dyn.attach(UncertaintyMonitor(dyn, 0.1))
-    with pytest.raises(TypeError, match="The calculator is EMT, which gives no forces_uncertainty"):
-        dyn.run(fmax=1e-9, steps=1)
-
-
 @pytest.mark.parametrize("name", ["best.nothing.ensemble", "."])
 def test_an_ensemble_that_is_not_there_is_named(name):
     with pytest.raises(FileNotFoundError, match=f"There is no file '{name}' in .*: give an ensemble that a run has left"):
         EnsembleCalculator(name)
-
-
-def test_monitor_looks_through_a_cell_filter(models, crystal, tmp_path):
-    crystal.calc = EnsembleCalculator(models)
-    dyn = BFGS(FrechetCellFilter(crystal), logfile=None)
-    monitor = UncertaintyMonitor(dyn, limit_within(crystal) / 2, trajectory=tmp_path / "far.traj")
-    dyn.attach(monitor)
-    with pytest.warns(UserWarning, match="Step 0, the last"):
-        dyn.run(fmax=1e-9, steps=3)
-    assert monitor.steps == [0] and monitor.exceeded
-    np.testing.assert_allclose(read(tmp_path / "far.traj").positions, crystal.positions)
-
-
-def test_monitor_does_not_take_a_single_member_for_certain(models, cluster):
-    cluster.calc = EnsembleCalculator(models[:1])
-    dyn = BFGS(cluster, logfile=None)
-    dyn.attach(UncertaintyMonitor(dyn, 0.1))
-    with pytest.raises(ValueError, match="a calculator of one member has none"):
-        dyn.run(fmax=1e-9, steps=2)

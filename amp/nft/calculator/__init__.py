@@ -1,6 +1,7 @@
 """The trained ensemble in use: an ASE calculator with uncertainties, and a monitor for dynamics and relaxations."""
 
 from amp.nft.calculator.ase_calculator import EnsembleCalculator
-from amp.nft.calculator.monitor import UncertaintyMonitor
+from amp.nft.calculator.keep import keep
+from amp.nft.calculator.monitor import UncertaintyMonitor, UncertaintyStop
 
-__all__ = ["EnsembleCalculator", "UncertaintyMonitor"]
+__all__ = ["EnsembleCalculator", "UncertaintyMonitor", "UncertaintyStop", "keep"]

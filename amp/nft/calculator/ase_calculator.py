@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +17,7 @@ from ase.calculators.calculator import Calculator, all_changes
 from ase.outputs import Properties, all_outputs
 from ase.stress import full_3x3_to_voigt_6_stress
 
-from amp.nft.amp_io import AmpModel, read_amp, read_ensemble
+from amp.nft.amp_io import AmpModel, read_amp, read_ensemble, write_amp
 from amp.nft.errors import AmpFileError, InputError, UnsupportedModel
 from amp.nft.inputs.arguments import check_count, checked_indices
 from amp.nft.inputs.geometry import check_atoms
@@ -171,6 +173,11 @@ class EnsembleCalculator(Calculator):
                 UserWarning,
                 stacklevel=2,
             )
+
+    @cached_property
+    def digest(self) -> str:
+        """Sixteen digits that identify the members and their parameters."""
+        return hashlib.sha256("".join(write_amp(model) for model in self.models).encode()).hexdigest()[:16]
 
     def export_properties(self) -> Properties:
         """The results that ASE knows, for ``atoms.get_properties``."""

@@ -5,15 +5,22 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import PropertyNotImplementedError
 from ase.calculators.singlepoint import SinglePointCalculator
-from ase.filters import Filter
-from ase.io import Trajectory
+from ase.io import write
+from ase.mep.neb import NEBOptimizer
+from ase.optimize.basin import BasinHopping
+from ase.optimize.sciopt import Converged, OptimizerConvergenceError, SciPyGradientlessOptimizer, SciPyOptimizer
 
+from amp.nft.calculator.keep import keep
+from amp.nft.errors import NFTError
+
+WITHOUT_LAST_STEP = (SciPyOptimizer, SciPyGradientlessOptimizer, NEBOptimizer, BasinHopping)
 Action = Literal["stop", "warn"] | Callable[[Atoms, float], None]
 
 
@@ -22,16 +29,19 @@ class UncertaintyMonitor:
 
     Parameters
     ----------
-    dyn : ase.optimize.optimize.Dynamics
-        What is watched; its atoms, also behind a cell filter, must have a calculator with ``forces_uncertainty``
+    dyn : ase.optimize.optimize.BaseDynamics
+        The optimiser or dynamics that is watched; its atoms, also behind a cell filter, or the inner images of its nudged
+        elastic band, must have a calculator with ``forces_uncertainty``
         in its results, such as `amp.nft.calculator.EnsembleCalculator`.
     threshold : float
         Largest per-atom force uncertainty that is accepted, eV/Å.
     action : 'stop', 'warn', or callable
-        What happens above it: the dynamics ends after this step, with a warning; a warning alone; or ``action(frame, delta_max)`` with a
+        What happens above it: the driver ends after this step, with a warning (see `UncertaintyStop` for drivers that only an
+        error stops); a warning alone; or ``action(frame, delta_max)`` with a
         copy of the atoms that carries energy and forces.
     trajectory : path, optional
-        Frames above the threshold are written here, for learning from them.
+        Frames above the threshold are appended to this file, to learn from them, as extended XYZ with the arrays and ``info``
+        of `keep`. A name that ends in ``.traj`` makes it an ASE trajectory, which drops these.
 
     Attributes
     ----------
@@ -49,6 +59,8 @@ class UncertaintyMonitor:
         as with a single member.
     TypeError
         If (at a step) the calculator gives no uncertainty.
+    UncertaintyStop
+        To stop a driver that cannot be stopped otherwise.
 
     Examples
     --------
@@ -83,65 +95,84 @@ class UncertaintyMonitor:
 
     def __call__(self) -> None:
         """Record the uncertainty of this step and act on it."""
-        atoms = _atoms_of(self.dyn)
-        delta = _largest_uncertainty(atoms)
-        if np.isnan(delta):  # no comparison with a threshold would ever be true
+        images = _watched(self.dyn)
+        deltas = [_largest_uncertainty(image) for image in images]
+        delta = max(deltas)
+        if np.isnan(deltas).any():  # no comparison with a threshold would ever be true
             raise ValueError("The force uncertainty is not a number: a calculator of one member has none; use two or more.")
         self.deltas.append(delta)
         self.steps.append(self.dyn.nsteps)
         if delta > self.threshold:
-            frame = _frame(atoms)
+            frame = _frame(images[int(np.argmax(deltas))])
             if self.trajectory is not None:
-                with Trajectory(self.trajectory, "a") as file:
-                    file.write(frame)
+                path = Path(self.trajectory)
+                write(path, frame, append=True, format="traj" if path.suffix == ".traj" else "extxyz")
             self._act(frame, delta)
 
     def _act(self, frame: Atoms, delta: float) -> None:
         if callable(self.action):
             self.action(frame, delta)
             return
+        last = ", the last" if self.action == "stop" else ""
+        message = f"Step {self.dyn.nsteps}{last}: the largest force uncertainty is {delta:.3f} eV/Å, above {self.threshold}."
+        warnings.warn(message, UserWarning, stacklevel=2)
         if self.action == "stop":
-            end(self.dyn)
-        warnings.warn(
-            f"Step {self.dyn.nsteps}{', the last' if self.action == 'stop' else ''}: the largest force uncertainty is {delta:.3f} eV/Å, "
-            f"above {self.threshold}.",
-            UserWarning,
-            stacklevel=2,
-        )
+            end(self.dyn, message)
 
 
-def end(dyn: Any) -> None:
-    """Let dynamics or a relaxation end after this step.
+class UncertaintyStop(NFTError, Converged, OptimizerConvergenceError):
+    """The uncertainty is above the threshold: raised to stop drivers that know no number of steps.
+
+    ASE's SciPy optimisers, ``ODE12r`` and ``NEBOptimizer(method='ode')`` catch it; it leaves the ``run`` of others.
+    """
+
+
+def end(dyn: Any, message: str = "stopped") -> None:
+    """End dynamics or a relaxation after this step.
 
     Parameters
     ----------
-    dyn : ase.optimize.optimize.Dynamics
+    dyn : ase.optimize.optimize.BaseDynamics
+    message : str
+        Of the error that stops a driver that knows no number of steps.
+
+    Raises
+    ------
+    UncertaintyStop
+        To stop such a driver: SciPy's optimisers, ``ODE12r``, ``NEBOptimizer``, ``BasinHopping``, and
+        any that continues after its last step.
     """
-    dyn.max_steps = dyn.nsteps  # ASE looks at this before each step
+    overrun = getattr(dyn, "_ended_at", None) == dyn.max_steps < dyn.nsteps
+    if isinstance(dyn, WITHOUT_LAST_STEP) or overrun:
+        raise UncertaintyStop(message)
+    dyn.max_steps = dyn._ended_at = dyn.nsteps  # ASE compares the two before each step
 
 
 def _largest_uncertainty(atoms: Atoms) -> float:
-    """Of the force on any atom, eV/Å; TypeError for a calculator that knows none."""
+    """Largest uncertainty of the force on any atom, eV/Å; TypeError for a calculator without it."""
     try:
         return float(np.max(atoms.calc.get_property("forces_uncertainty", atoms)))
-    except PropertyNotImplementedError as error:
+    except (PropertyNotImplementedError, AttributeError) as error:
         raise TypeError(
             f"The calculator is {type(atoms.calc).__name__}, which gives no forces_uncertainty: an UncertaintyMonitor watches "
             "atoms with an EnsembleCalculator."
         ) from error
 
 
-def _atoms_of(dyn: Any) -> Atoms:
-    """The atoms themselves, where the dynamics sees them through a filter."""
+def _watched(dyn: Any) -> list[Atoms]:
+    """The atoms themselves, behind filters; of a nudged elastic band all images but its ends, which do not move."""
     atoms = dyn.atoms
-    while isinstance(atoms, Filter):
+    while not isinstance(atoms, Atoms):
+        if hasattr(atoms, "images"):
+            return list(atoms.images[1:-1])
         atoms = atoms.atoms
-    return atoms
+    return [atoms]
 
 
 def _frame(atoms: Atoms) -> Atoms:
-    """A copy with energy and forces, but without the calculator that made them."""
+    """A copy with the ensemble's energy and forces (without those of constraints) and uncertainties, but without its calculator."""
     frame = atoms.copy()
-    energy, forces = atoms.get_potential_energy(), atoms.get_forces(apply_constraint=False)
-    frame.calc = SinglePointCalculator(frame, energy=energy, forces=forces)
+    frame.calc = atoms.calc
+    keep(frame)
+    frame.calc = SinglePointCalculator(frame, energy=frame.info["nft_energy"], forces=frame.arrays["nft_forces"])
     return frame
