@@ -22,6 +22,7 @@ from amp.nft.report import check, judge, read_run, report
 from amp.nft.report.figures import draw_figures
 from amp.nft.report.truth import read_truth
 from amp.nft.report.view3d import _sphere, scene
+from amp.nft.run import verdict
 from amp.nft.run.store import RunStore, RunStoreError
 from amp.nft.system.liveness import Heartbeat
 
@@ -124,13 +125,14 @@ def having(of, deltas, converged=True, **settings):
 @pytest.mark.parametrize(
     ("deltas", "converged", "grade", "advice"),
     [
-        ([5.0, 0.5, 0.1, 0.015], True, "good", "EnsembleCalculator"),
-        ([5.0, 0.5, 0.1, 0.015], False, "caution", "more fingerprints"),
-        ([5.0, 2.0, 1.0, 0.31], True, "bad", "max_iterations=18"),
-        ([5.0, 0.031, 0.03, 0.032, 0.033], True, "caution", "tighten the criteria"),
-        ([5.0, 0.31, 0.30, 0.32, 0.33], False, "bad", "more fingerprints or wider hidden layers"),
-        ([5.0, 0.1, 2.0, 0.9], True, "bad", "steps_not_improved"),
-        ([5.0, 7.0], True, "bad", "Too early to say"),
+        ([5.0, 0.5, 0.1, 0.015], True, "none", "test_labels=10"),
+        ([5.0, 0.5, 0.1, 0.015], True, "none", "EnsembleCalculator"),
+        ([5.0, 0.5, 0.1, 0.015], False, "none", "more fingerprints"),
+        ([5.0, 2.0, 1.0, 0.31], True, "none", "max_iterations=18"),
+        ([5.0, 0.031, 0.03, 0.032, 0.033], True, "none", "tighten the criteria"),
+        ([5.0, 0.31, 0.30, 0.32, 0.33], False, "none", "more fingerprints or wider hidden layers"),
+        ([5.0, 0.1, 2.0, 0.9], True, "none", "steps_not_improved"),
+        ([5.0, 7.0], True, "none", "Too early to say"),
         ([1e-15, 1e-15], True, "bad", "Rattle"),
     ],
 )
@@ -146,7 +148,7 @@ def test_the_verdict_follows_from_the_uncertainty_and_the_members(finished, delt
 def test_a_loose_stop_delta_is_not_taken_for_the_size_of_the_criteria(finished):
     of = read_run(finished)
     verdict = judge(having(of, [5.0, 0.5], stop_delta=1.0), replace(check(replace(of, steps=[])), why_not=""))
-    assert verdict.grade == "good"
+    assert verdict.headline == "UNKNOWN: converged by its criterion; not tested: rerun with test_labels=10"
     assert any("comes from surroundings that they have not seen" in reason for reason in verdict.reasons)
 
 
@@ -157,7 +159,17 @@ def test_uncertainty_that_does_not_cover_the_labels_is_not_trusted(finished):
     assert n >= 5
     blind = replace(checks, unseen=replace(checks.unseen, delta=np.zeros(n), iteration=np.zeros(n, dtype=int)))
     verdict = judge(having(of, [5.0, 0.5, 0.015]), blind)
-    assert verdict.grade == "caution" and "only 0% of the last labels were within" in verdict.headline
+    assert any("only 0% of the last labels were within" in reason for reason in verdict.reasons)
+
+
+def test_random_labels_of_the_run_give_the_headline_and_its_color(finished):
+    of = read_run(finished)
+    nothing = replace(check(replace(of, steps=[])), why_not="")
+    for error, grade in ((0.001, "good"), (1.0, "caution")):
+        found = verdict.judge(converged=True, aim=0.1, errors_k=[error] * 10, std_k=[0.1] * 10, std_i=[0.1] * 50)
+        shown = judge(replace(having(of, [5.0, 0.015]), verdict=found), nothing)
+        assert (shown.grade, shown.headline) == (grade, str(found))
+        assert ("trust" in shown.headline) == (grade == "good")
 
 
 @pytest.fixture

@@ -28,6 +28,7 @@ from amp.nft.labels.pool import LabelPool
 from amp.nft.labels.single_point import Label, LabelFailure, labelled
 from amp.nft.records import Ensemble, ForceRows, LabelOptions, MemberReport, MemberStep, Trainer, TrainingTask
 from amp.nft.run.store import FORMAT, RunStore
+from amp.nft.run.verdict import verdict_of
 from amp.nft.training.choose import sample_weights
 from amp.nft.uncertainty.forces import select
 
@@ -328,6 +329,7 @@ class Loop:
         for atom in sorted(failed.keys() - self.labels.keys()):
             self.log(f"No label around atom {atom}: {failed[atom]['kind']}: {failed[atom]['message']}")
         self.log(f"Best ensemble: {self.files.best} (iteration {best_of(self.history).iteration}).")
+        self.log(f"Verdict: {verdict_of(self.store)}")
 
 
 def _all_failed(failures: dict[int, LabelFailure]) -> str:

@@ -1,4 +1,4 @@
-"""Whether a potential can be trusted, why, and what to do next: in words."""
+"""Verdict on a run in words: its state, the reasons, and the next step."""
 
 from __future__ import annotations
 
@@ -7,12 +7,16 @@ from typing import Literal
 
 import numpy as np
 
+from amp.nft.amp_io import read_amp
+from amp.nft.errors import UnsupportedModel
 from amp.nft.report.checks import Checks, Comparison
+from amp.nft.run import verdict
 from amp.nft.run.history import Run, Step
 from amp.nft.run.state import duration
-from amp.nft.uncertainty.forces import VANISHING
+from amp.nft.uncertainty.forces import CONFIDENCE
 
 Grade = Literal["good", "caution", "bad", "none"]
+GRADES: dict[verdict.Color, Grade] = {"green": "good", "amber": "caution", "red": "bad", "grey": "none"}
 COVERED = 0.8  # of the labels that were not trained on, within the predicted uncertainty: below, it is not to be believed
 ENOUGH = 5  # labels from which a coverage is stated
 AT_CRITERIA = 5.0  # times force_rmse: about where the uncertainty comes to rest when all members meet their criteria
@@ -22,17 +26,17 @@ FLAT = 1.6  # the last uncertainties differ by less than this factor where they 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What to make of a run.
+    """Verdict on a run, for its report.
 
     Attributes
     ----------
     grade : str
-        'good', 'caution', 'bad', or 'none' where nothing can be said yet.
+        'good' where random labels support it, 'caution', 'bad', or 'none' where nothing was tested.
     headline : str
-        One sentence.
+        State and sentence of :class:`amp.nft.run.Verdict`.
     reasons : list of str
     advice : str
-        What to do next.
+        The next step.
     """
 
     grade: Grade
@@ -42,7 +46,7 @@ class Verdict:
 
 
 def judge(run: Run, checks: Checks) -> Verdict:
-    """Judge a run by its uncertainty, its members' residuals, and its labels as predicted before they were known.
+    """Put a run's verdict into words, with what its uncertainty, members and labels say.
 
     Parameters
     ----------
@@ -54,26 +58,28 @@ def judge(run: Run, checks: Checks) -> Verdict:
     Verdict
     """
     if not run.steps:
-        return Verdict("none", "Nothing to trust yet: no iteration is finished.", _state(run), _go_on(run))
+        return Verdict("none", "UNKNOWN: no iteration is finished.", _state(run), _go_on(run))
     best, stop = run.best, run.settings.get("stop_delta", 0.0)
     largest = float(best.delta.max())
+    found = run.verdict or verdict.judge(
+        converged=largest < stop, aim=np.inf, std_i=best.delta / CONFIDENCE, factor=_error95_factor(run, best)
+    )
     reasons = [*_state(run), *_about_uncertainty(run, stop), *_about_members(best, _floor(run)), *_about_labels(run, checks)]
-    if largest < VANISHING:
-        headline = "Do not trust it: all members predict the same forces, which independent fits never do."
-        return Verdict("bad", headline, reasons, "Rattle the target: every force on it seems to vanish by symmetry.")
-    if largest >= stop:
-        headline = (
-            f"Not converged: after {_times(len(run.steps) - 1)} the largest uncertainty on the target is {largest:.3g} eV/Å at best, "
-            f"{largest / stop:.3g} times stop_delta."
-        )
-        return Verdict("bad" if largest > 2 * stop else "caution", headline, reasons, _if_not_converged(run))
-    where = "on this target and on structures whose uncertainty stays as low"
-    doubts = _doubts(best, checks)
-    if doubts:
-        headline = f"Converged, but use it with care: {' and '.join(doubts)}."
-        return Verdict("caution", headline, reasons, _if_converged(run, stop, largest))
-    headline = f"Trust it {where}: no atom's force is more uncertain than {largest:.3g} eV/Å, below stop_delta = {stop:g}."
-    return Verdict("good", headline, reasons, _if_converged(run, stop, largest))
+    reasons += [f"In doubt: {doubt}." for doubt in _doubts(best, checks)]
+    advice = _if_converged(run, stop, largest) if largest < stop else _if_not_converged(run)
+    if found.state == "FAILED":
+        advice = "Rattle the target: every force on it seems to vanish by symmetry."
+    elif found.state == "UNKNOWN" and largest < stop:
+        advice = f"Test it: {verdict.TEST}. {advice}"
+    return Verdict(GRADES[found.color], str(found), reasons, advice)
+
+
+def _error95_factor(run: Run, step: Step) -> float | None:
+    """Out-of-bag factor that the members carry; None where they carry none or are of a kind that only Amp reads."""
+    try:
+        return read_amp(run.members(step)[0]).error95_factor
+    except UnsupportedModel:
+        return None
 
 
 # -- reasons ---------------------------------------------------------------------------------------------------
@@ -172,10 +178,6 @@ def _go_on(run: Run) -> str:
     if run.standing.phase == "interrupted" or run.standing.alive is False:
         return "Run the same script again: it goes on where it stopped."
     return "Wait: python -m amp.nft status shows where it stands."
-
-
-def _times(number: int) -> str:
-    return f"{number} retraining" + ("" if number == 1 else "s")
 
 
 def _if_converged(run: Run, stop: float, largest: float) -> str:

@@ -4,5 +4,6 @@ from amp.nft.errors import RunStoreError
 from amp.nft.run.display import Progress
 from amp.nft.run.screen import show
 from amp.nft.run.state import Estimate, Standing, read_standing
+from amp.nft.run.verdict import Verdict, judge, verdict_of
 
-__all__ = ["Estimate", "Progress", "RunStoreError", "Standing", "read_standing", "show"]
+__all__ = ["Estimate", "Progress", "RunStoreError", "Standing", "Verdict", "judge", "read_standing", "show", "verdict_of"]

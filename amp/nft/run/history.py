@@ -15,6 +15,7 @@ from amp.nft.records import MemberReport
 from amp.nft.run import Standing
 from amp.nft.run.state import find_run, standing_of
 from amp.nft.run.store import RunRecord
+from amp.nft.run.verdict import Verdict, recorded_verdict
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,8 @@ class Run:
         Labels that were given up and not had later.
     starts : int
         How often a driver took the run up.
+    verdict : Verdict or None
+        On the last ensemble by random labels, where it was tested.
     """
 
     record: RunRecord
@@ -86,6 +89,7 @@ class Run:
     label_seconds: float = 0.0
     failures: list[Failure] = field(default_factory=list)
     starts: int = 0
+    verdict: Verdict | None = None
 
     @property
     def name(self) -> str:
@@ -176,6 +180,7 @@ def read_run(directory: str | os.PathLike[str]) -> Run:
         label_seconds=sum(event["seconds"] for event in labels),
         failures=_failures(record),
         starts=len(record.find_all("start")),
+        verdict=recorded_verdict(record),
     )
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 ROWS = 12  # members that are listed
 LAST = 8  # uncertainties that are listed
+STYLES = {"green": "green", "amber": "yellow", "grey": "bright_black", "red": "red"}  # of a verdict's color
 
 
 def show(standing: Standing, file: IO[str] | None = None) -> None:
@@ -53,6 +54,8 @@ def view(standing: Standing, *, elsewhere: bool = False) -> RenderableType:
     grid.add_column(overflow="fold")
     for name, value in _rows(standing, elsewhere):
         grid.add_row(name, Text(value))
+    if standing.verdict is not None:
+        grid.add_row("verdict", Text(str(standing.verdict), style=STYLES[standing.verdict.color]))
     parts: list[RenderableType] = [grid]
     unfinished = [member for member in standing.members if member.state not in ("met", "missed")]
     if unfinished:

@@ -17,6 +17,7 @@ from amp.nft.errors import RunStoreError
 from amp.nft.labels.single_point import RESULT, WORKER, labelled_atom
 from amp.nft.records import MemberStep
 from amp.nft.run.store import RunRecord
+from amp.nft.run.verdict import Verdict, verdict_of
 from amp.nft.system.liveness import heartbeat_age, read_heartbeat, read_process
 from amp.nft.system.processes import Process, has_ended, machine
 
@@ -60,6 +61,8 @@ class Standing:
         Why the last label failed, if one did.
     message : str
         How the run ended, if it has.
+    verdict : Verdict or None
+        On the trained ensemble, if the run has finished.
     elapsed : float
         Since the last start.
     alive : bool or None
@@ -86,6 +89,7 @@ class Standing:
     alive: bool | None = None
     driver: str = ""
     left: Estimate | None = None
+    verdict: Verdict | None = None
 
 
 def read_standing(directory: str | os.PathLike[str]) -> Standing:
@@ -170,6 +174,7 @@ def standing(record: RunRecord, steps: dict[int, tuple[int, MemberStep]], beat: 
         elapsed=now - this.get("time", now),
         alive=alive,
         driver=driver,
+        verdict=verdict_of(record) if phase == "finished" else None,
         left=None if alive is False else time_left(deltas, settings, _durations(events), now - _last_time(events, "evaluated", now)),
     )
 

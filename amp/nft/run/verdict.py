@@ -1,0 +1,216 @@
+"""Verdict on a trained ensemble: what random labels, which nobody chose, say about its errors on the target."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from amp.nft.errors import InputError
+from amp.nft.run.store import RunRecord
+from amp.nft.uncertainty.calibration import MEAN_OVER_RMS, Bounds, bound_errors, is_label_error
+from amp.nft.uncertainty.forces import VANISHING
+
+State = Literal["GOOD", "LABEL-LIMITED", "FIT-LIMITED", "NOT YET", "UNKNOWN", "FAILED"]
+Color = Literal["green", "amber", "grey", "red"]
+COLORS: dict[State, Color] = {
+    "GOOD": "green",
+    "LABEL-LIMITED": "amber",
+    "FIT-LIMITED": "amber",
+    "NOT YET": "amber",
+    "UNKNOWN": "grey",
+    "FAILED": "red",
+}
+SURPRISING_FACTOR = 1.2  # out-of-bag factor above which members agree better than they predict
+FLAT = 1.1  # ratio of the out-of-bag errors of the last three iterations that have levelled off
+PART_OF_FIT = 0.5  # of the mean square error; a fit that causes more than this limits it
+HALF = 0.5  # of the out-of-bag error; a label error above this may limit it
+TEST = "rerun with test_labels=10"
+SAME_FORCES = "all members predict the same forces, which independent fits never do; rattle the target if symmetry makes them vanish"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """State of a trained ensemble, in one word and one sentence.
+
+    Attributes
+    ----------
+    state : str
+        'GOOD', 'LABEL-LIMITED', 'FIT-LIMITED', 'NOT YET', 'UNKNOWN' or 'FAILED'.
+    sentence : str
+    mean_bound, max_bound : float
+        95 % bounds on the mean and the largest force error on the target, eV/Å; nan without random labels.
+    label_error : float
+        Mean length of the labels' own errors, eV/Å; nan where none was labelled again in a larger chunk.
+    n_test : int
+        Number of random labels.
+    """
+
+    state: State
+    sentence: str
+    mean_bound: float = np.nan
+    max_bound: float = np.nan
+    label_error: float = np.nan
+    n_test: int = 0
+
+    @property
+    def color(self) -> Color:
+        """Color of the state: 'green', 'amber', 'grey' or 'red'."""
+        return COLORS[self.state]
+
+    def __str__(self) -> str:
+        return f"{self.state}: {self.sentence}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for the journal."""
+        return asdict(self)
+
+
+def judge(
+    *,
+    converged: bool,
+    aim: float,
+    errors_k: ArrayLike = (),
+    std_k: ArrayLike = (),
+    std_i: ArrayLike = (),
+    differences_l: ArrayLike = (),
+    force_rmse: float | None = None,
+    oob_rmse: Sequence[float] = (),
+    factor: float | None = None,
+    energy_error: float | None = None,
+    failed: str = "",
+) -> Verdict:
+    """Judge an ensemble by random labels.
+
+    Parameters
+    ----------
+    converged : bool
+        Whether the run met its own stop criterion.
+    aim : float
+        Mean force error that is sufficient, eV/Å.
+    errors_k : array_like, shape (labels,)
+        Lengths of the errors of the mean force on atoms drawn at random before any of their labels was known, eV/Å.
+    std_k : array_like, shape (labels,)
+        Predicted standard deviation there, eV/Å: the uncertainty over 2.58.
+    std_i : array_like, shape (atoms,)
+        The same on all atoms from which the labels were drawn.
+    differences_l : array_like, shape (larger labels,)
+        Lengths of the differences between labels of these atoms and labels of larger chunks around them, eV/Å.
+    force_rmse : float, optional
+        Criterion of the members, per component, eV/Å; None for an out-of-bag stop.
+    oob_rmse : sequence of float
+        Out-of-bag force error of each iteration, per component, eV/Å.
+    factor : float, optional
+        Out-of-bag factor of the 95 % band, c.
+    energy_error : float, optional
+        Mean absolute error of independent energies, eV/atom.
+    failed : str
+        Why the run failed or diverged, if it did.
+
+    Returns
+    -------
+    Verdict
+
+    Raises
+    ------
+    InputError
+        The aim is not positive, or the numbers bound nothing; see :func:`amp.nft.uncertainty.bound_errors`.
+    """
+    if not aim > 0:
+        raise InputError(f"aim is {aim!r} eV/Å: it must be above 0, 0.03 for example.")
+    errors_k, std_i, differences_l = (np.asarray(a, dtype=float) for a in (errors_k, std_i, differences_l))
+    if not failed and len(std_i) and std_i.max() < VANISHING:
+        failed = SAME_FORCES
+    if failed:
+        return Verdict("FAILED", f"not usable: {failed}.")
+    if not len(errors_k):
+        return Verdict("UNKNOWN", _untested(converged, factor))
+    squared_label = float(np.mean(differences_l**2)) if len(differences_l) else np.nan
+    bounds = bound_errors(errors_k, np.asarray(std_k, dtype=float), std_i, float(np.sqrt(np.nan_to_num(squared_label))))
+    state, why = _state(errors_k, differences_l, bounds, aim, force_rmse, oob_rmse)
+    label_error = MEAN_OVER_RMS * float(np.sqrt(squared_label))
+    sentence = f"{_bounds_in_words(bounds, label_error, len(differences_l))}; {why}. {_energies(energy_error)}"
+    return Verdict(state, sentence, bounds.mean, bounds.max, label_error, bounds.n)
+
+
+def _state(
+    errors_k: np.ndarray, differences_l: np.ndarray, bounds: Bounds, aim: float, force_rmse: float | None, oob_rmse: Sequence[float]
+) -> tuple[State, str]:
+    """State of a tested ensemble, its reason and remedy."""
+    if bounds.mean <= aim:
+        return "GOOD", f"trust its forces on this target within the aim of {aim:.3g} eV/Å"
+    if is_label_error(errors_k, differences_l):
+        why = "the rest cannot be told from the error of the labels: use a larger cutoff or another termination, not more labels"
+        return "LABEL-LIMITED", why
+    squared_label = float(np.mean(differences_l**2)) if len(differences_l) else 0.0
+    if force_rmse is not None:
+        if 3.0 * force_rmse**2 > PART_OF_FIT * max(float(np.mean(errors_k**2)) - squared_label, 0.0):
+            return "FIT-LIMITED", f"the criteria of the members (force_rmse {force_rmse:.3g} eV/Å) cause most of it: tighten them"
+    elif len(differences_l) and _is_flat(oob_rmse) and np.sqrt(squared_label / 3.0) < HALF * oob_rmse[-1]:
+        why = f"the out-of-bag error has levelled off at {oob_rmse[-1]:.3g} eV/Å: use more fingerprints or wider hidden layers"
+        return "FIT-LIMITED", why
+    return "NOT YET", f"above the aim of {aim:.3g} eV/Å: label more"
+
+
+def _is_flat(oob_rmse: Sequence[float]) -> bool:
+    """Whether the out-of-bag error changed by less than 10 % over the last two iterations."""
+    last = np.asarray(oob_rmse[-3:], dtype=float)
+    return len(last) == 3 and bool(last.max() < FLAT * last.min())
+
+
+def _untested(converged: bool, factor: float | None) -> str:
+    text = ("converged by its criterion" if converged else "not converged by its criterion") + f"; not tested: {TEST}"
+    if factor is not None and factor > SURPRISING_FACTOR:
+        text += f"; out of bag, 95 % of the errors lie within {factor:.2g} times the uncertainty, so its criterion means less than it says"
+    return text
+
+
+def _bounds_in_words(bounds: Bounds, label_error: float, n_larger: int) -> str:
+    text = (
+        f"mean force error on the target below {bounds.mean:.3g} eV/Å, none above {bounds.max:.3g} "
+        f"(95 % confidence, {bounds.n} random labels; estimate of the mean {bounds.estimate:.3g})"
+    )
+    return text + (f"; labels have a mean error of {label_error:.3g} eV/Å ({n_larger} larger chunks)" if n_larger else "")
+
+
+def _energies(energy_error: float | None) -> str:
+    if energy_error is None:
+        return "Energies are not tested."
+    return f"Energies have a mean error of {energy_error:.3g} eV/atom."
+
+
+# -- from a run's files ----------------------------------------------------------------------------------------
+
+
+def recorded_verdict(record: RunRecord) -> Verdict | None:
+    """Return the verdict that the journal contains on the last ensemble, or None."""
+    for event in reversed(list(record.events)):
+        if event["event"] == "verdict":
+            return Verdict(**{field.name: event[field.name] for field in fields(Verdict)})
+        if event["event"] == "evaluated":
+            return None
+    return None
+
+
+def verdict_of(record: RunRecord) -> Verdict | None:
+    """Return the verdict on a finished run from its journal; None while the run has not ended.
+
+    Parameters
+    ----------
+    record : RunRecord
+
+    Returns
+    -------
+    Verdict or None
+        The recorded one, else that of a run without random labels.
+    """
+    end = record.find("stopped")
+    found = recorded_verdict(record)
+    if found is not None or end is None:
+        return found
+    evaluated = record.find("evaluated") or {}
+    failed = SAME_FORCES if end["reason"] == "vanishing" else ""
+    return judge(converged=end["converged"], aim=np.inf, factor=evaluated.get("error95_factor"), failed=failed)
