@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -17,14 +16,13 @@ from ase.calculators.emt import EMT
 from ase.io import read
 from parents import parent
 from small_runs import N, cluster, results, run
+from waiting import PATIENCE, wait_for
 
 from amp.nft.run.store import RunStoreError
 
 TESTS = Path(__file__).parents[1]
 sys.path.insert(0, str(TESTS.parent / "benchmarks"))
 import faults  # noqa: E402 - the table in the documentation is made with it
-
-SECONDS = 10.0  # in which a run stops, at most
 
 
 @pytest.fixture(autouse=True)
@@ -81,18 +79,12 @@ sys.path[:0] = [{str(TESTS)!r}, {os.path.dirname(__file__)!r}]
 from small_runs import run
 from test_faults import *
 import amp.nft.system.signals as signals
-signals.PATIENCE = 2.0
+signals.PATIENCE, signals.GRACE = 2.0, 60.0
 """
 
 
 def start(script):
     return subprocess.Popen([sys.executable, "-c", DRIVER + script], stderr=subprocess.PIPE, text=True)
-
-
-def wait_for(driver, path):
-    while not path.exists():
-        assert driver.poll() is None, driver.stderr.read()
-        time.sleep(0.05)
 
 
 HANGING = {
@@ -139,11 +131,9 @@ STOPS = [
 def test_a_run_that_is_told_to_stop_stops_and_says_how_to_go_on(where, number, tmp_path):
     once = tmp_path / "once"
     driver = start(HANGING[where].format(once=once))
-    wait_for(driver, once)
-    begin = time.monotonic()
+    wait_for(once.exists, driver)
     driver.send_signal(number)
-    errors = driver.communicate(timeout=60)[1]
-    assert time.monotonic() - begin < SECONDS
+    errors = driver.communicate(timeout=PATIENCE)[1]
     assert driver.returncode == (143 if number == signal.SIGTERM else -signal.SIGINT), errors
     assert (journal()[-1]["event"], journal()[-1]["signal"]) == ("interrupted", number.name)
     assert f"Stopped by {number.name}. Finished work is saved: rerun the same script" in Path("log.txt").read_text()
@@ -156,7 +146,7 @@ def test_workers_that_are_ended_do_not_end_their_driver(tmp_path):
     """A pool that breaks sends SIGTERM to its other workers."""
     killer = f"parent(what='kill', atoms=range(99), once={str(tmp_path / 'once')!r}, seconds=1.0)"
     driver = start(f"run(parent_calc={killer}, executor=partial(ProcessPoolExecutor, 2))")
-    errors = driver.communicate(timeout=120)[1]
+    errors = driver.communicate(timeout=PATIENCE)[1]
     assert driver.returncode == 0, errors
     assert "stopped" in {event["event"] for event in journal()}
 
@@ -168,7 +158,7 @@ import amp.nft.activelearner.loop as loop
 loop.Loop.open = lambda *_: os.kill(os.getpid(), signal.SIGTERM)
 run(max_iterations=0)
 """
-    assert start(script).wait(60) == 143
+    assert start(script).wait(PATIENCE) == 143
     assert journal() == []
     al, _ = run(max_iterations=0)
     assert len(al.history) == 1
@@ -222,7 +212,7 @@ Loop.{step} = full
 run()
 """
     driver = start(script)
-    errors = driver.communicate(timeout=120)[1]
+    errors = driver.communicate(timeout=PATIENCE)[1]
     assert driver.returncode == 1
     assert "cannot be written (File too large)" in errors and "make room" in errors
     before = journal()

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from amp.nft.system import signals
 from amp.nft.system.liveness import working_for
 
-signals.PATIENCE, signals.GRACE = 1.0, 1.0
+signals.PATIENCE, signals.GRACE = 1.0, 60.0
 
 def note(name):
     print("note", name, flush=True)
@@ -37,7 +37,7 @@ RESUME = "Stopped by SIGTERM. Finished work is saved: rerun the same script to r
 CASES = {
     "Python code": ("stop(time.sleep, 600)", 143),
     "compiled code": ("stop(hashlib.pbkdf2_hmac, 'sha256', b'', b'', 2**30)", 143),
-    "compiled code that keeps Python's lock": ("stop(collections.deque, itertools.repeat(0), 0)", -signal.SIGKILL),
+    "compiled code that keeps Python's lock": ("signals.GRACE = 0.5; stop(collections.deque, itertools.repeat(0), 0)", -signal.SIGKILL),
     "labels in threads": ("with ThreadPoolExecutor(2) as pool: stop(lambda: pool.submit(label, 600).result())", 143),
 }
 

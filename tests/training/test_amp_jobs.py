@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from amp import Amp
 from amp.model import LossFunction
@@ -24,7 +25,7 @@ from waiting import PATIENCE, wait_for
 
 from amp.nft.amp_io import AmpFileError, read_amp, write_ensemble
 from amp.nft.records import ForceRows, JobOptions, TrainingTask
-from amp.nft.system.processes import has_ended, machine
+from amp.nft.system.processes import has_ended, machine, runs
 from amp.nft.training import choose_trainer
 from amp.nft.training.amp_jobs import AmpJobs, JobError, check_start_command, job_state, kernel_fit, script
 from amp.nft.training.amp_jobs.database import KEPT, SharedDatabase
@@ -33,7 +34,6 @@ from amp.nft.training.amp_jobs.loss_table import read_last_step
 
 SERIAL = f"{sys.executable} run.py"
 BACKGROUND = f"{SERIAL} &"
-NOTICE = 5.0  # s; a death must be in the log by then
 
 CALC_TEXT = """
 from amp import Amp
@@ -102,21 +102,17 @@ def one_member(**changes):
 
 
 class Log:
-    """Lines with the times at which they came."""
+    """Lines of a log."""
 
     def __init__(self):
-        self.lines, self.times = [], []
+        self.lines = []
 
     def __call__(self, line):
         self.lines.append(line)
-        self.times.append(time.monotonic())
 
     @property
     def text(self):
         return "\n".join(self.lines)
-
-    def time_of(self, part):
-        return next(t for t, line in zip(self.times, self.lines, strict=True) if part in line)
 
 
 def options(calc_text=CALC_TEXT, command=SERIAL, headerlines="", line=train_line, expired=3600.0):
@@ -332,14 +328,11 @@ def test_amp_trains_where_the_kernels_may_not(texts, why, log):
 
 @pytest.mark.fortran
 def test_killed_job_is_noticed_and_gives_the_same_result(log):
-    """A job in the background gets kill -9: the log says so within seconds, and it is started again."""
+    """A job in the background gets kill -9: the log says so, and it is started again."""
     text = CALC_TEXT.replace("maxiter=5", "maxiter=400")
     thread, outcome = in_background(lambda: jobs(log, text, BACKGROUND).train(one_member()))
     os.kill(wait_for_running().process.pid, signal.SIGKILL)
-    killed = time.monotonic()
-    wait_for(lambda: "its job died" in log.text)
-    assert log.time_of("its job died") - killed < NOTICE
-    assert "ended without a message" in log.text
+    wait_for(lambda: "ended without a message" in log.text)
     thread.join(PATIENCE)
     assert outcome[0].reports[0].attempts == 2
     assert outcome[0].texts == jobs(Log(), text).train(one_member()).texts
@@ -352,6 +345,39 @@ def test_job_that_raises_is_given_up_with_its_traceback(log):
     assert str(Path("al-training/0").absolute()) in str(error.value)
     assert log.text.count("Member 0: its job died: RuntimeError: no such luck") == 2
     assert "Traceback (most recent call last)" in log.text
+
+
+DAEMON = """
+if 'run.py' in os.listdir():
+    import subprocess, sys, tempfile
+    own = tempfile.gettempdir()
+    tempfile.tempdir = {scratch!r}
+    code = "import subprocess as s; print(s.Popen(['sleep', '600'], start_new_session=True, stdout=s.DEVNULL).pid)"
+    pid = subprocess.run([sys.executable, '-c', code], stdout=subprocess.PIPE, text=True).stdout
+    os.chdir(tempfile.tempdir)
+    open('note', 'w').write(own + ' ' + pid)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_job_that_is_ended_takes_along_what_it_started_and_nothing_of_the_users(number, log, tmp_path):
+    """The user's lines change the temporary and the working directory, and start a program that leaves its session."""
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    (scratch / "result.dat").touch()
+    text = CALC_TEXT + "import time\n" + DAEMON.format(scratch=str(scratch))
+    thread, outcome = in_background(lambda: jobs(log, text, BACKGROUND, retries=0).train(one_member()))
+    wait_for((scratch / "note").exists)
+    own, pid = wait_for((scratch / "note").read_text).split()
+    daemon = psutil.Process(int(pid))
+    os.kill(job_state.read_state(Path("al-training/0")).process.pid, number)
+    thread.join(PATIENCE)
+    assert isinstance(outcome[0], JobError)
+    assert ("ended by SIGTERM" in str(outcome[0])) == (number == signal.SIGTERM)
+    wait_for(lambda: not runs(daemon))
+    assert {path.name for path in scratch.iterdir()} == {"note", "result.dat"}
+    assert Path(own).exists() == (number == signal.SIGKILL)  # the job's own temporary directory
 
 
 @pytest.mark.parametrize("command", ["no-such-python-here run.py &", f"{sys.executable} -c 'import nowhere' &"])
@@ -397,9 +423,8 @@ def test_slurm_job_that_is_cancelled_is_noticed_and_submitted_again(slurm, log):
     wait_for_running()
     number = Path("al-training/0", job_state.OUTPUT).read_text().split()[-1]
     subprocess.run(["scancel", number], check=True)
-    cancelled = time.monotonic()
     thread.join(PATIENCE)
-    assert log.time_of("ended by SIGTERM") - cancelled < NOTICE
+    assert "ended by SIGTERM" in log.text
     assert (outcome[0].reports[0].attempts, outcome[0].reports[0].steps) == (2, 2001)
 
 
@@ -425,9 +450,9 @@ def test_hanging_job_expires(log):
 
 @pytest.mark.slow
 def test_silent_job_on_another_machine(log):
-    """Where the process cannot be asked, it is given up when it shows no sign of life."""
+    """A process that cannot be asked is given up when its heartbeat stops."""
     trainer = jobs(log, ENDLESS, BACKGROUND, ELSEWHERE, retries=0)
-    trainer.limits = type(trainer.limits)(expired=3600.0, silence=4.0)
+    trainer.limits = type(trainer.limits)(expired=3600.0, silence=20.0)
     thread, outcome = in_background(lambda: trainer.train(one_member()))
     left = wait_for_running()
     assert left.process.machine.startswith("elsewhere") and not socket.gethostname().startswith("elsewhere")
