@@ -1,4 +1,4 @@
-"""``python -m amp.nft status DIR`` and ``python -m amp.nft report DIR``: see how a run stands and what came of it."""
+"""``python -m amp.nft status DIR`` and ``python -m amp.nft report DIR``: show the status and the report of a run."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ _PAPER_G4 = (
 
 
 def symbols_of(elements: str | Iterable[str]) -> list[str]:
-    """Chemical symbols, each once.
+    """Return chemical symbols, each once.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ def symbols_of(elements: str | Iterable[str]) -> list[str]:
 
 
 def candidates(elements: str | Iterable[str]) -> SymmetryFunctions:
-    """The 78 functions from which the paper chose, to be chosen from with `amp.nft.selection.choose_features`.
+    """Return the 78 functions of the paper, for a selection with `amp.nft.selection.choose_features`.
 
     Parameters
     ----------
@@ -75,7 +75,7 @@ def candidates(elements: str | Iterable[str]) -> SymmetryFunctions:
 
 
 def g2x(elements: str | Iterable[str], radial: int = 8) -> SymmetryFunctions:
-    """Radial functions from wide to narrow, and Amp's four default angular ones.
+    """Return radial functions from wide to narrow, and Amp's four default angular ones.
 
     Parameters
     ----------
@@ -102,7 +102,7 @@ def g2x(elements: str | Iterable[str], radial: int = 8) -> SymmetryFunctions:
 
 
 def paper20(elements: str | Iterable[str]) -> SymmetryFunctions:
-    """The 20 functions that were chosen for platinum.
+    """Return the 20 functions that the paper selected for platinum.
 
     Parameters
     ----------
@@ -127,7 +127,7 @@ def _for_all(
     radial: Sequence[tuple[float, float]],
     angular: Sequence[tuple[float, float, float]],
 ) -> SymmetryFunctions:
-    """The same (eta, offset) and (eta, zeta, gamma) around every element, for all its kinds of neighbours."""
+    """Return the same (eta, offset) and (eta, zeta, gamma) around each element, for all kinds of neighbours."""
     names = sorted(symbols_of(elements))
     pairs = [[a, b] for i, a in enumerate(names) for b in names[i:]]
     functions = [{"type": "G2", "element": name, "eta": eta, "offset": offset} for eta, offset in radial for name in names] + [

@@ -41,7 +41,7 @@ def random_stream(seed: int, purpose: Purpose, *indices: int) -> np.random.SeedS
 
 @dataclass(frozen=True)
 class LabelOptions:
-    """How labels are made.
+    """Settings of labels.
 
     Attributes
     ----------
@@ -66,7 +66,7 @@ class LabelOptions:
 
 @dataclass(frozen=True)
 class JobOptions:
-    """How Amp's own jobs train a member: the texts of their script, the command that starts it, and where it works.
+    """Settings of Amp's own jobs: the texts of their script, the start command and the directory.
 
     Attributes
     ----------
@@ -123,13 +123,13 @@ class TrainingTask:
     rows : list of ForceRows or None
         For each image the forces that are trained; None: its energy and all its forces.
     weights_mi : ndarray of int, shape (members, images)
-        How often each image is in each member's bootstrap sample.
+        Multiplicity of each image in each member's bootstrap sample.
     start : list of str or None
         The members' ``.amp`` texts to start from, or None for random weights.
     seed, iteration : int
         With the member's index, the seed of everything random.
     retry_m : tuple of bool, optional
-        Which members may begin again with random weights where they stall; all if not given.
+        True for members that may start again with random weights if they stall; by default all.
     targets : list of Atoms
         Structures that the ensemble is to predict; the inputs of the networks are scaled to cover them too.
     until : str
@@ -155,7 +155,7 @@ class TrainingTask:
 
 @dataclass(frozen=True)
 class MemberReport:
-    """How the training of one member ended; energies in eV/atom, forces in eV/Å.
+    """Result of the training of one member; energies in eV/atom, forces in eV/Å.
 
     `converged`: it met its criteria, or found the minimum of its out-of-bag error. `oob_force_rmse`: the weighted root mean square
     of the force residuals, per component, on images that its sample lacks; nan where it is not known.
@@ -188,7 +188,7 @@ class Ensemble:
 
 @dataclass(frozen=True)
 class MemberStep:
-    """Where the training of one member stands.
+    """Progress of the training of one member.
 
     Attributes
     ----------
@@ -212,11 +212,11 @@ class MemberStep:
 
 
 Watch = Callable[[MemberStep], object]
-"""Is told how training goes, from any thread and often: it must be quick, and must not raise."""
+"""Callback for the progress of training. It is called often and from any thread: it must be fast and must not raise."""
 
 
 def unwatched(step: MemberStep) -> None:
-    """Take no notice."""
+    """Ignore the step."""
 
 
 class Trainer(Protocol):
@@ -225,5 +225,5 @@ class Trainer(Protocol):
     name: str
 
     def train(self, task: TrainingTask, watch: Watch = unwatched) -> Ensemble:
-        """Train every member of `task`; `watch` is told how they stand and changes nothing."""
+        """Train each member of `task`; `watch` gets the progress and changes nothing."""
         ...

@@ -106,7 +106,7 @@ class Dynamics:
 
 
 def _frames(dyn: Any, atoms: Atoms, interval: int, **end: Any) -> list[Atoms]:
-    """Copies of the atoms while `dyn` runs, and at its end."""
+    """Return copies of the atoms while `dyn` runs, and at its end."""
     frames: list[Atoms] = []
     dyn.attach(lambda: frames.append(atoms.copy()), interval=interval)
     dyn.run(**end)
@@ -117,7 +117,7 @@ def _frames(dyn: Any, atoms: Atoms, interval: int, **end: Any) -> list[Atoms]:
 
 @dataclass(frozen=True)
 class Round:
-    """What one round of a refinement came to.
+    """Result of one round of a refinement.
 
     Attributes
     ----------
@@ -165,7 +165,7 @@ def refine(
 ) -> list[Round]:
     """Learn a target, then what its relaxation or dynamics with the ensemble leads to.
 
-    After the run itself (which is taken up, or already there) each round explores from the targets with the best ensemble of the
+    After the run itself (which resumes, or is finished already) each round explores from the targets with the best ensemble of the
     round before, takes the frames whose largest uncertainty lies between `band` times that on the targets (the first above, where
     the path jumps over the band), carves chunks around their atoms above the lower end of the band, labels the `k` most
     different of these, and trains again on all images and chunks, from the weights that there are. Run the same script
@@ -259,7 +259,7 @@ def _chunks_of(label: str) -> list[Atoms]:
 
 @dataclass(frozen=True)
 class _Search:
-    """How a round looks for chunks."""
+    """Search of a round for chunks."""
 
     explore: Explorer
     band: tuple[float, ...]
@@ -267,7 +267,7 @@ class _Search:
     cutoff: float
 
     def carry_out(self, store: RunStore, before: Round, starts: list[Atoms], log: Callable[[str], object]) -> dict[str, Any]:
-        """The event that names the chosen chunks, from the store if it is there."""
+        """Return the event that names the chosen chunks, from the store if it is there."""
         settings = {"explore": _name(self.explore), "band": list(self.band), "k": self.k, "cutoff": self.cutoff,
                     "ensemble": hashlib.sha256(before.ensemble.read_bytes()).hexdigest()[:16]}  # fmt: skip
         if not store.events:
@@ -300,7 +300,7 @@ class _Search:
 
 
 def _name(explore: Explorer) -> str:
-    """What an explorer is, without the place in memory that Python adds: that is another one each time."""
+    """Return the name of an explorer, without its address in memory, which changes each time."""
     return getattr(explore, "__qualname__", None) or re.sub(r" at 0x[0-9a-fA-F]+", "", repr(explore))
 
 
@@ -337,8 +337,7 @@ def _labels(store: RunStore, found: dict[str, Any], log: Callable[[str], object]
                 log(f"A chunk could not be labelled: {outcome}")
     if failures and not have:
         raise LabellingError(
-            f"None of {len(failures)} chunks could be labelled: {failures[0]}. Mend parent_calc and run the same script "
-            "again: nothing is lost."
+            f"None of {len(failures)} chunks could be labelled: {failures[0]}. Fix parent_calc and rerun the script again: nothing is lost."
         )
     files = [have[number] for number in sorted(have)]
     store.append("labelled", files=files)

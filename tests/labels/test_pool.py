@@ -223,7 +223,7 @@ def die():
 
 
 def test_workers_that_never_begin_are_an_error_and_not_a_loop(tmp_path):
-    with pytest.raises(ExecutorError, match="die before they begin"):
+    with pytest.raises(ExecutorError, match="exit before they begin"):
         label_all(tmp_path, images(2), EMT(), partial(ProcessPoolExecutor, 1, initializer=die))
 
 

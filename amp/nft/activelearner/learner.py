@@ -1,4 +1,4 @@
-"""NFT: the class that users call. It checks what it is given and hands over to the protocol."""
+"""NFT: the class that users call. It checks its arguments and starts the loop."""
 
 from __future__ import annotations
 
@@ -194,7 +194,7 @@ class NFT:
             How often a label that failed is tried again, before the next most uncertain atom takes its place.
         distinct : float, optional
             Of the atoms that `threshold` picks leave out those whose fingerprints lie within this of those of an atom that is
-            picked or was labelled before, so that no label is spent on a twin: the root mean square difference of
+            picked or was labelled before, so that no label is spent on a duplicate environment: the root mean square difference of
             fingerprints that are scaled to between -1 and 1 over the target. Where none is left, the chunk that is most like
             the most uncertain atom's is drawn again. All that are picked are labelled if not given.
         accept_parent : bool
@@ -271,7 +271,7 @@ class NFT:
 def _spread(
     distance: float | None, spec: CalculatorSpec | None, targets: list[Atoms]
 ) -> Callable[[list[int], list[int]], list[int]] | None:
-    """What leaves out twins among chosen atoms, given those known; ValueError if they cannot be compared."""
+    """Return the function that drops duplicate environments among chosen atoms; ValueError if they cannot be compared."""
     if distance is None:
         return None
     arguments.check_positive(distinct=distance)
@@ -289,7 +289,7 @@ def _interrupted(store: RunStore, name: str) -> None:
 
 
 def _circumstances(learner: NFT, setup: Setup, choice: Choice) -> dict[str, Any]:
-    """What may be another each time that a run is taken up."""
+    """Return the settings that may change when a run resumes."""
     settings = {name: getattr(learner, name) for name in ("threshold", "stop_delta", "max_iterations", "steps_not_improved")}
     settings |= {"threads": setup.threads, "label_timeout": setup.labels.timeout, "label_retries": setup.labels.retries}
     if setup.labels.executor is not None:
@@ -305,7 +305,7 @@ def _circumstances(learner: NFT, setup: Setup, choice: Choice) -> dict[str, Any]
 
 
 def _identity(setup: Setup, calc_text: str, train_line: str, init_nft_ids: Any) -> dict[str, Any]:
-    """Settings that must be the same when a run is taken up again."""
+    """Return the settings that must not change when a run resumes."""
     return {
         "target": _short_hash(setup.targets),
         "target_atoms": [len(target) for target in setup.targets],
@@ -323,7 +323,7 @@ def _identity(setup: Setup, calc_text: str, train_line: str, init_nft_ids: Any) 
 
 
 def _label_sums(images: list[Atoms]) -> str:
-    """Two numbers that other energies or forces would change, and those of another day's last digits would not."""
+    """Return sums of energies and force norms, rounded to be insensitive to numerical noise."""
     energy = sum(image.get_potential_energy() for image in images)
     force = sum(np.linalg.norm(image.get_forces(apply_constraint=False), axis=1).sum() for image in images)
     return f"energies add up to {energy:.3f} eV, lengths of forces to {force:.2f} eV/Å"
@@ -334,7 +334,7 @@ def _short_hash(images: list[Atoms]) -> str:
 
 
 def _compare_radii(cutoff: float, radius: float | None, log: RunLog) -> None:
-    """Say what a chunk smaller than the range of the model's forces means."""
+    """Warn if a chunk is smaller than the range of the model's forces."""
     if radius is None or cutoff >= radius:
         return
     message = (

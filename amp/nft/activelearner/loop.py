@@ -1,6 +1,6 @@
-"""The loop: train, see where the members disagree, label the surroundings there, train again.
+"""The loop: train, find the atoms where the members disagree, label chunks around them, train again.
 
-Every step is a no-op when its result is in the run's files already; that is what makes a restart exact.
+A step whose result is in the run's files does nothing; this makes a restart exact.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from amp.nft.uncertainty.forces import select
 
 @dataclass(frozen=True)
 class Setup:
-    """What a run is about: checked, and the protocol's own copies."""
+    """Checked settings of a run, in copies that belong to the loop."""
 
     label: str
     images: list[Atoms]
@@ -49,7 +49,7 @@ class Setup:
     start: list[str] | None
     dblabel: str
     threads: int | None
-    spread: Callable[[list[int], list[int]], list[int]] | None = None  # leaves out twins among chosen atoms, given known ones
+    spread: Callable[[list[int], list[int]], list[int]] | None = None  # drops duplicate environments among chosen atoms, given known ones
 
 
 class Loop:
@@ -88,7 +88,7 @@ class Loop:
         self.files = RunFiles(setup.label, store.directory)
 
     def open(self, settings: dict[str, Any], notes: dict[str, Any]) -> None:
-        """Take up the run in the store, or begin one; RunStoreError if it has other settings."""
+        """Resume the run in the store, or begin one; RunStoreError if it has other settings."""
         if not self.store.events:
             self.files.check_fresh()
         if self.store.find("trained"):
@@ -102,10 +102,10 @@ class Loop:
         files = {event["atom"]: event["file"] for event in self.store.find_all("label")}
         self.labels = read_labels(self.store, files, self._carve(list(files)), self.log)
         if self.labels:
-            self.log(f"Taking up the run in {self.store.directory}: {len(self.labels)} labelled chunks are there.")
+            self.log(f"Resuming the run in {self.store.directory}: {len(self.labels)} labelled chunks found.")
 
     def run(self, rules: Sequence[StopRule]) -> StopReason:
-        """Iterate until a rule says stop; what is in the store comes first, though stricter rules were set then."""
+        """Iterate until a rule says stop; replay the iterations in the store first, even if they go beyond the present rules."""
         reason = None
         while reason is None:
             iteration = len(self.history)
@@ -120,7 +120,7 @@ class Loop:
     # -- train ---------------------------------------------------------------------------------------------
 
     def _train(self, iteration: int) -> list[str]:
-        """Members of this iteration's ensemble."""
+        """Return the members of this iteration's ensemble."""
         event = self.store.find("trained", iteration=iteration)
         if event is None:
             event = self._train_now(iteration)
@@ -170,13 +170,13 @@ class Loop:
         )
 
     def _chunk_atoms(self) -> list[int]:
-        """Central atoms of the chunks in the training set, in the order in which they came."""
+        """Return the central atoms of the chunks in the training set, in the order in which they were added."""
         return list(dict.fromkeys(atom for batch in self.added for atom in batch))
 
     # -- look ----------------------------------------------------------------------------------------------
 
     def _evaluate(self, iteration: int, texts: list[str]) -> np.ndarray:
-        """Uncertainty on every atom of the targets; adds to the history and keeps the best ensemble."""
+        """Return the uncertainty on each atom of the targets; add to the history and save the best ensemble."""
         event = self.store.find("evaluated", iteration=iteration)
         if event is None:
             setup = self.setup
@@ -215,7 +215,7 @@ class Loop:
     # -- grow ----------------------------------------------------------------------------------------------
 
     def _grow(self, iteration: int, delta: np.ndarray) -> StopReason | None:
-        """Label the surroundings of the most uncertain atoms and add them to the training set."""
+        """Label chunks around the most uncertain atoms and add them to the training set."""
         event = self.store.find("added", iteration=iteration)
         if event is None:
             chosen = select(delta, self.setup.threshold)
@@ -227,12 +227,12 @@ class Loop:
         return None
 
     def _without_twins(self, chosen: np.ndarray, delta: np.ndarray) -> np.ndarray:
-        """Chosen atoms without those whose surroundings another one's chunk covers."""
+        """Return the chosen atoms without those whose environment another chunk covers."""
         if self.setup.spread is None:
             return chosen
         ranked = [int(atom) for atom in chosen[np.argsort(-delta[chosen], kind="stable")]]
         kept = self.setup.spread(ranked, self._chunk_atoms())
-        self.log(f"{len(chosen) - len(kept)} of {len(chosen)} atoms left out: others have the same surroundings.")
+        self.log(f"{len(chosen) - len(kept)} of {len(chosen)} atoms skipped: others have the same environment.")
         return np.sort(kept)
 
     def _label(self, iteration: int, chosen: np.ndarray, delta: np.ndarray) -> dict[str, Any]:
@@ -292,7 +292,7 @@ class Loop:
         return [atom for atom in atoms if atom in self.labels]
 
     def _replace(self, pool: LabelPool, spare: deque[int]) -> list[int]:
-        """The next most uncertain atom, asked for unless its label is there already; none if there is no more."""
+        """Return the next most uncertain atom, and request its label unless it exists; empty if no atom is left."""
         if not spare:
             return []
         atom = spare.popleft()
@@ -307,14 +307,14 @@ class Loop:
         self.store.append("label", atom=atom, file=self.store.keep_image(self.labels[atom]), seconds=label.seconds, **parents)
 
     def _note(self, event: str, atom: int, failure: LabelFailure) -> LabelFailure:
-        """Write down a failure."""
+        """Record a failure in the journal and the log."""
         self.store.append(event, atom=atom, kind=failure.kind, message=failure.message)
         what = "is tried again" if event == "label-retried" else "could not be labelled"
         self.log(f"  the chunk around atom {atom} {what}: {failure}")
         return failure
 
     def _leave_training_directory(self) -> None:
-        """Let a trainer without jobs leave what they would have left."""
+        """Let a trainer without jobs write the files of Amp's jobs."""
         finish = getattr(self.trainer, "finish", None)
         if finish is not None:
             last = self.history[-1]
@@ -336,7 +336,7 @@ def _all_failed(failures: dict[int, LabelFailure]) -> str:
     atom, failure = next(iter(failures.items()))
     return (
         f"None of {len(failures)} chunks could be labelled; the one around atom {atom} failed with {failure}. "
-        f"Mend that and run the same script again: nothing is lost.\n{failure.traceback}"
+        f"Fix the cause and rerun the script: finished work is kept.\n{failure.traceback}"
     )
 
 

@@ -1,4 +1,4 @@
-"""The files that Amp users know, all derived from the run's journal and written whole or not at all."""
+"""Files that Amp users know, derived from the run's journal and written atomically."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class RunFiles:
         self._deltas: list[np.ndarray] = []
 
     def check_fresh(self) -> None:
-        """RunStoreError if the training directory holds the work of a program that keeps no journal."""
+        """Raise RunStoreError if the training directory contains the work of a program without a journal."""
         training = self.saved_info.parent
         if (training / "training-images").exists():
             raise RunStoreError(
@@ -40,22 +40,22 @@ class RunFiles:
             )
 
     def save_ensemble(self, iteration: int, texts: list[str]) -> None:
-        """``<label>.ensemble`` and ``<label>.<k>.ensemble``."""
+        """Write ``<label>.ensemble`` and ``<label>.<k>.ensemble``."""
         data = json.dumps(texts).encode()
         _ensure(self.current, data)
         _ensure(self.current.with_suffix(f".{iteration}.ensemble"), data)
 
     def save_best(self, texts: list[str]) -> None:
-        """``best.<label>.ensemble``."""
+        """Write ``best.<label>.ensemble``."""
         _ensure(self.best, json.dumps(texts).encode())
 
     def save_deltas(self, iteration: int, delta: np.ndarray) -> None:
-        """``deltas.npy``, shape (iterations, atoms), eV/Å."""
+        """Write ``deltas.npy``, shape (iterations, atoms), eV/Å."""
         self._deltas = [*self._deltas[:iteration], delta]
         _ensure(self.saved_info / "deltas.npy", array_bytes(np.array(self._deltas)))
 
     def save_chunks(self, iteration: int, chosen: list[int], chunks: list[Atoms]) -> None:
-        """``indices_<k>.npy``: the chosen atoms; ``atomic_chunks_<k>.traj`` and ``atomic_chunks.traj``: all chunks."""
+        """Write ``indices_<k>.npy``: the chosen atoms; ``atomic_chunks_<k>.traj`` and ``atomic_chunks.traj``: all chunks."""
         _ensure(self.saved_info / f"indices_{iteration}.npy", array_bytes(np.array(chosen, dtype=int)))
         data = trajectory_bytes(chunks)
         _ensure(self.saved_info / f"atomic_chunks_{iteration}.traj", data)

@@ -81,7 +81,7 @@ class ParentRecord:
         return {"parent": self.digest, "calculator": made, **self._new("identity", self._identity), **self._new("made", label.calculator)}
 
     def _new(self, name: str, text: Identity) -> dict[str, Identity]:
-        """The identity, unless an earlier event has it."""
+        """Return the identity, unless an earlier event has it."""
         known = digest_of(text) in self._texts
         self._texts[digest_of(text)] = text
         return {} if known else {name: text}

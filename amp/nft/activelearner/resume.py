@@ -1,4 +1,4 @@
-"""What a run that is taken up again must have in common with what is there."""
+"""Compare the settings of a script with those of the run that it resumes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from amp.nft.run.store import as_json
 
 
 def compare_settings(before: dict[str, Any], now: dict[str, Any], directory: Path) -> None:
-    """RunStoreError that shows what differs from the run that is in the directory."""
+    """Raise RunStoreError that shows the differences from the run that is in the directory."""
     now = json.loads(as_json(now))
     different = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
     if not different:
@@ -25,7 +25,7 @@ def compare_settings(before: dict[str, Any], now: dict[str, Any], directory: Pat
 
 
 def _difference(key: str, before: Any, now: Any) -> str:
-    """What a setting was and is; of texts the lines that differ."""
+    """Describe the old and new value of a setting; for texts, the lines that differ."""
     if key in ("target", "images"):
         return f"  {key}: these are not the structures that the run began with"
     if not (isinstance(before, str) and isinstance(now, str) and "\n" in before + now):

@@ -1,4 +1,4 @@
-"""When to stop: small callables that look at the history and give a reason, or None."""
+"""Stop rules: callables that take the history and return a reason to stop, or None."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from amp.nft.uncertainty.forces import VANISHING
 
 @dataclass(frozen=True)
 class Iteration:
-    """What one iteration of the protocol came to.
+    """Result of one iteration of the loop.
 
     Attributes
     ----------
@@ -22,9 +22,9 @@ class Iteration:
     delta_max, delta_mean : float
         Largest and mean per-atom uncertainty on the target, eV/Å.
     reports : tuple of MemberReport
-        How each member's training ended.
+        End of each member's training.
     trainer : str
-        Which trainer trained it.
+        Name of the trainer.
     structures : tuple of float
         Largest uncertainty on each target, eV/Å.
     """
@@ -40,7 +40,7 @@ class Iteration:
 
 @dataclass(frozen=True)
 class StopReason:
-    """Why the protocol stopped: a short name, a sentence, and whether the target is learned."""
+    """Reason why the loop stopped: a short name, a sentence, and True if the target is learned."""
 
     name: str
     message: str
@@ -55,7 +55,7 @@ StopRule = Callable[[History], StopReason | None]
 
 
 def best_of(history: History) -> Iteration:
-    """Iteration of the lowest structure uncertainty, the earliest of equals.
+    """Return the iteration with the lowest structure uncertainty, the earliest of equals.
 
     Parameters
     ----------
@@ -99,7 +99,7 @@ def certain_enough(stop_delta: float) -> StopRule:
 
 
 def enough_iterations(max_iterations: int) -> StopRule:
-    """Stop after so many retrainings.
+    """Stop after a given number of retrainings.
 
     Parameters
     ----------
@@ -125,12 +125,12 @@ def enough_iterations(max_iterations: int) -> StopRule:
 
 
 def no_improvement(steps_not_improved: int) -> StopRule:
-    """Stop when the best iteration lies too far back.
+    """Stop when the uncertainty has not improved for a given number of iterations.
 
     Parameters
     ----------
     steps_not_improved : int
-        How many iterations.
+        Number of iterations.
 
     Returns
     -------
@@ -151,12 +151,12 @@ def no_improvement(steps_not_improved: int) -> StopRule:
 
 
 def first_reason(rules: Sequence[StopRule], history: History) -> StopReason | None:
-    """Reason of the first rule that has one.
+    """Return the reason of the first rule that says stop.
 
     Parameters
     ----------
     rules : sequence of StopRule
-        In the order in which they are asked.
+        In the order of their evaluation.
     history : sequence of Iteration
         At least one.
 

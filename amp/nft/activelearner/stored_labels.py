@@ -69,7 +69,7 @@ def read_labels(record: RunRecord, files: dict[int, str], chunks: dict[int, Atom
 
 
 def _read(record: RunRecord, name: str, chunk: Atoms | None) -> tuple[Atoms, Label | LabelFailure]:
-    """An image of the run's content, and the judgement of the gate."""
+    """Return an image of the run's content, and the judgement of the gate."""
     if chunk is None:
         return Atoms(), LabelFailure("BadLabel", "the targets have no such atom")
     try:

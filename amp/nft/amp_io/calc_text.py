@@ -1,4 +1,4 @@
-"""What the user's ``calc_text`` builds, as plain data: descriptor, model and loss function."""
+"""Calculator that the user's ``calc_text`` builds, as plain data: descriptor, model and loss function."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class CalculatorSpec:
     given_force_coefficient: float | None = None
 
     def resolved(self, elements: Sequence[str]) -> CalculatorSpec:
-        """The same with symmetry functions (Amp's defaults where none were given) and layers per element.
+        """Return a copy with symmetry functions (by default Amp's) and layers per element.
 
         Parameters
         ----------
@@ -98,7 +98,7 @@ class CalculatorSpec:
 
 
 def read_calc_text(calc_text: str, headerlines: str = "", directory: str | os.PathLike[str] = "al-training") -> CalculatorSpec:
-    """The settings of the calculator that `calc_text` builds.
+    """Return the settings of the calculator that `calc_text` builds.
 
     The text runs as it will in a job: after `headerlines`, with the names that Amp's job script has defined
     by then, in a scratch directory as deep as a member's, so that relative paths hold.
@@ -128,7 +128,7 @@ def read_calc_text(calc_text: str, headerlines: str = "", directory: str | os.Pa
 
 
 def spec_of(calc: Any) -> CalculatorSpec:
-    """The settings of an Amp calculator; UnsupportedModel names what our kernels cannot stand in for."""
+    """Return the settings of an Amp calculator; UnsupportedModel names the part that the kernels do not support."""
     _require_own_classes(calc)
     descriptor, model = calc.descriptor.parameters, calc.model.parameters
     require_supported(descriptor, model)
@@ -172,13 +172,13 @@ def _calculator_of(headerlines: str, calc_text: str) -> Any:
 
 
 def _place(error: BaseException, name: str) -> str:
-    """The last line of the user's text that was at work."""
+    """Return the last line of the user's text that ran."""
     lines = [entry.lineno for entry in traceback.extract_tb(error.__traceback__) if entry.filename == name]
     return f" in line {lines[-1]}" if lines else ""
 
 
 def _names_in_job() -> dict[str, Any]:
-    """The names that Amp's job script has defined when it comes to the calc_text."""
+    """Return the names that Amp's job script defines before the calc_text."""
     from amp.utilities import TrainingConvergenceError
     from ase.parallel import paropen
 
@@ -195,7 +195,7 @@ def _names_in_job() -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _scratch_directory(training: Path) -> Iterator[None]:
-    """Work as deep as in a training directory, and remove what was left there (Amp's log file)."""
+    """Work in a scratch directory as deep as a training directory; remove it and its files (Amp's log) afterwards."""
     here = Path.cwd()
     parents = training.absolute().parents
     depth, parent = next((depth, parent) for depth, parent in enumerate(parents) if parent.is_dir())
@@ -247,7 +247,7 @@ def _require_class(name: str, part: Any, expected: type) -> None:
 
 
 def _is_default_regressor(regressor: Any) -> bool:
-    """Whether the optimizer is the one that Amp takes when nothing is said."""
+    """Return True if the optimizer is Amp's default."""
     from amp.regression import Regressor
 
     default = Regressor()
@@ -255,7 +255,7 @@ def _is_default_regressor(regressor: Any) -> bool:
 
 
 def _starting_model(descriptor: Any, model: Any) -> AmpModel | None:
-    """The trained parameters in the calculator; None where it starts from nothing."""
+    """Return the trained parameters in the calculator; None if it has none."""
     given = [name for name in ("weights", "scalings", "fprange") if model[name] is not None]
     if not given:
         return None
@@ -268,10 +268,10 @@ def _starting_model(descriptor: Any, model: Any) -> AmpModel | None:
 
 
 def _loss_settings(p: Any) -> dict[str, Any]:
-    """The loss function's settings as they act: without a force criterion Amp trains no forces."""
+    """Return the effective settings of the loss function: without a force criterion Amp trains no forces."""
     if unknown := sorted(set(p.convergence) - set(CRITERIA)):
         raise ValueError(
-            f"convergence in calc_text has {unknown[0]!r}, which Amp would leave out without a word; it knows {', '.join(CRITERIA)}"
+            f"convergence in calc_text has {unknown[0]!r}, which Amp would silently ignore; allowed keys: {', '.join(CRITERIA)}"
         )
     convergence = {key: p.convergence[key] for key in CRITERIA}
     force_coefficient = p.force_coefficient
@@ -290,7 +290,7 @@ def _loss_settings(p: Any) -> dict[str, Any]:
 
 
 def _default_symmetry_functions(elements: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
-    """Amp's own choice where a descriptor names none."""
+    """Return Amp's default symmetry functions."""
     from amp.descriptor.gaussian import make_default_symmetry_functions
 
     return make_default_symmetry_functions(list(elements))

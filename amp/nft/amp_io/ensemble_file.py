@@ -17,7 +17,7 @@ from amp.nft.system import files
 
 
 def read_texts(path: str | os.PathLike[str]) -> list[str]:
-    """The members' ``.amp`` texts in an ``.ensemble`` file, for any kind of model.
+    """Return the members' ``.amp`` texts in an ``.ensemble`` file, for any kind of model.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ def read_texts(path: str | os.PathLike[str]) -> list[str]:
 
 
 def read_ensemble(path: str | os.PathLike[str]) -> list[AmpModel]:
-    """The members in an ``.ensemble`` file.
+    """Return the members in an ``.ensemble`` file.
 
     Parameters
     ----------
@@ -75,7 +75,7 @@ def _read_member(path: str | os.PathLike[str], member: int, text: str) -> AmpMod
 
 
 def write_ensemble(path: str | os.PathLike[str], texts: Sequence[str]) -> None:
-    """Write an ``.ensemble`` file that ``BootStrap(load=...)`` reads; it appears whole or not at all.
+    """Write an ``.ensemble`` file that ``BootStrap(load=...)`` reads, atomically.
 
     Parameters
     ----------
@@ -87,7 +87,7 @@ def write_ensemble(path: str | os.PathLike[str], texts: Sequence[str]) -> None:
 
 
 def forces_by_amp(texts: list[str], target: Atoms, dblabel: str) -> np.ndarray:
-    """Forces of every member by Amp itself, shape (members, atoms, 3)."""
+    """Return the forces of each member by Amp itself, shape (members, atoms, 3)."""
     from amp.stats.bootstrap import BootStrap
     from amp.utilities import Logger
 

@@ -17,7 +17,7 @@ _SHOWN = 60
 
 
 def parse_literal(text: str) -> Any:
-    """Value of a text that Amp's ``Parameters.tostring`` wrote.
+    """Return the value of a text that Amp's ``Parameters.tostring`` wrote.
 
     Amp itself reads such files with ``eval``. Here only plain data is understood: numbers, strings,
     None, booleans, tuples, lists, dictionaries, a minus sign, and calls of ``dict``, ``OrderedDict``,
@@ -47,7 +47,7 @@ def parse_literal(text: str) -> Any:
 
 
 def _syntax_tree(text: str) -> ast.expr:
-    """The expression that `text` is."""
+    """Return the expression in `text`."""
     try:
         return ast.parse(text.strip(), mode="eval").body
     except SyntaxError as error:
@@ -58,7 +58,7 @@ def _syntax_tree(text: str) -> ast.expr:
 
 
 class _Reader:
-    """Turns nodes of one text's syntax tree into values."""
+    """Converter of the nodes of one text's syntax tree into values."""
 
     def __init__(self, text: str) -> None:
         self.text = text.strip()

@@ -41,7 +41,7 @@ class RunLog:
 
     @contextlib.contextmanager
     def beside(self, aside: Callable[[], AbstractContextManager[None]]) -> Iterator[None]:
-        """Meanwhile write each message inside the context that `aside` returns, which takes a display away."""
+        """Write each message inside the context that `aside` returns, which hides a display."""
         before, self._aside = self._aside, aside
         try:
             yield

@@ -66,7 +66,7 @@ class AmpModel:
 
 
 def read_amp(text: str) -> AmpModel:
-    """The model in an ``.amp`` text.
+    """Return the model in an ``.amp`` text.
 
     Parameters
     ----------
@@ -124,7 +124,7 @@ def _descriptor_and_model(parts: dict[str, Any]) -> tuple[dict[str, Any], dict[s
 
 
 def model_from_parameters(descriptor: dict[str, Any], model: dict[str, Any]) -> AmpModel:
-    """The model in the ``parameters`` of Amp's descriptor and model; see :func:`read_amp` for the errors."""
+    """Return the model in the ``parameters`` of Amp's descriptor and model; see :func:`read_amp` for the errors."""
     require_supported(descriptor, model)
     try:
         result = _convert(descriptor, model)
@@ -201,7 +201,7 @@ def _check_shapes(model: AmpModel) -> None:
 
 
 def write_amp(model: AmpModel) -> str:
-    """The ``.amp`` text of a model, for ``Amp.load`` and :func:`read_amp`.
+    """Return the ``.amp`` text of a model, for ``Amp.load`` and :func:`read_amp`.
 
     Parameters
     ----------
@@ -236,7 +236,7 @@ def write_amp(model: AmpModel) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """The same with Python's own numbers and containers, whose repr any Python reads."""
+    """Return the value with Python's own numbers and containers, whose repr any Python reads."""
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""The trained ensemble as an ASE calculator that knows what it does not know."""
+"""The trained ensemble as an ASE calculator with uncertainties."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class EnsembleCalculator(Calculator):
     skin : float
         A neighbour list is kept until an atom has moved half of this, Å.
     progress : bool or callable
-        True shows a bar in the terminal; or ``progress(done, all)`` is called now and then with numbers of atoms.
+        True shows a bar in the terminal; or ``progress(done, all)`` is called periodically with numbers of atoms.
 
     Raises
     ------
@@ -180,17 +180,17 @@ class EnsembleCalculator(Calculator):
         return hashlib.sha256("".join(write_amp(model) for model in self.models).encode()).hexdigest()[:16]
 
     def export_properties(self) -> Properties:
-        """The results that ASE knows, for ``atoms.get_properties``."""
+        """Return the results that ASE knows, for ``atoms.get_properties``."""
         return Properties({name: value for name, value in self.results.items() if name in all_outputs})
 
     def __getstate__(self) -> dict[str, Any]:
-        """Everything but compiled tables and neighbour lists, which are made again."""
+        """Return the state without compiled tables and neighbour lists, which are recreated."""
         return self.__dict__ | {"_evaluator": None, "progress": self.progress is True}
 
 
 @contextmanager
 def _bar() -> Iterator[Callable[[int, int], None]]:
-    """A bar in the terminal, and what moves it on."""
+    """Show a bar in the terminal; yield the function that advances it."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 

@@ -90,7 +90,7 @@ class UncertaintyMonitor:
 
     @property
     def exceeded(self) -> bool:
-        """Whether any recorded uncertainty was above the threshold."""
+        """True if any recorded uncertainty was above the threshold."""
         return bool(self.deltas) and max(self.deltas) > self.threshold
 
     def __call__(self) -> None:

@@ -132,7 +132,7 @@ def _cut(
     target: Atoms, graph: BondGraph | None, centre: int, sphere: set[Site], radius: float, termination: Termination,
     min_atoms: int | None,
 ) -> tuple[float, Cut]:  # fmt: skip
-    """The terminated sphere and its radius, which grows until the chunk has `min_atoms`, or all atoms of the target."""
+    """Return the terminated sphere and its radius, which grows until the chunk has `min_atoms`, or all atoms of the target."""
     while True:
         cut = Cut(sphere) if graph is None else terminate(graph, sphere, centre, radius, termination)
         if len(cut.sites) >= (min_atoms or 0) or (len(cut.sites) == len(target) and not target.pbc.any()):
@@ -172,7 +172,7 @@ def _in_order(target: Atoms, centre: int, sites: set[Site]) -> np.ndarray:
 
 
 def _with_caps(name: str, values: np.ndarray, n_caps: int) -> np.ndarray:
-    """A per-atom array of the target, with entries for caps: zeros, but the mass of hydrogen."""
+    """Return a per-atom array of the target, with entries for caps: zeros, but the mass of hydrogen."""
     caps = np.zeros((n_caps, *values.shape[1:]), dtype=values.dtype)
     if name == "masses":
         caps[:] = Atoms("H").get_masses()[0]

@@ -1,4 +1,4 @@
-"""How large a chunk must be for the parent's force on its central atom to be that in the target."""
+"""Radius of a chunk at which the parent's force on its central atom equals that in the target."""
 
 from __future__ import annotations
 
@@ -61,11 +61,11 @@ class Convergence:
 
     @property
     def compared(self) -> int:
-        """How many radii are compared: all, or all but the largest."""
+        """Number of radii that are compared: all, or all but the largest."""
         return len(self.radii) if self.absolute else len(self.radii) - 1
 
     def recommended(self, tolerance: float) -> float:
-        """The smallest radius from which on no central force is off by more than `tolerance`.
+        """Return the smallest radius from which on no central force has an error above `tolerance`.
 
         Parameters
         ----------
@@ -154,7 +154,7 @@ def convergence(
     directory: str | os.PathLike[str] | None = None,
     log: Callable[[str], object] = lambda message: None,
 ) -> Convergence:
-    """Find how large chunks must be: the parent's force on some central atoms against the radius.
+    """Find the necessary radius of chunks: the parent's force on some central atoms against the radius.
 
     Parameters
     ----------
@@ -237,7 +237,7 @@ def _chosen_atoms(target: Atoms, atoms: int | Sequence[int], radius: float) -> n
 
 @contextlib.contextmanager
 def _place(directory: str | os.PathLike[str] | None) -> Iterator[Path]:
-    """The directory, or one that goes afterwards."""
+    """Yield the directory, or a temporary one."""
     if directory is not None:
         yield Path(directory)
         return
@@ -248,7 +248,7 @@ def _place(directory: str | os.PathLike[str] | None) -> Iterator[Path]:
 def _reference(
     target: Atoms, parent: Parent, reference: str | np.ndarray, chosen: np.ndarray, place: Path
 ) -> tuple[np.ndarray | None, str | None]:
-    """True forces on the chosen atoms and what they are; None if they are to come from the largest chunks."""
+    """Return the true forces on the chosen atoms and their description; None if the largest chunks are the reference."""
     if not isinstance(reference, str):
         return np.asarray(reference, dtype=float)[chosen], "the forces given"
     if reference == "largest":

@@ -22,7 +22,7 @@ def crystal_system(group: int) -> str:
 
 
 def host_crystal(symbol: str, group: int, a0: float, rng: np.random.Generator) -> Atoms:
-    """The conventional cell of a space group with one site that is occupied.
+    """Return the conventional cell of a space group with one occupied site.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ def host_crystal(symbol: str, group: int, a0: float, rng: np.random.Generator) -
 
 
 def alloy(host: Atoms, symbols: list[str], rng: np.random.Generator) -> Atoms:
-    """The host with its sites handed out to all elements alike, repeated along its shortest edge until each has one."""
+    """Return the host with its sites distributed evenly over all elements, repeated along its shortest edge until each has one."""
     while len(host) < len(symbols):
         repeats = [1, 1, 1]
         repeats[int(np.argmin(host.cell.lengths()))] = 2

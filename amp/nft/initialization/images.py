@@ -260,7 +260,7 @@ def _all_crystals(symbols: list[str], sgs: list[int], a0: float, seed: int) -> l
 
 
 def _crystals(symbols: list[str], group: int, a0: float, rng: np.random.Generator) -> list[Atoms]:
-    """A crystal of each element, and one of all of them."""
+    """Yield a crystal of each element, and one of all elements."""
     host = host_crystal(symbols[0], group, a0, rng)
     crystals = []
     for symbol in symbols:

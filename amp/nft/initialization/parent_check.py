@@ -102,7 +102,7 @@ class ParentComparison:
             raise ParentMismatch(str(self))
 
     def _unit(self) -> str | None:
-        """The unit in which the stored forces would be the parent's."""
+        """Return the unit in which the stored forces would equal the parent's."""
         here, there = self.stored.forces.ravel(), self.parent.forces.ravel()
         if not there.any():
             return None
@@ -269,7 +269,7 @@ def _at_rest(image: Atoms) -> bool:
 
 @contextmanager
 def _place(directory: str | os.PathLike[str] | None) -> Iterator[Path]:
-    """The directory, or one that is removed afterwards."""
+    """Yield the directory, or a temporary one."""
     if directory is not None:
         yield Path(directory)
         return

@@ -89,6 +89,6 @@ def checked_indices(name: str, values: Any, n: int, of: str = "atoms of the stru
 
 
 def _shown(values: np.ndarray) -> str:
-    """The first values, and their number."""
+    """Return the first values and their number as text."""
     few = values.ravel()[:4].tolist()
     return f"{few}" if values.size <= len(few) else f"{few[:-1]} and {values.size - len(few) + 1} more"

@@ -168,7 +168,7 @@ def neighbor_pairs(atoms: Atoms, radius: float, centres: Sequence[int] | None = 
 
 
 def _neighbor_lists(atoms: Atoms, radius: float, **settings: float) -> Iterator[tuple[np.ndarray, int, Neighbors]]:
-    """The order of the search, and slice by slice its first atom and the lists of neighbours."""
+    """Yield the order of the search, and for each slice its first atom and the lists of neighbours."""
     search = _search(atoms, radius, **settings)
     for first in range(0, len(atoms), _SLICE):
         yield search.order, first, search.neighbors(first, min(first + _SLICE, len(atoms)))

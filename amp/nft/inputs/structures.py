@@ -1,4 +1,4 @@
-"""What the user gives: read it, check it before any work starts, and never change it."""
+"""Read and check the user's structures before any work starts; the originals do not change."""
 
 from __future__ import annotations
 

@@ -77,17 +77,17 @@ class Workers:
 
     @property
     def places(self) -> float:
-        """How many tasks to hand over at once."""
+        """Number of tasks to submit together."""
         return 1 if isinstance(self._executor, InProcess) else math.inf
 
     @property
     def owned(self) -> bool:
-        """Whether the workers are here for this alone, and end with it."""
+        """True if the workers exist for this run only and end with it."""
         return self._owned or self._make is not None
 
     @property
     def reports_deaths(self) -> bool:
-        """Whether a dead worker shows in its future by itself, and at once."""
+        """True if the future of a failed worker reports the failure immediately."""
         return isinstance(self._executor, InProcess | ThreadPoolExecutor | ProcessPoolExecutor)
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Future:
@@ -110,7 +110,7 @@ class Workers:
             self._make = partial(_another, broken)
         if self._make is None:
             raise ExecutorError(
-                f"{type(broken).__name__} broke, since a worker died, and cannot be rebuilt from here: give "
+                f"{type(broken).__name__} broke because a worker process exited, and cannot be rebuilt: give "
                 "executor= a function that returns a new one"
             )
         self._shut_down()
@@ -125,7 +125,7 @@ class Workers:
         return True
 
     def close(self, *, at_once: bool = False) -> None:
-        """Let go of the executor; at once means that worker processes are ended, whatever they do."""
+        """Release the executor; with `at_once`, end worker processes regardless of their work."""
         if at_once and (self._owned or isinstance(self._executor, ProcessPoolExecutor)):
             for pid in list(getattr(self._executor, "_processes", None) or {}):
                 self.end(pid)
@@ -142,7 +142,7 @@ class Workers:
 
 
 def _another(pool: ProcessPoolExecutor) -> ProcessPoolExecutor:
-    """A process pool like another one."""
+    """Return a process pool with the settings of another one."""
     return ProcessPoolExecutor(
         pool._max_workers, pool._mp_context, pool._initializer, pool._initargs,  # type: ignore[attr-defined]
         max_tasks_per_child=pool._max_tasks_per_child,  # type: ignore[attr-defined]

@@ -160,7 +160,7 @@ def _bad_forces(data: dict[str, Any] | None, n_atoms: int) -> Iterator[str]:
 
 
 def _unconverged(data: dict[str, Any] | None) -> Iterator[str]:
-    """The parent's `converged`, if it has one: False or 0, also in an array, is a failure, and so is another kind of value."""
+    """Return the failure in the parent's `converged`, if it has one: False or 0, also in an array, or a value of another kind."""
     flag = _array(data)
     if data is None:
         return

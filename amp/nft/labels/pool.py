@@ -41,7 +41,7 @@ def check_label_options(options: LabelOptions) -> None:
 
 @dataclass
 class Request:
-    """A label that is wanted; `suspect` if a worker died that may have been at it."""
+    """Requested label; `suspect` if a worker that may have been making it exited."""
 
     atom: int
     image: Atoms
@@ -60,11 +60,11 @@ class Flight:
 
     @property
     def directory(self) -> Path:
-        """Where its worker works."""
+        """Directory of its worker."""
         return Path(self.task.directory)
 
     def look(self) -> Process | None:
-        """The worker that is at it, once there is one."""
+        """Return the worker that makes the label, or None before it starts."""
         worker = read_process(self.directory / WORKER)
         if worker is not None and self.began is None:
             self.began = time.monotonic()
@@ -84,7 +84,7 @@ class LabelPool:
     on_retry : callable, optional
         Is told (atom, LabelFailure) before a label is tried again.
     log : callable, optional
-        Takes a message now and then, while nothing else happens.
+        Takes a message periodically, while nothing else happens.
     """
 
     def __init__(
@@ -244,7 +244,7 @@ class LabelPool:
         self._log(f"Waiting for labels, {bound}: {len(begun)} are being made{longest}; {waiting} have not begun.")
 
     def _watch(self) -> None:
-        """Give up labels that take too long, and those whose worker is gone without a word of the executor."""
+        """Give up labels that exceed the time limit, and those whose worker exited with no message from the executor."""
         idle = self._timeout is None and self._workers.reports_deaths
         if idle or time.monotonic() - self._watched < POLL:
             return
@@ -267,14 +267,14 @@ class LabelPool:
         self._settle(flight, failure)
 
     def _recover(self, extra: list[Flight] | None = None) -> None:
-        """After a break: find out who is to blame, put everything back, and get a new executor."""
+        """Recover from a broken pool: mark suspects, requeue the labels, rebuild the executor."""
         lost = [*self._flights.values(), *(extra or [])]
         self._flights.clear()
         begun = [flight for flight in lost if flight.look() is not None]
         self._count_false_starts(bool(begun))
         ended = [flight for flight in lost if flight.overrun]  # by us, so the others are innocent
         suspects = [] if ended else begun or lost
-        died = LabelFailure("WorkerDied", "the worker process died (killed, crashed, or out of memory)")
+        died = LabelFailure("WorkerDied", "the worker process exited (killed, crashed, or out of memory)")
         for flight in reversed(lost):
             if flight in ended:
                 self._settle(flight, _overrun(self._timeout))
@@ -289,12 +289,12 @@ class LabelPool:
         self._false_starts = 0 if begun else self._false_starts + 1
         if self._false_starts >= FALSE_STARTS:
             raise ExecutorError(
-                "the executor's workers die before they begin: does its script guard what it starts with "
+                "the executor's workers exit before they begin: does its script guard what it starts with "
                 "`if __name__ == '__main__':`, and does it run out of memory"
             )
 
     def _settle(self, flight: Flight, outcome: Label | LabelFailure | None) -> None:
-        """Note what came of a label; None: nothing, through no fault of its own."""
+        """Record the outcome of a label; None means no outcome, for a reason outside the label."""
         request = flight.request
         if not isinstance(outcome, Label):
             left = left_label(flight.directory, request.image, self._digest)
@@ -311,7 +311,7 @@ class LabelPool:
 
 
 def _checked(data: Any, flight: Flight) -> Label | LabelFailure:
-    """The outcome in what a worker returned, if it is this task's."""
+    """Return the outcome from a worker's return value, if it belongs to this task."""
     if not (isinstance(data, dict) and data.get("name") == flight.task.name):
         return LabelFailure("WrongResult", f"the executor returned {str(data)[:80]!r} for {flight.task.name}")
     return check(flight.request.image, data)

@@ -35,7 +35,7 @@ from amp.nft.system.liveness import Driver, Heartbeat, working_for
 Parent = BaseCalculator | Callable[[str], BaseCalculator]
 
 WORKER = "worker.json"  # in a label's directory: who works on it
-RESULT = "label.json"  # and what came of it
+RESULT = "label.json"  # and the outcome
 _PLACE = re.compile(r"(\d{1,9})-\w+")
 
 
@@ -47,7 +47,7 @@ def labelled_atom(directory: Path) -> int | None:
 
 @dataclass(frozen=True)
 class LabelTask:
-    """All that a worker needs to make one label.
+    """Data that a worker needs to make one label.
 
     Attributes
     ----------
@@ -134,7 +134,7 @@ def left_label(directory: Path, image: Atoms, parent_digest: str) -> Label | Lab
 
 
 def digest(image: Atoms) -> str:
-    """A name made of all that a parent sees of an image."""
+    """Return a name made of all data of an image that a parent sees."""
     parts = {"cell": np.asarray(image.cell), "pbc": image.pbc, **image.arrays}
     described = [f"{name} {parts[name].dtype} {parts[name].shape}".encode() + parts[name].tobytes() for name in sorted(parts)]
     return hashlib.sha256(b"".join(described)).hexdigest()[:32]
@@ -199,7 +199,7 @@ def remove_if_empty(directory: str | os.PathLike[str]) -> None:
 
 
 def labelled(image: Atoms, label: Label) -> Atoms:
-    """A copy of `image` that carries its label."""
+    """Return a copy of `image` that carries its label."""
     atoms = image.copy()
     atoms.calc = SinglePointCalculator(atoms, energy=label.energy, forces=label.forces)
     return atoms
@@ -246,7 +246,7 @@ def make_calculator(parent: Any, directory: str | os.PathLike[str]) -> BaseCalcu
 
 
 def _inside(thing: Any, depth: int = 3) -> Iterator[BaseCalculator]:
-    """A calculator, and those of which it is made."""
+    """Yield a calculator, and those of which it is made."""
     if is_calculator(thing):
         yield thing
     if depth:
