@@ -30,7 +30,7 @@ def check_executor(executor: Executors | None, cargo: object) -> None:
 
 
 def _makes(executor: Executors | None, kind: type[Executor]) -> bool:
-    """Whether this is an executor of a kind of the standard library, or is seen to make one."""
+    """Return True for an executor of a kind of the standard library, or a function that makes one."""
     while isinstance(executor, partial):
         executor = executor.func
     return isinstance(executor, kind) or (isinstance(executor, type) and issubclass(executor, kind))
