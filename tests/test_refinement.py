@@ -120,7 +120,7 @@ class Fails(EMT):
 
 def test_chunks_that_cannot_be_labelled_are_left_out_for_good():
     Fails.left = 99
-    with pytest.raises(RuntimeError, match=r"None of 3 chunks could be labelled: .*SCF did not converge.*nothing is lost"):
+    with pytest.raises(RuntimeError, match=r"None of 3 chunks could be labelled: .*SCF did not converge.*finished work is kept"):
         run(Fails(), k=3, label_retries=0)
     Fails.left = 1
     rounds = run(Fails(), k=3, label_retries=0)

@@ -337,7 +337,7 @@ def _labels(store: RunStore, found: dict[str, Any], log: Callable[[str], object]
                 log(f"A chunk could not be labelled: {outcome}")
     if failures and not have:
         raise LabellingError(
-            f"None of {len(failures)} chunks could be labelled: {failures[0]}. Fix parent_calc and rerun the script again: nothing is lost."
+            f"None of {len(failures)} chunks could be labelled: {failures[0]}. Fix parent_calc and rerun the script: finished work is kept."
         )
     files = [have[number] for number in sorted(have)]
     store.append("labelled", files=files)
