@@ -149,7 +149,7 @@ def end(dyn: Any, message: str = "stopped") -> None:
 
 
 def _largest_uncertainty(atoms: Atoms) -> float:
-    """Largest uncertainty of the force on any atom, eV/Å; TypeError for a calculator without it."""
+    """Return the largest uncertainty of the force on any atom, eV/Å; TypeError for a calculator without it."""
     try:
         return float(np.max(atoms.calc.get_property("forces_uncertainty", atoms)))
     except (PropertyNotImplementedError, AttributeError) as error:
@@ -160,7 +160,7 @@ def _largest_uncertainty(atoms: Atoms) -> float:
 
 
 def _watched(dyn: Any) -> list[Atoms]:
-    """The atoms themselves, behind filters; of a nudged elastic band all images but its ends, which do not move."""
+    """Return the atoms themselves, without filters; of a nudged elastic band all images but its ends, which do not move."""
     atoms = dyn.atoms
     while not isinstance(atoms, Atoms):
         if hasattr(atoms, "images"):
@@ -170,7 +170,7 @@ def _watched(dyn: Any) -> list[Atoms]:
 
 
 def _frame(atoms: Atoms) -> Atoms:
-    """A copy with the ensemble's energy and forces (without those of constraints) and uncertainties, but without its calculator."""
+    """Return a copy with the ensemble's energy, forces (without those of constraints) and uncertainties, but not its calculator."""
     frame = atoms.copy()
     frame.calc = atoms.calc
     keep(frame)
