@@ -11,6 +11,7 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 from ase import Atoms
 from ase.calculators.emt import EMT
 from data import pt260
@@ -19,7 +20,7 @@ from amp.nft.chunks import carve_chunks
 from amp.nft.labels.pool import LabelPool
 from amp.nft.labels.single_point import Label, labelled
 from amp.nft.records import LabelOptions
-from amp.nft.run.store import RunStore
+from amp.nft.run.store import FORMAT, RunStore
 
 RESULTS = Path(__file__).with_name("results") / "labels.json"
 
@@ -47,6 +48,7 @@ def seconds_for(chunks: list[Atoms], seconds: float, workers: int) -> float:
     with tempfile.TemporaryDirectory() as scratch, ProcessPoolExecutor(workers) as executor:
         list(executor.map(time.sleep, [0.2] * workers))
         with RunStore(scratch) as store, LabelPool(LabelOptions(partial(build, seconds=seconds), executor), Path(scratch)) as pool:
+            begin_labelling(store, len(chunks))
             begin = time.perf_counter()
             for atom, chunk in enumerate(chunks):
                 pool.request(atom, chunk)
@@ -55,6 +57,16 @@ def seconds_for(chunks: list[Atoms], seconds: float, workers: int) -> float:
                 keep(store, atom, chunks[atom], outcome)
                 pool.tidy(atom)
             return time.perf_counter() - begin
+
+
+def begin_labelling(store: RunStore, atoms: int) -> None:
+    """The events before the first label."""
+    name = store.keep_array(np.ones(atoms))
+    store.append("run", format=FORMAT, settings={})
+    store.append("start", trainer="batched", parent="EMT", settings={})
+    store.append("trained", iteration=0, file=name, chunks=0, trainer="batched", seconds=0.0, reports=[])
+    store.append("evaluated", iteration=0, file=name, delta_max=1.0, delta_mean=1.0)
+    store.append("chosen", iteration=0, atoms=list(range(atoms)))
 
 
 def keep(store: RunStore, atom: int, chunk: Atoms, label: Label) -> None:
@@ -67,6 +79,7 @@ def journal_overhead(chunks: list[Atoms], directory: str) -> list[float]:
     """Seconds that each of these labels takes to be safe on the disk."""
     times = []
     with tempfile.TemporaryDirectory(dir=directory) as scratch, RunStore(scratch) as store:
+        begin_labelling(store, len(chunks))
         for atom, chunk in enumerate(chunks):
             atoms = chunk.copy()
             atoms.calc = EMT()

@@ -17,6 +17,7 @@ from amp.nft.activelearner import NFT
 from amp.nft.calculator import EnsembleCalculator
 from amp.nft.initialization import initial_images
 from amp.nft.refinement import Dynamics, Relaxation, refine
+from amp.nft.run.replay import replay
 from amp.nft.run.store import RunStore, RunStoreError
 
 CALC_TEXT = """
@@ -135,7 +136,7 @@ def test_it_ends_where_no_frame_is_uncertain_enough():
     rounds = run(band=(50.0, 60.0), rounds=3)
     assert [one.label for one in rounds] == ["al"]
     with RunStore("al-refined-1-training/exploration") as store:
-        frames, uncertain, candidates = store.find("explored")["counts"]
+        frames, uncertain, candidates = replay(store.events).exploration.counts
     assert frames > 0 == uncertain == candidates
 
 

@@ -46,9 +46,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _status(options: argparse.Namespace) -> int:
-    from amp.nft.run import read_standing, show
+    from amp.nft.run import read_status, show
 
-    show(read_standing(options.directory))
+    show(read_status(options.directory))
     return 0
 
 

@@ -25,8 +25,16 @@ class RunStoreError(NFTError, RuntimeError):
     """The files of a run cannot be used."""
 
 
+class ContentError(RunStoreError):
+    """Content of a run is whole, but not of the kind that its journal says."""
+
+
 class LabellingError(NFTError, RuntimeError):
     """No chunk of a batch could be labelled."""
+
+
+class TrainingError(NFTError, RuntimeError):
+    """A trained ensemble is of no use."""
 
 
 class ExecutorError(NFTError, RuntimeError):

@@ -86,6 +86,11 @@ class JobOptions:
     expired: float = 3600.0
 
 
+def as_plain(record: Any) -> dict[str, Any]:
+    """Return the fields of a dataclass for JSON, in which a number that is not finite is null."""
+    return {name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in asdict(record).items()}
+
+
 @dataclass(frozen=True)
 class ForceRows:
     """Forces of an image that are trained, each with its weight, and no energy.
@@ -174,8 +179,8 @@ class MemberReport:
     oob_force_rmse: float = math.nan
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data for the journal."""
-        return asdict(self)
+        """Return plain data for the journal, in which a number that is not finite is null: JSON has none."""
+        return as_plain(self)
 
 
 @dataclass(frozen=True)

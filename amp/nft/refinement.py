@@ -36,6 +36,8 @@ from amp.nft.labels.identity import identify
 from amp.nft.labels.pool import LabelPool
 from amp.nft.labels.single_point import Label, Parent, labelled
 from amp.nft.records import LabelOptions
+from amp.nft.run.replay import replay
+from amp.nft.run.state import Exploration
 from amp.nft.run.store import FORMAT, RunStore
 from amp.nft.selection import choose_chunks
 
@@ -234,7 +236,7 @@ def refine(
         new = _chunks_of(before.label) + chunks
         training, centres = training + new, centres + [(get_hash(chunk), 0) for chunk in new]
         after = _train(learner, training, targets, centres, name, str(before.ensemble), settings)
-        done.append(replace(after, exploration=tuple(found["counts"]), chunks=len(chunks)))
+        done.append(replace(after, exploration=(found.counts[0], found.counts[1], found.counts[2]), chunks=len(chunks)))
     return done
 
 
@@ -266,16 +268,18 @@ class _Search:
     k: int
     cutoff: float
 
-    def carry_out(self, store: RunStore, before: Round, starts: list[Atoms], log: Callable[[str], object]) -> dict[str, Any]:
-        """Return the event that names the chosen chunks, from the store if it is there."""
+    def carry_out(self, store: RunStore, before: Round, starts: list[Atoms], log: Callable[[str], object]) -> Exploration:
+        """Return the exploration with the selected chunks, from the store if it is there."""
         settings = {"explore": _name(self.explore), "band": list(self.band), "k": self.k, "cutoff": self.cutoff,
                     "ensemble": hashlib.sha256(before.ensemble.read_bytes()).hexdigest()[:16]}  # fmt: skip
         if not store.events:
             store.append("run", format=FORMAT, settings=settings)
-        compare_settings(store.events[0]["settings"], settings, store.directory)
-        return store.find("explored") or self._explore(store, before, starts, log)
+        compare_settings(replay(store.events).settings, settings, store.directory)
+        if replay(store.events).exploration is None:
+            self._explore(store, before, starts, log)
+        return _exploration(store)
 
-    def _explore(self, store: RunStore, before: Round, starts: list[Atoms], log: Callable[[str], object]) -> dict[str, Any]:
+    def _explore(self, store: RunStore, before: Round, starts: list[Atoms], log: Callable[[str], object]) -> None:
         models = read_ensemble(before.ensemble)
         calc = EnsembleCalculator(models)
         low, high = (factor * before.delta for factor in self.band)
@@ -294,9 +298,14 @@ class _Search:
         chosen = choose_chunks(candidates, k, models[0].gs, cutoff=models[0].cutoff) if k else []
         log(f"\nExplored {frames} frames with {before.ensemble}: {uncertain} of them have a largest uncertainty between "
             f"{low:.4f} and {high:.4f} eV/Å, {beyond} a larger one; {k} of {len(candidates)} chunks chosen.")  # fmt: skip
-        return store.append(
-            "explored", counts=[frames, uncertain, len(candidates)], chunks=[store.keep_image(candidates[i]) for i in chosen]
-        )
+        store.append("explored", counts=[frames, uncertain, len(candidates)], chunks=[store.keep_image(candidates[i]) for i in chosen])
+
+
+def _exploration(store: RunStore) -> Exploration:
+    """The exploration that a store contains."""
+    found = replay(store.events).exploration
+    assert found is not None  # by the order of events
+    return found
 
 
 def _name(explore: Explorer) -> str:
@@ -312,15 +321,13 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def _labels(store: RunStore, found: dict[str, Any], log: Callable[[str], object], options: LabelOptions) -> list[Atoms]:
+def _labels(store: RunStore, found: Exploration, log: Callable[[str], object], options: LabelOptions) -> list[Atoms]:
     """Labelled copies of the chosen chunks, those left out that fail."""
-    finished = store.find("labelled")
-    if finished is not None:  # what failed then is not tried again: the training that followed is without it
-        return [store.image(name) for name in finished["files"]]
-    chunks = {number: store.image(name) for number, name in enumerate(found["chunks"])}
+    if found.labelled is not None:  # a label that failed then is not tried again: the training that followed is without it
+        return [store.image(name) for name in found.labelled]
+    chunks = {number: store.image(name) for number, name in enumerate(found.chunks)}
     parents = ParentRecord(store.events, identify(options.parent), options.accept_parent, store.directory)
-    have = {event["chunk"]: event["file"] for event in store.find_all("label")}
-    have = {number: have[number] for number in read_labels(store, have, chunks, log)}
+    have = {number: found.labels[number] for number in read_labels(store, dict(found.labels), chunks, log)}
     failures = []
     with LabelPool(options, store.directory / "labels") as pool:
         for number, chunk in chunks.items():
@@ -330,7 +337,7 @@ def _labels(store: RunStore, found: dict[str, Any], log: Callable[[str], object]
             if isinstance(outcome, Label):
                 fields = parents.label_fields(outcome)
                 have[number] = store.keep_image(labelled(chunks[number], outcome))
-                store.append("label", chunk=number, file=have[number], seconds=outcome.seconds, **fields)
+                store.append("chunk-label", chunk=number, file=have[number], seconds=outcome.seconds, **fields)
                 pool.tidy(number)
             else:
                 failures.append(outcome)

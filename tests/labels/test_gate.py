@@ -157,12 +157,24 @@ def test_a_run_replaces_bad_labels_and_trains_on_none(tmp_path, monkeypatch):
     assert f"No label around atom {chosen[0]}: BadLabel: in the calculator after the call" in Path("log.txt").read_text()
 
 
+def again(store, event, **changes):
+    """Append an event as it was, but for some fields."""
+    store.append(event["event"], **{key: value for key, value in event.items() if key not in ("event", "time")} | changes)
+
+
+def confuse_labels(store):
+    """Give the first label of a finished run the content of the second; returns both."""
+    again(store, next(event for event in store.events if event["event"] == "start"))
+    first, second = [event for event in store.events if event["event"] == "label"][:2]
+    again(store, first, file=second["file"])
+    return first, second
+
+
 def test_a_bad_label_in_the_journal_is_dropped_and_made_again(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run(max_iterations=1, parent_calc=parent())
     with RunStore("al-training/saved-info") as store:
-        first, second = store.find_all("label")[:2]
-        store.append("label", **{**{key: first[key] for key in first if key not in ("event", "time")}, "file": second["file"]})
+        first, second = confuse_labels(store)
     run(max_iterations=2, parent_calc=parent(), log="log.txt")
     said = Path("log.txt").read_text()
     assert f"The stored label of chunk {first['atom']} ({second['file']}) is dropped and made again: BadLabel" in said
@@ -176,8 +188,7 @@ def test_an_atom_whose_label_cannot_be_made_again_leaves_the_training_set(tmp_pa
     monkeypatch.chdir(tmp_path)
     run(max_iterations=1)
     with RunStore("al-training/saved-info") as store:
-        first, second = store.find_all("label")[:2]
-        store.append("label", **{**{key: first[key] for key in first if key not in ("event", "time")}, "file": second["file"]})
+        first, _ = confuse_labels(store)
     al, _ = run(max_iterations=2, parent_calc=parent(what="raise", atoms=[first["atom"]]), accept_parent=True)
     chunks = read("al-training/saved-info/atomic_chunks.traj", ":")
     assert len(al.history) == 3 and first["atom"] not in [chunk.info["target_atom"] for chunk in chunks]

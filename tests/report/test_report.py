@@ -15,6 +15,7 @@ import pytest
 from ase import Atoms
 from ase.calculators.emt import EMT
 from ase.io import read, write
+from journals import begin
 from small_runs import Fragile, cells, cluster, run
 
 from amp.nft.calculator import EnsembleCalculator
@@ -23,7 +24,8 @@ from amp.nft.report.figures import draw_figures
 from amp.nft.report.truth import read_truth
 from amp.nft.report.view3d import _sphere, scene
 from amp.nft.run import verdict
-from amp.nft.run.store import RunStore, RunStoreError
+from amp.nft.run.state import Added
+from amp.nft.run.store import FORMAT, RunStore, RunStoreError
 from amp.nft.system.liveness import Heartbeat
 
 FORCE = 1e-8  # eV/Å: two ways to the same prediction
@@ -118,8 +120,9 @@ def having(of, deltas, converged=True, **settings):
     for k, delta in enumerate(deltas):
         reports = [replace(report, converged=converged) for report in of.steps[0].reports]
         steps.append(replace(of.steps[0], iteration=k, delta=np.full_like(of.steps[0].delta, delta), reports=reports))
-    standing = replace(of.standing, settings={**of.settings, "stop_delta": 0.02, "max_iterations": 9, **settings})
-    return replace(of, steps=steps, standing=standing)
+    state = of.status.state
+    last = replace(state.starts[-1], settings={**state.starts[-1].settings, "stop_delta": 0.02, "max_iterations": 9, **settings})
+    return replace(of, steps=steps, status=replace(of.status, state=replace(state, starts=(*state.starts[:-1], last))))
 
 
 @pytest.mark.parametrize(
@@ -180,7 +183,7 @@ def _here(tmp_path, monkeypatch):
 @pytest.mark.usefixtures("_here")
 def test_a_run_without_a_finished_iteration_has_a_report_too():
     with RunStore("al-training/saved-info") as store:
-        store.append("run", format=1, settings={"n": 3})
+        store.append("run", format=FORMAT, settings={"n": 3})
     assert report(".").grade == "none"
     assert "no iteration is finished" in Path("report.html").read_text(encoding="utf-8")
 
@@ -188,8 +191,7 @@ def test_a_run_without_a_finished_iteration_has_a_report_too():
 @pytest.mark.usefixtures("_here")
 def test_a_run_on_another_machine_that_stopped_showing_life_is_called_interrupted():
     with RunStore("al-training/saved-info") as store:
-        store.append("run", format=1, settings={"n": 3})
-        store.append("start", process={"machine": "node07 pid:[1]", "pid": 7, "start_time": 0.0}, settings={"stop_delta": 0.01})
+        begin(store, machine="node07 pid:[1]", pid=7)
     for age, said in ((5.0, "Wait"), (600.0, "Run the same script again")):
         beat = Path("al-training/saved-info/progress.json")
         Heartbeat(beat).beat(iteration=0, members=[])
@@ -228,7 +230,9 @@ def test_spheres_are_closed_and_their_faces_look_outward(times, least):
 
 def test_a_long_run_has_a_view_too(finished):
     of = read_run(finished)
-    long = replace(of, added=[[k % len(of.best.delta)] for k in range(40)])
+    state = of.status.state
+    added = [replace(state.iterations[0], added=Added((), (k % len(of.best.delta),))) for k in range(40)]
+    long = replace(of, status=replace(of.status, state=replace(state, iterations=tuple(added))))
     json.dumps(scene(long, 0))
     assert "sources" in dict(draw_figures(long, check(of)))
 

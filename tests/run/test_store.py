@@ -1,30 +1,36 @@
-"""The journal: what was written is there, whatever happened afterwards."""
+"""The store of a run: written events and content are there, whatever happened afterwards."""
 
-import json
+import errno
 import os
+import shutil
 import signal
+import struct
 import subprocess
 import sys
 import time
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
 from ase.build import molecule
 from ase.calculators.singlepoint import SinglePointCalculator
+from journals import begin, chosen, label
 
-from amp.nft.run.store import RunStore, RunStoreError, write_atomically
+from amp.nft.run import read_status
+from amp.nft.run.store import RunRecord, RunStore, RunStoreError, write_atomically
+
+TESTS = Path(__file__).parents[1]
 
 
 def test_events_come_back_in_order(tmp_path):
     with RunStore(tmp_path) as store:
-        store.append("run", format=1)
-        for k in range(3):
-            store.append("trained", iteration=k, value=k**2)
+        begin(store)
+        chosen(store, 0, [3, 4])
+        written = list(store.events)
     with RunStore(tmp_path) as store:
-        assert [event["event"] for event in store.events] == ["run", "trained", "trained", "trained"]
-        assert store.find("trained", iteration=2)["value"] == 4
-        assert store.find("trained", iteration=7) is None
-        assert len(store.find_all("trained")) == 3
+        assert store.events == written == RunRecord(tmp_path).events
+        assert [event["event"] for event in store.events] == ["run", "start", "trained", "evaluated", "chosen"]
         times = [event["time"] for event in store.events]
         assert times == sorted(times) and abs(times[-1] - time.time()) < 60
 
@@ -45,33 +51,6 @@ def test_content_is_named_by_what_is_in_it(tmp_path):
         (tmp_path / "content" / name).unlink()
         with pytest.raises(RunStoreError, match="missing"):
             store.array(name)
-
-
-def test_a_torn_last_line_is_forgiven(tmp_path):
-    with RunStore(tmp_path) as store:
-        store.append("run", format=1)
-        store.append("label", atom=1)
-    with open(tmp_path / "journal.jsonl", "a") as file:
-        file.write('{"event": "label", "at')
-    with RunStore(tmp_path) as store:
-        assert len(store.events) == 2
-        store.append("label", atom=2)
-    with RunStore(tmp_path) as store:
-        assert [event.get("atom") for event in store.events] == [None, 1, 2]
-
-
-def test_a_torn_earlier_line_is_an_error_that_names_it(tmp_path):
-    path = tmp_path / "journal.jsonl"
-    path.write_text('{"event": "run", "format": 1}\n{"event": "lab\n{"event": "label", "atom": 3}\n')
-    with pytest.raises(RunStoreError, match=r"journal\.jsonl, line 2: not a journal event"):
-        RunStore(tmp_path)
-    assert len(path.read_text().splitlines()) == 3
-
-
-def test_a_newer_format_is_refused(tmp_path):
-    (tmp_path / "journal.jsonl").write_text(json.dumps({"event": "run", "format": 99}) + "\n")
-    with pytest.raises(RunStoreError, match=r"newer amp\.nft"):
-        RunStore(tmp_path)
 
 
 def test_one_process_at_a_time_and_no_stale_lock(tmp_path):
@@ -111,13 +90,16 @@ os.kill(os.getpid(), 9)
 FILL = """
 import resource, sys
 import numpy as np
+sys.path.insert(0, sys.argv[3])
+from journals import begin, chosen, label
 from amp.nft.run.store import RunStore, RunStoreError
 with RunStore(sys.argv[1]) as store:
-    store.append("run", format=1)
-    store.append("label", file=store.keep_array(np.zeros(10)))
+    begin(store)
+    chosen(store, 0, [1])
+    label(store, 1, store.keep_array(np.zeros(10)))
     if "limit" in sys.argv:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, resource.RLIM_INFINITY))
-    for what in (lambda: store.keep_array(np.ones(100_000)), lambda: store.append("event", much="x" * 100_000)):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (3000, resource.RLIM_INFINITY))
+    for what in (lambda: store.keep_array(np.ones(100_000)), lambda: store.append("interrupted", signal="x" * 100_000)):
         try:
             what()
         except RunStoreError as error:
@@ -133,13 +115,13 @@ def test_a_full_disk_loses_nothing(tmp_path, how):
     if how == "disk" and subprocess.run(mount, capture_output=True, check=False).returncode:
         pytest.skip("a small file system cannot be mounted here (needs root)")
     try:
-        filled = subprocess.run([sys.executable, "-c", FILL, store, how], capture_output=True, text=True, check=False)
+        filled = subprocess.run([sys.executable, "-c", FILL, store, how, TESTS], capture_output=True, text=True, check=False)
         says = filled.stdout.splitlines()
         assert len(says) == 2, filled.stderr
         assert all("cannot be written (" in line and "run the same script again" in line for line in says)
         with RunStore(store) as again:
-            assert [event["event"] for event in again.events] == ["run", "label"]
-            np.testing.assert_array_equal(again.array(again.events[1]["file"]), np.zeros(10))
+            assert [event["event"] for event in again.events] == ["run", "start", "trained", "evaluated", "chosen", "label"]
+            np.testing.assert_array_equal(again.array(again.events[-1]["file"]), np.zeros(10))
             assert len(os.listdir(store / "content")) == 1
     finally:
         if how == "disk":
@@ -170,13 +152,6 @@ def test_a_file_system_without_locks_is_used_with_a_warning(tmp_path, monkeypatc
         RunStore(tmp_path).close()
 
 
-@pytest.mark.parametrize("text", ['{"event": "label"}\n', "[1]\n", '{"event": 3}\n', "\n\n"])
-def test_what_is_no_journal(tmp_path, text):
-    (tmp_path / "journal.jsonl").write_text(text)
-    with pytest.raises(RunStoreError, match="line 1: not a journal event"):
-        RunStore(tmp_path)
-
-
 def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "file"
     write_atomically(path, b"old")
@@ -189,3 +164,125 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
         write_atomically(path, b"new")
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["file"]
+
+
+def test_a_directory_that_cannot_be_made_durable_is_an_error(tmp_path, monkeypatch):
+    """A rename that the file system may lose is reported, unless the file system has no such thing."""
+    real = os.fsync
+
+    def fsync(number, descriptor):
+        if os.path.isdir(f"/proc/self/fd/{descriptor}"):
+            raise OSError(number, os.strerror(number))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", partial(fsync, errno.EINVAL))
+    write_atomically(tmp_path / "file", b"data")
+    monkeypatch.setattr(os, "fsync", partial(fsync, errno.EIO))
+    with pytest.raises(RunStoreError, match="file cannot be written"):
+        write_atomically(tmp_path / "file", b"other")
+
+
+@pytest.mark.parametrize("how", ["renamed", "renamed and copied back", "removed"])
+def test_a_directory_that_is_moved_while_the_run_works_is_noticed_and_complete(tmp_path, how):
+    place, away = tmp_path / "al-training" / "saved-info", tmp_path / "away"
+    with RunStore(place) as store:
+        begin(store)
+        chosen(store, 0, [1])
+        written = list(store.events)
+        if how == "removed":
+            shutil.copytree(tmp_path / "al-training", away)
+            shutil.rmtree(tmp_path / "al-training")
+        else:
+            os.rename(tmp_path / "al-training", away)
+        if how == "renamed and copied back":
+            shutil.copytree(away, tmp_path / "al-training")
+        for write in (lambda: store.keep_array(np.zeros(3)), lambda: label(store, 1)):
+            with pytest.raises(RunStoreError, match=r"was moved or replaced while the run works; finished work is kept.*rerun the script"):
+                write()
+    assert RunRecord(away / "saved-info").events == written
+    assert (tmp_path / "al-training").exists() == (how == "renamed and copied back")
+
+
+HEADER = "{'descr': '<f8', 'fortran_order': False, 'shape': (%s,), }"
+
+
+def npy(header, data=b""):
+    """An ``.npy`` file with this header, as NumPy writes it."""
+    text = header.encode() + b"\n"
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text) % 65536) + text + data
+
+
+BAD_ARRAYS = {
+    "not an array": b"plain text",
+    "8 TB announced": npy(HEADER % 10**12),
+    "a header of 2 MB": npy(HEADER % "3" + " " * 2**21, bytes(24)),
+    "a pickle": b"\x93NUMPY\x01\x00" + struct.pack("<H", 61) + b"{'descr': '|O', 'fortran_order': False, 'shape': (1,), }    \n" + b"cos",
+    "a deep header": npy("(" * 9000 + ")" * 9000),
+}
+
+
+@pytest.mark.parametrize("what", BAD_ARRAYS)
+def test_content_that_is_no_array_is_refused(tmp_path, what):
+    with RunStore(tmp_path) as store:
+        name = store.keep(BAD_ARRAYS[what], ".npy")
+        with pytest.raises(RunStoreError, match=f"{name} is not an array"):
+            store.array(name)
+
+
+@pytest.mark.parametrize(
+    "data", [b"[" * 100_000, b'{"a": 1}', b"[]", b"[1, 2]", b"\xff\xfe"], ids=["deep", "object", "empty", "numbers", "bytes"]
+)
+def test_content_that_is_no_ensemble_is_refused(tmp_path, data):
+    with RunStore(tmp_path) as store:
+        name = store.keep(data, ".ensemble")
+        with pytest.raises(RunStoreError, match=f"{name} is not an ensemble"):
+            store.texts(name)
+
+
+@pytest.mark.parametrize("data", [b"- of Ulm", b"- of UlmASE-Trajectory" + b"\xff" * 200, b"x" * 500, b""])
+def test_content_that_is_no_trajectory_is_refused(tmp_path, data):
+    with RunStore(tmp_path) as store:
+        name = store.keep(data, ".traj")
+        with pytest.raises(RunStoreError, match=f"{name} is not a trajectory"):
+            store.image(name)
+
+
+SPECIAL = {
+    "a link to /dev/zero": lambda path: path.symlink_to("/dev/zero"),
+    "a link to a file outside": lambda path: path.symlink_to("/etc/passwd"),
+    "a pipe": os.mkfifo,
+    "a directory": Path.mkdir,
+    "a sparse file of 4 TB": lambda path: (path.touch(), os.truncate(path, 2**42)),
+}
+
+
+@pytest.mark.parametrize("what", SPECIAL)
+@pytest.mark.parametrize("name", ["journal.jsonl", "content", "lock", "progress.json"])
+def test_special_files_in_a_foreign_directory_neither_hang_nor_fill_the_memory(tmp_path, what, name):
+    place = tmp_path / "al-training" / "saved-info"
+    with RunStore(place) as store:
+        begin(store)
+        content = store.keep_array(np.zeros(3))
+    path = place / "content" / content if name == "content" else place / name
+    path.unlink(missing_ok=True)
+    try:
+        SPECIAL[what](path)
+    except OSError as error:
+        pytest.skip(f"this file system does not have it: {error}")
+    if name == "journal.jsonl":
+        for reader in (RunRecord, RunStore, lambda _: read_status(tmp_path)):
+            with pytest.raises(RunStoreError):
+                reader(place)
+    elif name == "content":
+        with pytest.raises(RunStoreError, match="cannot be read"):
+            RunRecord(place).array(content)
+    else:
+        read_status(tmp_path)
+        if (name, what) != ("lock", "a directory"):
+            RunStore(place).close()
+
+
+@pytest.mark.parametrize("name", ["../../secret.npy", "/etc/passwd", "0" * 32 + ".npy/../x", "x" * 36, ""])
+def test_content_has_names_made_of_hashes_only(tmp_path, name):
+    with RunStore(tmp_path) as store, pytest.raises(RunStoreError, match="is not the name of content"):
+        store.content(name)

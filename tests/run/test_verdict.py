@@ -4,9 +4,11 @@ import json
 
 import numpy as np
 import pytest
+from journals import begin, evaluated, start
 from scipy.stats import chi2
 
 from amp.nft.errors import InputError
+from amp.nft.run.replay import replay
 from amp.nft.run.store import RunStore
 from amp.nft.run.verdict import COLORS, Verdict, judge, recorded_verdict, verdict_of
 
@@ -103,16 +105,20 @@ def test_an_aim_of_zero_is_refused():
 
 def test_the_journal_gives_the_verdict_on_the_last_ensemble(tmp_path):
     with RunStore(tmp_path) as store:
-        store.append("run", format=1, settings={})
-        store.append("evaluated", iteration=0, error95_factor=1.5)
-        assert verdict_of(store) is None
+        begin(store)
+        evaluated(store, 0, 0.005, error95_factor=1.5)
+        assert verdict_of(replay(store.events)) is None
         store.append("stopped", reason="stop_delta", message="", converged=True)
-        assert verdict_of(store) == judge(converged=True, aim=1.0, factor=1.5)
+        assert verdict_of(replay(store.events)) == judge(converged=True, aim=1.0, factor=1.5)
         found = on_labels(0.1)
         store.append("verdict", **found.as_dict())
-        assert str(recorded_verdict(store)) == str(verdict_of(store)) == str(found)
-        store.append("evaluated", iteration=1)
-        assert recorded_verdict(store) is None
+        state = replay(store.events)
+        assert str(recorded_verdict(state)) == str(verdict_of(state)) == str(found)
+        start(store)
+        store.append("chosen", iteration=0, atoms=[1])
+        store.append("added", iteration=0, chosen=[1], atoms=[1])
+        evaluated(store, 1, 0.004)
+        assert recorded_verdict(replay(store.events)) is None
 
 
 def test_a_verdict_survives_the_journal():

@@ -5,7 +5,6 @@ A step whose result is in the run's files does nothing; this makes a restart exa
 
 from __future__ import annotations
 
-import json
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -19,14 +18,15 @@ from ase import Atoms
 from amp.nft.activelearner.output_files import RunFiles
 from amp.nft.activelearner.parent_record import ParentRecord
 from amp.nft.activelearner.resume import compare_settings
-from amp.nft.activelearner.stopping import Iteration, StopReason, StopRule, best_of, first_reason
+from amp.nft.activelearner.stopping import Iteration, StopReason, StopRule, best_of, first_reason, nothing_above
 from amp.nft.activelearner.stored_labels import carve_numbered, read_labels
 from amp.nft.calculator.evaluate import target_uncertainty
-from amp.nft.errors import LabellingError
+from amp.nft.errors import LabellingError, TrainingError
 from amp.nft.labels.identity import identify
 from amp.nft.labels.pool import LabelPool
 from amp.nft.labels.single_point import Label, LabelFailure, labelled
-from amp.nft.records import Ensemble, ForceRows, LabelOptions, MemberReport, MemberStep, Trainer, TrainingTask
+from amp.nft.records import Ensemble, ForceRows, LabelOptions, MemberStep, Trainer, TrainingTask
+from amp.nft.run.replay import LiveState
 from amp.nft.run.store import FORMAT, RunStore
 from amp.nft.run.verdict import verdict_of
 from amp.nft.training.choose import sample_weights
@@ -77,6 +77,7 @@ class Loop:
     ) -> None:
         self.setup = setup
         self.store = store
+        self.state = LiveState(store)
         self.trainer = trainer
         self.log = log
         self.watch = watch
@@ -91,15 +92,16 @@ class Loop:
         """Resume the run in the store, or begin one; RunStoreError if it has other settings."""
         if not self.store.events:
             self.files.check_fresh()
-        if self.store.find("trained"):
-            compare_settings(self.store.recall("run")["settings"], settings, self.files.saved_info.parent)
+        before = self.state()
+        if before.iterations:
+            compare_settings(before.settings, settings, self.files.saved_info.parent)
         else:  # nothing is lost that other settings would contradict
             self.store.append("run", format=FORMAT, settings=settings)
         options = self.setup.labels
         self.parents = ParentRecord(self.store.events, identify(options.parent), options.accept_parent, self.files.saved_info.parent)
         targets = [self.store.keep_image(target) for target in self.setup.targets]
         self.store.append("start", **notes, **self.parents.start_fields(), targets=targets)
-        files = {event["atom"]: event["file"] for event in self.store.find_all("label")}
+        files = {atom: label.file for atom, label in before.labels.items()}
         self.labels = read_labels(self.store, files, self._carve(list(files)), self.log)
         if self.labels:
             self.log(f"Resuming the run in {self.store.directory}: {len(self.labels)} labelled chunks found.")
@@ -111,7 +113,7 @@ class Loop:
             iteration = len(self.history)
             texts = self._train(iteration)
             delta = self._evaluate(iteration, texts)
-            if not self.store.find("trained", iteration=iteration + 1):
+            if self.state().at(iteration + 1).trained is None:
                 reason = first_reason(rules, self.history)
             reason = reason or self._grow(iteration, delta)
         self._finish(reason)
@@ -121,14 +123,13 @@ class Loop:
 
     def _train(self, iteration: int) -> list[str]:
         """Return the members of this iteration's ensemble."""
-        event = self.store.find("trained", iteration=iteration)
-        if event is None:
-            event = self._train_now(iteration)
-        texts = json.loads(self.store.content(event["file"]))
+        if self.state().at(iteration).trained is None:
+            self._train_now(iteration)
+        texts = self.store.texts(self.state().trained(iteration).file)
         self.files.save_ensemble(iteration, texts)
         return texts
 
-    def _train_now(self, iteration: int) -> dict[str, Any]:
+    def _train_now(self, iteration: int) -> None:
         task = self._task(iteration)
         chunks = len(task.images) - len(self.setup.images)
         self.log(f"\nIteration {iteration}: training on {len(self.setup.images)} images and {chunks} chunks.")
@@ -139,10 +140,10 @@ class Loop:
         self.log(f"Trained {len(outcome.texts)} members in {seconds:.1f} s; {len(missed)} missed their criteria.")
         for report in missed:
             self.log(f"  member {report.member}: {report.message}")
-        return self.store.append(
+        self.store.append(
             "trained",
             iteration=iteration,
-            file=self.store.keep(json.dumps(outcome.texts).encode(), ".ensemble"),
+            file=self.store.keep_texts(outcome.texts),
             reports=[report.as_dict() for report in outcome.reports],
             trainer=self.trainer.name,
             chunks=chunks,
@@ -155,9 +156,9 @@ class Loop:
         added = [[place[atom] for atom in batch] for batch in self.added]
         start, retry_m = setup.start, None
         if iteration > 0:
-            last = self.store.recall("trained", iteration=iteration - 1)
-            start = json.loads(self.store.content(last["file"]))
-            retry_m = tuple(report["converged"] for report in last["reports"])  # what stalled there will stall again
+            last = self.state().trained(iteration - 1)
+            start = self.store.texts(last.file)
+            retry_m = tuple(report.converged for report in last.reports)  # a member that stalled there will stall again
         return TrainingTask(
             images=setup.images + [self.labels[atom] for atom in atoms],
             rows=setup.rows + [ForceRows.central(0)] * len(atoms),
@@ -177,16 +178,9 @@ class Loop:
 
     def _evaluate(self, iteration: int, texts: list[str]) -> np.ndarray:
         """Return the uncertainty on each atom of the targets; add to the history and save the best ensemble."""
-        event = self.store.find("evaluated", iteration=iteration)
-        if event is None:
-            setup = self.setup
-            deltas = [target_uncertainty(texts, some, setup.dblabel, setup.threads) for some in setup.targets]
-            all_deltas = np.concatenate(deltas)
-            event = self.store.append(
-                "evaluated", iteration=iteration, file=self.store.keep_array(all_deltas),
-                delta_max=all_deltas.max(), delta_mean=all_deltas.mean(),
-            )  # fmt: skip
-        delta = self.store.array(event["file"])
+        if self.state().at(iteration).evaluated is None:
+            self._evaluate_now(iteration, texts)
+        delta = self.store.array(self.state().evaluated(iteration).file)
         entry = self._entry(iteration, delta)
         self.history.append(entry)
         self.log(
@@ -200,15 +194,28 @@ class Loop:
         self.files.save_deltas(iteration, delta)
         return delta
 
+    def _evaluate_now(self, iteration: int, texts: list[str]) -> None:
+        setup = self.setup
+        deltas = [target_uncertainty(texts, some, setup.dblabel, setup.threads) for some in setup.targets]
+        delta = np.concatenate(deltas)
+        if not np.isfinite(delta).all():
+            raise TrainingError(
+                f"The ensemble of iteration {iteration} predicts forces on atom {int(np.flatnonzero(~np.isfinite(delta))[0])} of the "
+                "target that are not finite numbers: its training diverged. Check the labels and calc_text, and use another seed or label."
+            )
+        self.store.append(
+            "evaluated", iteration=iteration, file=self.store.keep_array(delta), delta_max=delta.max(), delta_mean=delta.mean()
+        )
+
     def _entry(self, iteration: int, delta: np.ndarray) -> Iteration:
-        trained = self.store.recall("trained", iteration=iteration)
+        trained = self.state().trained(iteration)
         return Iteration(
             iteration,
-            trained["chunks"],
+            trained.chunks,
             float(delta.max()),
             float(delta.mean()),
-            tuple(MemberReport(**report) for report in trained["reports"]),
-            trained["trainer"],
+            trained.reports,
+            trained.trainer,
             tuple(float(part.max()) for part in np.split(delta, self.first[1:-1])),
         )
 
@@ -216,14 +223,14 @@ class Loop:
 
     def _grow(self, iteration: int, delta: np.ndarray) -> StopReason | None:
         """Label chunks around the most uncertain atoms and add them to the training set."""
-        event = self.store.find("added", iteration=iteration)
-        if event is None:
+        if self.state().at(iteration).added is None:
             chosen = select(delta, self.setup.threshold)
             if not len(chosen):
-                return _nothing_above(self.setup.threshold, delta)
-            event = self._label(iteration, self._without_twins(chosen, delta), delta)
-        self.added.append(self._restore(event["atoms"]))
-        self.files.save_chunks(iteration, event["chosen"], [self.labels[atom] for atom in self._chunk_atoms()])
+                return nothing_above(self.setup.threshold, float(delta.max()))
+            self._label(iteration, self._without_twins(chosen, delta), delta)
+        added = self.state().added(iteration)
+        self.added.append(self._restore(list(added.atoms)))
+        self.files.save_chunks(iteration, list(added.chosen), [self.labels[atom] for atom in self._chunk_atoms()])
         return None
 
     def _without_twins(self, chosen: np.ndarray, delta: np.ndarray) -> np.ndarray:
@@ -235,14 +242,14 @@ class Loop:
         self.log(f"{len(chosen) - len(kept)} of {len(chosen)} atoms skipped: others have the same environment.")
         return np.sort(kept)
 
-    def _label(self, iteration: int, chosen: np.ndarray, delta: np.ndarray) -> dict[str, Any]:
+    def _label(self, iteration: int, chosen: np.ndarray, delta: np.ndarray) -> None:
         """Label chunks around the chosen atoms; the next most uncertain atom takes the place of one that fails."""
         wanted = [int(atom) for atom in chosen]
         taken = {*wanted, *self._chunk_atoms()}  # not self.labels: a batch cut short must go the same way again
         ranked = [int(atom) for atom in np.argsort(-delta, kind="stable")]
         spare = deque([atom for atom in ranked if atom not in taken][: len(wanted)])
         new = [atom for atom in wanted if atom not in self.labels]
-        if self.store.find("chosen", iteration=iteration, atoms=wanted) is None:
+        if list(self.state().at(iteration).chosen) != wanted:
             self.store.append("chosen", iteration=iteration, atoms=wanted)
         self.log(f"{len(wanted)} atoms chosen, {len(new)} of them to be labelled.")
         replacements: list[int] = []
@@ -254,7 +261,7 @@ class Loop:
         atoms = [atom for atom in wanted + replacements if atom in self.labels]
         if not atoms:
             raise LabellingError(_all_failed(failures))
-        return self.store.append("added", iteration=iteration, chosen=wanted, atoms=atoms, failed=sorted(failures))
+        self.store.append("added", iteration=iteration, chosen=wanted, atoms=atoms, failed=sorted(failures))
 
     def _pool(self) -> LabelPool:
         on_retry = partial(self._note, "label-retried")
@@ -318,18 +325,17 @@ class Loop:
         finish = getattr(self.trainer, "finish", None)
         if finish is not None:
             last = self.history[-1]
-            texts = json.loads(self.store.content(self.store.recall("trained", iteration=last.iteration)["file"]))
+            texts = self.store.texts(self.state().trained(last.iteration).file)
             finish(self._task(last.iteration), Ensemble(texts, list(last.reports)))
 
     def _finish(self, reason: StopReason) -> None:
         self.store.append("stopped", reason=reason.name, message=reason.message, converged=reason.converged)
         self._leave_training_directory()
-        failed = {event["atom"]: event for event in self.store.find_all("label-failed")}
         self.log(f"\n{reason}")
-        for atom in sorted(failed.keys() - self.labels.keys()):
-            self.log(f"No label around atom {atom}: {failed[atom]['kind']}: {failed[atom]['message']}")
+        for atom, failure in sorted(self.state().failures.items()):
+            self.log(f"No label around atom {atom}: {failure.kind}: {failure.message}")
         self.log(f"Best ensemble: {self.files.best} (iteration {best_of(self.history).iteration}).")
-        self.log(f"Verdict: {verdict_of(self.store)}")
+        self.log(f"Verdict: {verdict_of(self.state())}")
 
 
 def _all_failed(failures: dict[int, LabelFailure]) -> str:
@@ -338,11 +344,3 @@ def _all_failed(failures: dict[int, LabelFailure]) -> str:
         f"None of {len(failures)} chunks could be labelled; the one around atom {atom} failed with {failure}. "
         f"Fix the cause and rerun the script: finished work is kept.\n{failure.traceback}"
     )
-
-
-def _nothing_above(threshold: float | None, delta: np.ndarray) -> StopReason:
-    message = (
-        f"Not converged: the largest uncertainty, {delta.max():.4f} eV/Å, is not above threshold = {threshold}, so "
-        "there is nothing to label. Lower threshold, or raise stop_delta."
-    )
-    return StopReason("threshold", message)

@@ -54,7 +54,7 @@ class ParentRecord:
         for event in events:
             if event["event"] in LABELS:
                 labels[event["atom"] if "atom" in event else event["chunk"]] = event
-            elif event.get("accept_parent") and digest_of(event["identity"]) == self.digest:
+            elif event.get("accept_parent") and digest_of(event.get("identity", UNKNOWN)) == self.digest:
                 labels.clear()
             for text in (event.get("identity"), event.get("made")):
                 if text is not None:

@@ -165,3 +165,24 @@ def first_reason(rules: Sequence[StopRule], history: History) -> StopReason | No
     StopReason or None
     """
     return next((reason for rule in rules if (reason := rule(history)) is not None), None)
+
+
+def nothing_above(threshold: float | None, delta_max: float) -> StopReason:
+    """Return the reason to stop where no atom is uncertain enough to be labelled.
+
+    Parameters
+    ----------
+    threshold : float or None
+        As for `amp.nft.activelearner.NFT`.
+    delta_max : float
+        Largest uncertainty on the target, eV/Å.
+
+    Returns
+    -------
+    StopReason
+    """
+    message = (
+        f"Not converged: the largest uncertainty, {delta_max:.4f} eV/Å, is not above threshold = {threshold}, so "
+        "there is nothing to label. Lower threshold, or raise stop_delta."
+    )
+    return StopReason("threshold", message)

@@ -8,7 +8,7 @@ import numpy as np
 from ase import Atoms
 
 from amp.nft.chunks import carve_chunks
-from amp.nft.errors import RunStoreError
+from amp.nft.errors import ContentError, RunStoreError
 from amp.nft.labels.gate import Label, LabelFailure, check, stored
 from amp.nft.run.store import RunRecord
 
@@ -75,7 +75,7 @@ def _read(record: RunRecord, name: str, chunk: Atoms | None) -> tuple[Atoms, Lab
     try:
         image = record.image(name)
         return image, check(chunk, stored(image))
-    except RunStoreError:  # the file is gone or damaged: restoring it keeps the label
-        raise
     except Exception as error:  # ASE's readers raise many kinds
+        if isinstance(error, RunStoreError) and not isinstance(error, ContentError):
+            raise  # the file is gone or damaged: restoring it keeps the label
         return chunk, LabelFailure(type(error).__name__, str(error))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from enum import Enum
@@ -84,6 +85,8 @@ def is_calculator(thing: object) -> bool:
 
 def _plain(value: Any, depth: int) -> Any:
     """Any value as plain data, without places in memory, so that two processes give the same."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return repr(float(value))  # JSON has none
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if depth == 0:

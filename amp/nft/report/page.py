@@ -10,7 +10,7 @@ from typing import Any
 
 from amp.nft.report.verdict import Verdict
 from amp.nft.run.history import Run
-from amp.nft.run.state import duration
+from amp.nft.run.status import duration
 
 CAPTIONS = {
     "uncertainty": (
@@ -148,8 +148,7 @@ def _settings(run: Run) -> str:
     shown = dict(run.settings)
     calc_text = shown.pop("calc_text", "")
     versions = shown.pop("versions", {})
-    for name in ("event", "time", "targets", "process", "settings", "format"):
-        shown.pop(name, None)
+    shown.pop("process", None)
     started = run.starts if run.starts != 1 else "once"
     rows = [(name, json.dumps(value, ensure_ascii=False)) for name, value in sorted(shown.items())] + [("started", started)]
     parts = [_table(("setting", "value"), rows), "<h3>Versions</h3>", _table(("package", "version"), versions.items())]

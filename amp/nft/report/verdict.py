@@ -12,7 +12,7 @@ from amp.nft.errors import UnsupportedModel
 from amp.nft.report.checks import Checks, Comparison
 from amp.nft.run import verdict
 from amp.nft.run.history import Run, Step
-from amp.nft.run.state import duration
+from amp.nft.run.status import duration
 from amp.nft.uncertainty.forces import CONFIDENCE
 
 Grade = Literal["good", "caution", "bad", "none"]
@@ -87,12 +87,12 @@ def _error95_factor(run: Run, step: Step) -> float | None:
 
 def _state(run: Run) -> list[str]:
     """Whether the run is over."""
-    standing = run.standing
-    if standing.phase == "finished":
+    status = run.status
+    if status.phase == "finished":
         return []
-    if standing.phase == "interrupted" or standing.alive is False:
-        return [f"The run was interrupted in iteration {standing.iteration} ({standing.message or standing.driver})."]
-    return [f"The run has not ended: {standing.phase} in iteration {standing.iteration}; driver: {standing.driver}."]
+    if status.phase == "interrupted" or status.alive is False:
+        return [f"The run was interrupted in iteration {status.iteration} ({status.message or status.driver})."]
+    return [f"The run has not ended: {status.phase} in iteration {status.iteration}; driver: {status.driver}."]
 
 
 def _about_uncertainty(run: Run, stop: float) -> list[str]:
@@ -175,7 +175,7 @@ def _doubts(best: Step, checks: Checks) -> list[str]:
 
 
 def _go_on(run: Run) -> str:
-    if run.standing.phase == "interrupted" or run.standing.alive is False:
+    if run.status.phase == "interrupted" or run.status.alive is False:
         return "Run the same script again: it goes on where it stopped."
     return "Wait: python -m amp.nft status shows where it stands."
 
@@ -191,11 +191,11 @@ def _if_converged(run: Run, stop: float, largest: float) -> str:
 
 def _if_not_converged(run: Run) -> str:
     """What to do about a run that has not come below its mark."""
-    if run.standing.phase != "finished":
+    if run.status.phase != "finished":
         return _go_on(run)
     largest = [float(step.delta.max()) for step in run.steps]
     recent = largest[-3:]
-    if len(recent) == 3 and max(recent) / min(recent) < FLAT and largest[0] > 2 * min(recent):
+    if len(recent) == 3 and max(recent) < FLAT * min(recent) and largest[0] > 2 * min(recent):
         return _at_a_floor(run, min(recent))
     if len(largest) >= 2 and largest[-1] <= 1.05 * min(largest):
         spent = sum(step.seconds for step in run.steps[-3:]) / len(run.steps[-3:])

@@ -10,12 +10,12 @@ import sys
 import threading
 import weakref
 from collections.abc import Iterator
-from dataclasses import asdict
 from typing import Any, Protocol
 
-from amp.nft.records import MemberStep
+from amp.nft.records import MemberStep, as_plain
+from amp.nft.run.replay import LiveState
 from amp.nft.run.screen import view
-from amp.nft.run.state import BEAT_FILE, standing
+from amp.nft.run.status import BEAT_FILE, status
 from amp.nft.run.store import RunRecord
 from amp.nft.system.liveness import Heartbeat
 
@@ -55,6 +55,7 @@ class Progress:
 
     def __init__(self, record: RunRecord, shown: bool = True) -> None:
         self._record = record
+        self._state = LiveState(record)
         self._shown = shown
         self._screen: Screen | None = None
         self._steps: dict[int, tuple[int, MemberStep]] = {}
@@ -104,15 +105,17 @@ class Progress:
     def _draw(self) -> None:
         if self._screen is None:
             return
-        picture = view(standing(self._record, dict(self._steps)))
+        picture = view(status(self._record.directory, self._state(), dict(self._steps)))
         with self._lock:
             if not self._over.is_set():
                 self._screen.draw(picture)
 
     def _beat(self) -> None:
-        """Write the heartbeat, with the progress of the members."""
+        """Write the heartbeat, with the progress of the members; not where the directory was moved away."""
+        if not self._record.directory.is_dir():
+            return
         newest = max((iteration for iteration, _ in list(self._steps.values())), default=0)
-        members = [asdict(step) for iteration, step in list(self._steps.values()) if iteration == newest]
+        members = [as_plain(step) for iteration, step in list(self._steps.values()) if iteration == newest]
         self._heartbeat.beat(iteration=newest, members=members)
 
 

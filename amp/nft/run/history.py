@@ -1,19 +1,18 @@
-"""What a run's files tell: its iterations, targets, chunks and failures."""
+"""History of a run, read from its files: iterations with their uncertainties, targets, chunks and failures."""
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from ase import Atoms
 
+from amp.nft.errors import RunStoreError
 from amp.nft.records import MemberReport
-from amp.nft.run import Standing
-from amp.nft.run.state import find_run, standing_of
+from amp.nft.run.state import Evaluated, Failure, Trained
+from amp.nft.run.status import Status, find_run, status_of
 from amp.nft.run.store import RunRecord
 from amp.nft.run.verdict import Verdict, recorded_verdict
 
@@ -45,51 +44,54 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Failure:
-    """A label that could not be had."""
-
-    atom: int
-    kind: str
-    message: str
-    attempts: int
-
-
-@dataclass(frozen=True)
 class Run:
-    """All that the files of a run tell.
+    """The contents of the files of a run.
 
     Attributes
     ----------
     record : RunRecord
-    standing : Standing
+    status : Status
+        With the state of the run.
     targets : list of Atoms
-        Empty where the journal does not say.
+        Empty if the journal does not name them.
     steps : list of Step
         Finished iterations, in order.
-    added : list of list of int
-        Atoms whose chunks were added after each iteration.
-    label_files : dict of int to str
-        Of each labelled atom the file of its chunk.
-    label_seconds : float
-        Spent on labels, all together.
-    failures : list of Failure
-        Labels that were given up and not had later.
-    starts : int
-        How often a driver took the run up.
-    verdict : Verdict or None
-        On the last ensemble by random labels, where it was tested.
     """
 
     record: RunRecord
-    standing: Standing
+    status: Status
     targets: list[Atoms]
     steps: list[Step]
-    added: list[list[int]]
-    label_files: dict[int, str]
-    label_seconds: float = 0.0
-    failures: list[Failure] = field(default_factory=list)
-    starts: int = 0
-    verdict: Verdict | None = None
+
+    @property
+    def added(self) -> list[list[int]]:
+        """Atoms whose chunks were added after each iteration."""
+        return [list(one.added.atoms) for one in self.status.state.iterations if one.added is not None]
+
+    @property
+    def label_files(self) -> dict[int, str]:
+        """Content of the labelled chunk of each atom."""
+        return {atom: label.file for atom, label in self.status.state.labels.items()}
+
+    @property
+    def label_seconds(self) -> float:
+        """Seconds spent on all labels."""
+        return sum(label.seconds for label in self.status.state.labels.values())
+
+    @property
+    def failures(self) -> list[Failure]:
+        """Labels that failed and were not made later, by atom."""
+        return [failure for _, failure in sorted(self.status.state.failures.items())]
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """Verdict on the last ensemble by random labels, if it was tested."""
+        return recorded_verdict(self.status.state)
+
+    @property
+    def starts(self) -> int:
+        """How many times a driver began or resumed the run."""
+        return len(self.status.state.starts)
 
     @property
     def name(self) -> str:
@@ -104,7 +106,7 @@ class Run:
     @property
     def settings(self) -> dict[str, Any]:
         """Those of the run and of its last start."""
-        return self.standing.settings
+        return self.status.settings
 
     @property
     def best(self) -> Step:
@@ -133,7 +135,7 @@ class Run:
         list of str
             ``.amp`` texts.
         """
-        return json.loads(self.record.content(step.file))
+        return self.record.texts(step.file)
 
     def split(self, values: np.ndarray) -> list[np.ndarray]:
         """Values on the atoms of all targets, by target.
@@ -168,49 +170,18 @@ def read_run(directory: str | os.PathLike[str]) -> Run:
         If there is no run, or its files are damaged.
     """
     record = RunRecord(find_run(directory))
-    labels = record.find_all("label")
-    start = record.find("start") or {}
-    return Run(
-        record=record,
-        standing=standing_of(record),
-        targets=_targets(record, start.get("targets", [])),
-        steps=_steps(record),
-        added=[event["atoms"] for event in _by_iteration(record, "added")],
-        label_files={event["atom"]: event["file"] for event in labels},
-        label_seconds=sum(event["seconds"] for event in labels),
-        failures=_failures(record),
-        starts=len(record.find_all("start")),
-        verdict=recorded_verdict(record),
-    )
+    status = status_of(record)
+    starts = status.state.starts
+    targets = [record.image(name) for name in starts[-1].targets] if starts else []
+    done = [(one.trained, one.evaluated) for one in status.state.iterations if one.trained is not None and one.evaluated is not None]
+    steps = [_step(record, iteration, *results, targets) for iteration, results in enumerate(done)]
+    return Run(record, status, targets, steps)
 
 
-def _by_iteration(record: RunRecord, name: str) -> list[dict[str, Any]]:
-    found = {event["iteration"]: event for event in record.find_all(name)}
-    return [found[iteration] for iteration in sorted(found)]
-
-
-def _steps(record: RunRecord) -> list[Step]:
-    trained = {event["iteration"]: event for event in _by_iteration(record, "trained")}
-    steps = []
-    for event in _by_iteration(record, "evaluated"):
-        of = trained[event["iteration"]]
-        reports = [MemberReport(**report) for report in of["reports"]]
-        delta = record.array(event["file"])
-        steps.append(Step(event["iteration"], of["chunks"], delta, reports, of["seconds"], of["file"]))
-    return steps
-
-
-def _targets(record: RunRecord, names: Sequence[str]) -> list[Atoms]:
-    """The targets; none for a journal of version 0.1.0, which does not name them."""
-    return [record.image(name) for name in names]
-
-
-def _failures(record: RunRecord) -> list[Failure]:
-    """Labels that failed for good, the last reason of each, unless they were had later."""
-    had = {event["atom"] for event in record.find_all("label")}
-    failed = {event["atom"]: event for event in record.find_all("label-failed") if event["atom"] not in had}
-    retried = [event["atom"] for event in record.find_all("label-retried")]
-    given_up = [event["atom"] for event in record.find_all("label-failed")]
-    return [
-        Failure(atom, event["kind"], event["message"], retried.count(atom) + given_up.count(atom)) for atom, event in sorted(failed.items())
-    ]
+def _step(record: RunRecord, iteration: int, trained: Trained, evaluated: Evaluated, targets: list[Atoms]) -> Step:
+    delta = record.array(evaluated.file)
+    if delta.ndim != 1 or not len(delta) or not np.isfinite(delta).all() or (targets and len(delta) != sum(map(len, targets))):
+        raise RunStoreError(
+            f"{evaluated.file} in {record.directory} has no uncertainty for each atom of the targets: restore the files of the run."
+        )
+    return Step(iteration, trained.chunks, delta, list(trained.reports), trained.seconds, trained.file)

@@ -1,4 +1,4 @@
-"""One screen that shows where a run stands."""
+"""One screen that shows the status of a run."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import Counter
 from typing import IO, TYPE_CHECKING, Any
 
 from amp.nft.records import MemberStep
-from amp.nft.run.state import Standing, duration
+from amp.nft.run.status import Status, duration
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -18,26 +18,26 @@ LAST = 8  # uncertainties that are listed
 STYLES = {"green": "green", "amber": "yellow", "grey": "bright_black", "red": "red"}  # of a verdict's color
 
 
-def show(standing: Standing, file: IO[str] | None = None) -> None:
-    """Print where a run stands.
+def show(status: Status, file: IO[str] | None = None) -> None:
+    """Print the status of a run.
 
     Parameters
     ----------
-    standing : Standing
+    status : Status
     file : text stream, optional
         Standard output if not given.
     """
     from rich.console import Console
 
-    Console(file=file, highlight=False).print(view(standing, elsewhere=True))
+    Console(file=file, highlight=False).print(view(status, elsewhere=True))
 
 
-def view(standing: Standing, *, elsewhere: bool = False) -> RenderableType:
+def view(status: Status, *, elsewhere: bool = False) -> RenderableType:
     """Make what rich prints.
 
     Parameters
     ----------
-    standing : Standing
+    status : Status
     elsewhere : bool
         Say who the driver is, too.
 
@@ -52,35 +52,35 @@ def view(standing: Standing, *, elsewhere: bool = False) -> RenderableType:
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="bold", no_wrap=True)
     grid.add_column(overflow="fold")
-    for name, value in _rows(standing, elsewhere):
+    for name, value in _rows(status, elsewhere):
         grid.add_row(name, Text(value))
-    if standing.verdict is not None:
-        grid.add_row("verdict", Text(str(standing.verdict), style=STYLES[standing.verdict.color]))
+    if status.verdict is not None:
+        grid.add_row("verdict", Text(str(status.verdict), style=STYLES[status.verdict.color]))
     parts: list[RenderableType] = [grid]
-    unfinished = [member for member in standing.members if member.state not in ("met", "missed")]
+    unfinished = [member for member in status.members if member.state not in ("met", "missed")]
     if unfinished:
         parts.append(_members(unfinished))
     return Group(*parts)
 
 
-def _rows(standing: Standing, elsewhere: bool) -> list[tuple[str, str]]:
+def _rows(status: Status, elsewhere: bool) -> list[tuple[str, str]]:
     """Names and texts, top first."""
-    settings = standing.settings
-    rows = [(standing.directory.name, _subject(settings))]
+    settings = status.settings
+    rows = [(status.directory.name, _subject(settings))]
     most = settings.get("max_iterations")
-    rows.append(("iteration", f"{standing.iteration}" + (f" of at most {most}" if most is not None else "") + f": {_doing(standing)}"))
-    rows.append(("uncertainty", _uncertainty(standing)))
-    if standing.members:
-        rows.append(("members", _count(standing.members)))
-    if standing.asked:
-        rows.append(("labels", _labels(standing)))
-    if standing.failure:
-        rows.append(("", f"last failure: {standing.failure}"))
-    rows.append(("time", f"{duration(standing.elapsed)} since the last start; {_left(standing)}"))
+    rows.append(("iteration", f"{status.iteration}" + (f" of at most {most}" if most is not None else "") + f": {_doing(status)}"))
+    rows.append(("uncertainty", _uncertainty(status)))
+    if status.members:
+        rows.append(("members", _count(status.members)))
+    if status.asked:
+        rows.append(("labels", _labels(status)))
+    if status.failure:
+        rows.append(("", f"last failure: {status.failure}"))
+    rows.append(("time", f"{duration(status.elapsed)} since the last start; {_left(status)}"))
     if elsewhere:
-        rows.append(("driver", standing.driver))
-    if standing.message:
-        rows.append(("outcome", standing.message))
+        rows.append(("driver", status.driver))
+    if status.message:
+        rows.append(("outcome", status.message))
     return rows
 
 
@@ -90,25 +90,25 @@ def _subject(settings: dict[str, Any]) -> str:
     return f"{what}, {settings.get('n', '?')} members, parent {settings.get('parent', '?')}, trainer {settings.get('trainer', '?')}"
 
 
-def _doing(standing: Standing) -> str:
-    images = f"{standing.settings.get('n_images', '?')} images and {standing.n_chunks} chunks"
+def _doing(status: Status) -> str:
+    images = f"{status.settings.get('n_images', '?')} images and {status.n_chunks} chunks"
     return {
         "training": f"training on {images}",
         "evaluating": "the uncertainty on every atom of the target",
         "labelling": "labelling chunks around the most uncertain atoms",
         "finished": f"finished, with {images}",
         "interrupted": f"interrupted, with {images}",
-    }[standing.phase]
+    }[status.phase]
 
 
-def _uncertainty(standing: Standing) -> str:
+def _uncertainty(status: Status) -> str:
     """The way down, and where it is to end."""
-    stop = standing.settings.get("stop_delta")
+    stop = status.settings.get("stop_delta")
     goal = "" if stop is None else f"; stop below {stop:g}"
-    if not standing.deltas:
+    if not status.deltas:
         return f"not known yet{goal} eV/Å"
-    before = "… → " if len(standing.deltas) > LAST else ""
-    return before + " → ".join(f"{delta:.3g}" for delta in standing.deltas[-LAST:]) + f"{goal} eV/Å (largest on any atom)"
+    before = "… → " if len(status.deltas) > LAST else ""
+    return before + " → ".join(f"{delta:.3g}" for delta in status.deltas[-LAST:]) + f"{goal} eV/Å (largest on any atom)"
 
 
 def _count(members: list[MemberStep]) -> str:
@@ -119,24 +119,23 @@ def _count(members: list[MemberStep]) -> str:
     return ", ".join(f"{counts[state]} {words.get(state, state)}" for state in states if counts[state])
 
 
-def _labels(standing: Standing) -> str:
-    parts = [f"{standing.done} of {standing.asked} done", f"{standing.failed} failed", f"{standing.running} running"]
+def _labels(status: Status) -> str:
+    parts = [f"{status.done} of {status.asked} done", f"{status.failed} failed", f"{status.running} running"]
     return ", ".join(parts)
 
 
-def _left(standing: Standing) -> str:
+def _left(status: Status) -> str:
     """What is left, as far as it can be said honestly."""
-    if standing.message:
+    if status.message:
         return "ended"
-    if standing.alive is False:
+    if status.alive is False:
         return "stopped: run the same script again to go on"
-    if standing.left is not None:
-        plural = "" if standing.left.iterations == 1 else "s"
+    if status.left is not None:
+        plural = "" if status.left.iterations == 1 else "s"
         return (
-            f"about {duration(standing.left.seconds)} left ({standing.left.iterations} iteration{plural}), "
-            "if the uncertainty goes on as before"
+            f"about {duration(status.left.seconds)} left ({status.left.iterations} iteration{plural}), if the uncertainty goes on as before"
         )
-    return "no estimate of what is left " + ("yet" if len(standing.deltas) < 4 else "(the uncertainty does not fall)")
+    return "no estimate of what is left " + ("yet" if len(status.deltas) < 4 else "(the uncertainty does not fall)")
 
 
 def _members(members: list[MemberStep]) -> Table:

@@ -1,336 +1,234 @@
-"""Where a run stands, from its journal and from what its driver and its workers leave beside it."""
+"""The state of a run, for the loop, the status and the report alike: what `amp.nft.run.replay` makes of a journal."""
 
 from __future__ import annotations
 
-import math
-import os
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import pairwise
-from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import numpy as np
+from amp.nft.records import MemberReport
+from amp.nft.run.journal import Event
+from amp.nft.run.schema import EVALUATING, LABELLING, TRAINING, Position
+from amp.nft.system.processes import Process
 
-from amp.nft.errors import RunStoreError
-from amp.nft.labels.single_point import RESULT, WORKER, labelled_atom
-from amp.nft.records import MemberStep
-from amp.nft.run.store import RunRecord
-from amp.nft.run.verdict import Verdict, verdict_of
-from amp.nft.system.liveness import heartbeat_age, read_heartbeat, read_process
-from amp.nft.system.processes import Process, has_ended, machine
-
-BEAT_FILE = "progress.json"  # in saved-info, while a driver is at work
-SILENCE = 60.0  # s without a sign of life after which a driver on another machine is taken to be gone
-RECENT = 4  # iterations from whose uncertainties the next ones are guessed
-
-Event = dict[str, Any]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """Retrainings and seconds that are left, if the uncertainty goes on falling as it has."""
+class Start:
+    """One start of a driver.
 
-    iterations: int
+    Attributes
+    ----------
+    time : float
+        In s since 1970, as all times here.
+    process : Process or None
+    trainer, parent : str
+    criteria : dict
+        Training criteria of the members, as far as they are known.
+    targets : tuple of str
+        Content of each target.
+    settings : dict
+        Settings that may change at the next start.
+    event : dict
+        The event as it was written, with versions and fields that only one writer knows.
+    """
+
+    time: float
+    process: Process | None
+    trainer: str
+    parent: str
+    criteria: dict[str, Any]
+    targets: tuple[str, ...]
+    settings: dict[str, Any]
+    event: Event = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The ensemble of an iteration: content, reports on its members, trainer, chunks in its training set, seconds."""
+
+    file: str
+    reports: tuple[MemberReport, ...]
+    trainer: str
+    chunks: int
     seconds: float
 
 
 @dataclass(frozen=True)
-class Standing:
-    """Where a run stands; times in s, uncertainties in eV/Å.
+class Evaluated:
+    """The uncertainty of an iteration's ensemble: content with a value per atom; largest and mean value, eV/Å; out-of-bag factor."""
+
+    file: str
+    delta_max: float
+    delta_mean: float
+    time: float
+    error95_factor: float | None = None
+
+
+@dataclass(frozen=True)
+class Added:
+    """Atoms that were chosen after an iteration, and those whose chunks entered the next training."""
+
+    chosen: tuple[int, ...]
+    atoms: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class StoredLabel:
+    """A finished label: content, seconds, and the event as it was written."""
+
+    file: str
+    seconds: float
+    event: Event = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A label that failed and is not tried again before the next start."""
+
+    atom: int
+    kind: str
+    message: str
+    attempts: int = 1
+
+
+@dataclass(frozen=True)
+class IterationState:
+    """Events of one iteration.
 
     Attributes
     ----------
-    directory : Path
-        The training directory.
-    phase : str
-        'training', 'evaluating', 'labelling', 'finished' or 'interrupted'.
-    iteration : int
+    trained : Trained or None
+    evaluated : Evaluated or None
+    chosen : tuple of int
+        Atoms whose chunks are to be labelled, as chosen last.
+    labelled : frozenset of int
+        Atoms that were labelled in this iteration.
+    failed : dict of int to Failure
+        Atoms whose label failed in this iteration, and was not made later, in the order of their failures.
+    added : Added or None
+    """
+
+    trained: Trained | None = None
+    evaluated: Evaluated | None = None
+    chosen: tuple[int, ...] = ()
+    labelled: frozenset[int] = frozenset()
+    failed: Mapping[int, Failure] = field(default_factory=dict)
+    added: Added | None = None
+
+
+@dataclass(frozen=True)
+class Ending:
+    """The end of a run or of its driver: time, message, True if the run is finished, True if it converged, name of the reason."""
+
+    time: float
+    message: str
+    finished: bool
+    converged: bool = False
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Exploration:
+    """Exploration of a refinement: counts of frames, content of the selected chunks, their labels, content of all at the end."""
+
+    counts: tuple[int, ...]
+    chunks: tuple[str, ...]
+    labels: Mapping[int, str] = field(default_factory=dict)
+    labelled: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class RunState:
+    """State of a run.
+
+    Attributes
+    ----------
+    position : Position
+        Phase and iteration, and whether the last driver has ended.
     settings : dict
-        All of them, of the run and of its last start.
-    n_chunks : int
-        Chunks in the training set.
-    deltas : list of float
-        Largest uncertainty on the targets, of each iteration so far.
-    members : list of MemberStep
-        Of the training that goes on, as far as is known.
-    asked, done, failed, running : int
-        Labels of this iteration.
-    failure : str
-        Why the last label failed, if one did.
-    message : str
-        How the run ended, if it has.
-    verdict : Verdict or None
-        On the trained ensemble, if the run has finished.
-    elapsed : float
-        Since the last start.
-    alive : bool or None
-        Whether the driver runs; None: cannot be told from here.
-    driver : str
-        Who it is, and what speaks for or against its being alive.
-    left : Estimate or None
+        Settings that stay the same while the run lasts.
+    images : str
+        Content with the training images that the run began with; empty if not known.
+    starts : tuple of Start
+    iterations : tuple of IterationState
+    labels : dict of int to StoredLabel
+        By the atom of the chunk.
+    failures : dict of int to Failure
+        Labels that failed and were not made later, by atom.
+    retries : dict of int to int
+        Failed attempts of each atom.
+    ending : Ending or None
+        End of the last driver.
+    exploration : Exploration or None
+    verdict : dict or None
+        Recorded verdict on the last ensemble, as plain data.
+    last_time : float
+        Time of the last event.
+    durations : tuple of float
+        Seconds from one evaluation to the next of the same driver; a clock that is set back leaves one out.
     """
 
-    directory: Path
-    phase: str
-    iteration: int
-    settings: dict[str, Any]
-    n_chunks: int
-    deltas: list[float]
-    members: list[MemberStep] = field(default_factory=list)
-    asked: int = 0
-    done: int = 0
-    failed: int = 0
-    running: int = 0
-    failure: str = ""
-    message: str = ""
-    elapsed: float = 0.0
-    alive: bool | None = None
-    driver: str = ""
-    left: Estimate | None = None
-    verdict: Verdict | None = None
+    position: Position = field(default_factory=Position)
+    settings: dict[str, Any] = field(default_factory=dict)
+    images: str = ""
+    starts: tuple[Start, ...] = ()
+    iterations: tuple[IterationState, ...] = ()
+    labels: Mapping[int, StoredLabel] = field(default_factory=dict)
+    failures: Mapping[int, Failure] = field(default_factory=dict)
+    retries: Mapping[int, int] = field(default_factory=dict)
+    ending: Ending | None = None
+    exploration: Exploration | None = None
+    verdict: Mapping[str, Any] | None = None
+    last_time: float = 0.0
+    durations: tuple[float, ...] = ()
+
+    def at(self, iteration: int) -> IterationState:
+        """Return one iteration; an empty one if it has no events."""
+        return self.iterations[iteration] if iteration < len(self.iterations) else IterationState()
+
+    def trained(self, iteration: int) -> Trained:
+        """Return the ensemble of an iteration that is trained."""
+        return _present(self.at(iteration).trained)
+
+    def evaluated(self, iteration: int) -> Evaluated:
+        """Return the uncertainty of an iteration that is evaluated."""
+        return _present(self.at(iteration).evaluated)
+
+    def added(self, iteration: int) -> Added:
+        """Return the chunks that were added after an iteration."""
+        return _present(self.at(iteration).added)
+
+    @property
+    def phase(self) -> str:
+        """The phase: 'training', 'evaluating', 'labelling' (with the selection), 'finished' or 'interrupted'."""
+        if self.ending is not None:
+            return "finished" if self.ending.finished else "interrupted"
+        if self.position.phase in (EVALUATING, TRAINING):
+            return self.position.phase
+        return LABELLING if self.iterations else TRAINING
+
+    @property
+    def deltas(self) -> list[float]:
+        """Largest uncertainty on the targets of each evaluated iteration, eV/Å."""
+        return [one.evaluated.delta_max for one in self.iterations if one.evaluated is not None]
+
+    @property
+    def added_atoms(self) -> list[int]:
+        """Central atoms of the chunks in the training set, in the order in which they were added."""
+        return list(dict.fromkeys(atom for one in self.iterations if one.added is not None for atom in one.added.atoms))
+
+    @property
+    def all_settings(self) -> dict[str, Any]:
+        """Settings of the run and of its last start."""
+        if not self.starts:
+            return dict(self.settings)
+        last = self.starts[-1]
+        about = {name: value for name, value in last.event.items() if name not in ("event", "time", "settings", "targets")}
+        return {**about, "criteria": last.criteria, **self.settings, **last.settings}
 
 
-def read_standing(directory: str | os.PathLike[str]) -> Standing:
-    """Where a run stands, from its files alone; nothing is locked or changed.
-
-    Parameters
-    ----------
-    directory : path
-        ``<label>-training``, the ``saved-info`` in it, or the one directory above, if it holds one run only.
-
-    Returns
-    -------
-    Standing
-
-    Raises
-    ------
-    RunStoreError
-        If there is no run, there are several, or its journal is damaged.
-    """
-    return standing_of(RunRecord(find_run(directory)))
-
-
-def standing_of(record: RunRecord) -> Standing:
-    """Where a run stands, from its journal and what its driver leaves beside it."""
-    beat, steps = _read_beat(record.directory / BEAT_FILE)
-    return standing(record, steps, beat)
-
-
-def find_run(directory: str | os.PathLike[str]) -> Path:
-    """The ``saved-info`` of the run that a path leads to; RunStoreError if there is none, or more than one."""
-    start = Path(directory)
-    here = [start, start / "saved-info"]
-    below = sorted(path.parent for path in start.glob("*-training/saved-info/journal.jsonl"))
-    found = [path for path in here if (path / "journal.jsonl").is_file()][:1] or below
-    if not found:
-        what = "holds no run" if start.exists() else "does not exist"
-        raise RunStoreError(
-            f"{start} {what}: give the training directory of a run, al-training for label 'al' (it has a saved-info/"
-            "journal.jsonl), or the directory in which the script was started."
-        )
-    if len(found) > 1:
-        raise RunStoreError(f"{start} holds {len(found)} runs: say which of {', '.join(path.parent.name for path in found)}.")
-    return found[0]
-
-
-def standing(record: RunRecord, steps: dict[int, tuple[int, MemberStep]], beat: float | None = None) -> Standing:
-    """Where a run stands.
-
-    Parameters
-    ----------
-    record : RunRecord
-    steps : dict
-        For each member the iteration and its last step.
-    beat : float, optional
-        When its driver last showed that it is alive, in s since 1970.
-
-    Returns
-    -------
-    Standing
-    """
-    events = list(record.events)  # another thread may add some
-    start = next((k for k in range(len(events) - 1, -1, -1) if events[k]["event"] == "start"), 0)
-    this = events[start] if events else {}
-    run: Event = next((event for event in reversed(events) if event["event"] == "run"), {})
-    settings = {**this, **run.get("settings", {}), **this.get("settings", {})}
-    deltas = [_delta_max(record, event) for event in _last_of_each(events, "evaluated")]
-    added = _last_of_each(events, "added")
-    end = next((event for event in events[start:] if event["event"] in ("stopped", "interrupted")), None)
-    iteration, phase = _phase(events, len(deltas), end)
-    alive, driver = _driver(this, end, beat)
-    now = _last_sign(events, beat) if alive is False else time.time()
-    return Standing(
-        directory=record.directory.parent,
-        phase=phase,
-        iteration=iteration,
-        settings=settings,
-        n_chunks=len({atom for event in added for atom in event["atoms"]}),
-        deltas=deltas,
-        members=[step for _, (of, step) in sorted(steps.items()) if of == iteration and phase == "training"],
-        **(_labels(events, iteration, record.directory.parent / "labels") if phase == "labelling" else {}),
-        message=_ending(end),
-        elapsed=now - this.get("time", now),
-        alive=alive,
-        driver=driver,
-        verdict=verdict_of(record) if phase == "finished" else None,
-        left=None if alive is False else time_left(deltas, settings, _durations(events), now - _last_time(events, "evaluated", now)),
-    )
-
-
-def time_left(deltas: Sequence[float], settings: dict[str, Any], durations: Sequence[float], spent: float = 0.0) -> Estimate | None:
-    """A guess at what is left.
-
-    Parameters
-    ----------
-    deltas : sequence of float
-        Largest uncertainty of each iteration.
-    settings : dict
-        With ``stop_delta`` and ``max_iterations``.
-    durations : sequence of float
-        Seconds of the iterations of this driver.
-    spent : float
-        Seconds since the last one ended.
-
-    Returns
-    -------
-    Estimate or None
-        From the straight line through the logarithms of the last uncertainties; None while there are too few, or where
-        they do not fall.
-    """
-    stop, most = settings.get("stop_delta"), settings.get("max_iterations")
-    recent = np.log(np.maximum(deltas[1:][-RECENT:], 1e-300))  # the first is of bulk cells alone, and far off
-    if stop is None or most is None or not durations or len(recent) < 3 or deltas[-1] <= stop:
-        return None
-    slope = np.polyfit(np.arange(len(recent)), recent, 1)[0]
-    if slope >= 0:
-        return None
-    needed = min(math.ceil((math.log(stop) - recent[-1]) / slope), most - (len(deltas) - 1))
-    return Estimate(needed, max(needed * float(np.median(durations[-3:])) - spent, 0.0)) if needed > 0 else None
-
-
-# -- pieces ----------------------------------------------------------------------------------------------------
-
-
-def _last_of_each(events: Sequence[Event], name: str) -> list[Event]:
-    """The last event of that name of each iteration."""
-    found = {event["iteration"]: event for event in events if event["event"] == name}
-    return [found[iteration] for iteration in sorted(found)]
-
-
-def _delta_max(record: RunRecord, event: Event) -> float:
-    """The largest uncertainty; journals of version 0.1.0 do not have it."""
-    if "delta_max" not in event:
-        event["delta_max"] = float(record.array(event["file"]).max())
-    return event["delta_max"]
-
-
-def _phase(events: Sequence[Event], evaluated: int, end: Event | None) -> tuple[int, str]:
-    """The iteration that is being worked on, and what is done in it."""
-    iterations = {name: {event["iteration"] for event in events if event["event"] == name} for name in ("trained", "added")}
-    if end is not None:
-        return max(evaluated - 1, 0), "finished" if end["event"] == "stopped" else "interrupted"
-    if evaluated and evaluated - 1 not in iterations["added"]:
-        return evaluated - 1, "labelling"
-    return evaluated, "evaluating" if evaluated in iterations["trained"] else "training"
-
-
-def _labels(events: Sequence[Event], iteration: int, directory: Path) -> dict[str, Any]:
-    """How many labels of an iteration are asked for, done, failed and being made."""
-    begun = next((k for k, event in enumerate(events) if event["event"] == "chosen" and event["iteration"] == iteration), None)
-    if begun is None:
-        return {}
-    chosen = set(events[begun]["atoms"])
-    before = {event["atom"] for event in events[:begun] if event["event"] == "label"}
-    now = {event["atom"] for event in events[begun:] if event["event"] == "label"}
-    failures = {event["atom"]: event for event in events[begun:] if event["event"] == "label-failed"}
-    failed = failures.keys() - now
-    last = next(reversed(failures.values()), None)
-    return {
-        "asked": len(chosen),
-        "done": len((chosen & before) | now),
-        "failed": len(failed),
-        "running": len(_at_work(directory) - now - failed),
-        "failure": f"atom {last['atom']}: {last['kind']}: {last['message']}" if last and failed else "",
-    }
-
-
-def _at_work(directory: Path) -> set[int]:
-    """Atoms on whose labels a worker seems to be."""
-    atoms = set()
-    for path in directory.glob(f"[0-9]*-*/{WORKER}"):
-        if (atom := labelled_atom(path.parent)) is None or (path.parent / RESULT).exists():
-            continue
-        worker = read_process(path)
-        if worker is not None and not has_ended(worker):
-            atoms.add(atom)
-    return atoms
-
-
-def _durations(events: Sequence[Event]) -> list[float]:
-    """Seconds from one evaluation to the next, without the pauses between two drivers."""
-    times: list[float | None] = []
-    for event in events:
-        if event["event"] == "start":
-            times.append(None)
-        elif event["event"] == "evaluated" and "time" in event:
-            times.append(event["time"])
-    return [b - a for a, b in pairwise(times) if a is not None and b is not None]
-
-
-def _last_sign(events: Sequence[Event], beat: float | None) -> float:
-    """When a driver that is gone was last at work, in s since 1970."""
-    return max(events[-1].get("time", 0.0), beat or 0.0)
-
-
-def _last_time(events: Sequence[Event], name: str, default: float) -> float:
-    return next((event.get("time", default) for event in reversed(events) if event["event"] == name), default)
-
-
-def _driver(start: Event, end: Event | None, beat: float | None) -> tuple[bool | None, str]:
-    """Whether the driver is alive, and what tells so."""
-    if "process" not in start:
-        return (None, "not known: the run has not been started") if not start else (None, "not known")
-    process = Process(**start["process"])
-    who = f"process {process.pid} on {process.machine.split()[0]}"
-    if end is not None:
-        return False, f"{who}, which has ended"
-    if process.machine == machine():
-        died = has_ended(process)
-        return not died, f"{who}, " + ("which is gone without a word: killed, or crashed" if died else "which runs")
-    if beat is None:
-        return None, f"{who}, of which there is no sign of life"
-    age = max(time.time() - beat, 0.0)
-    return age < SILENCE, f"{who}, last sign of life {duration(age)} ago"
-
-
-def _ending(end: Event | None) -> str:
-    """How the run ended, in words."""
-    if end is None:
-        return ""
-    return end["message"] if end["event"] == "stopped" else f"Stopped by {end['signal']}; run the same script again to go on."
-
-
-def _read_beat(path: Path) -> tuple[float | None, dict[int, tuple[int, MemberStep]]]:
-    """What a driver leaves while it is at work."""
-    age, found = heartbeat_age(path), read_heartbeat(path)
-    if age is None or found is None:
-        return None, {}
-    try:
-        data = found[1]
-        return time.time() - age, {s["member"]: (data["iteration"], MemberStep(**s)) for s in data["members"]}
-    except (TypeError, KeyError):
-        return time.time() - age, {}
-
-
-def duration(seconds: float) -> str:
-    """A time in words: 0.8 s, 12 s, 3 min 10 s, 2 h 5 min."""
-    if seconds < 9.95:
-        return f"{seconds:.1f} s"
-    seconds = round(seconds)
-    if seconds < 60:
-        return f"{seconds} s"
-    if seconds < 3600:
-        return f"{seconds // 60} min {seconds % 60} s" if seconds % 60 else f"{seconds // 60} min"
-    return f"{seconds // 3600} h {seconds % 3600 // 60} min"
+def _present(part: T | None) -> T:
+    assert part is not None  # the caller has looked, or the order of events ensures it
+    return part

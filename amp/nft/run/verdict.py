@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from amp.nft.errors import InputError
-from amp.nft.run.store import RunRecord
+from amp.nft.records import as_plain
+from amp.nft.run.state import RunState
 from amp.nft.uncertainty.calibration import MEAN_OVER_RMS, Bounds, bound_errors, is_label_error
 from amp.nft.uncertainty.forces import VANISHING
 
@@ -66,7 +67,7 @@ class Verdict:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for the journal."""
-        return asdict(self)
+        return as_plain(self)
 
 
 def judge(
@@ -185,32 +186,29 @@ def _energies(energy_error: float | None) -> str:
 # -- from a run's files ----------------------------------------------------------------------------------------
 
 
-def recorded_verdict(record: RunRecord) -> Verdict | None:
+def recorded_verdict(state: RunState) -> Verdict | None:
     """Return the verdict that the journal contains on the last ensemble, or None."""
-    for event in reversed(list(record.events)):
-        if event["event"] == "verdict":
-            return Verdict(**{field.name: event[field.name] for field in fields(Verdict)})
-        if event["event"] == "evaluated":
-            return None
-    return None
+    if state.verdict is None:
+        return None
+    known: dict[str, Any] = {name: np.nan if value is None else value for name, value in state.verdict.items()}
+    return Verdict(**{field.name: known[field.name] for field in fields(Verdict)})
 
 
-def verdict_of(record: RunRecord) -> Verdict | None:
-    """Return the verdict on a finished run from its journal; None while the run has not ended.
+def verdict_of(state: RunState) -> Verdict | None:
+    """Return the verdict on a finished run; None while the run has not ended.
 
     Parameters
     ----------
-    record : RunRecord
+    state : RunState
 
     Returns
     -------
     Verdict or None
         The recorded one, else that of a run without random labels.
     """
-    end = record.find("stopped")
-    found = recorded_verdict(record)
-    if found is not None or end is None:
+    found, end = recorded_verdict(state), state.ending
+    if found is not None or end is None or not end.finished:
         return found
-    evaluated = record.find("evaluated") or {}
-    failed = SAME_FORCES if end["reason"] == "vanishing" else ""
-    return judge(converged=end["converged"], aim=np.inf, factor=evaluated.get("error95_factor"), failed=failed)
+    last = state.iterations[-1].evaluated if state.iterations else None
+    failed = SAME_FORCES if end.reason == "vanishing" else ""
+    return judge(converged=end.converged, aim=np.inf, factor=None if last is None else last.error95_factor, failed=failed)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
+import stat
 from pathlib import Path
+
+NO_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS}  # of file systems that cannot make a directory durable
 
 
 def write(path: str | os.PathLike[str], data: bytes) -> None:
@@ -35,14 +39,49 @@ def write(path: str | os.PathLike[str], data: bytes) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
-    _sync(path.parent)
+    sync_directory(path.parent)
 
 
-def _sync(directory: Path) -> None:
-    """Make a rename last, where the file system can be told to."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(directory, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+def sync_directory(directory: Path) -> None:
+    """Make created and renamed files of a directory durable; OSError if the file system fails, not if it cannot do this."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in NO_SYNC:
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def read(path: str | os.PathLike[str], limit: int) -> bytes:
+    """Read a regular file, which may come from elsewhere.
+
+    Parameters
+    ----------
+    path : path
+    limit : int
+        Largest size, bytes.
+
+    Returns
+    -------
+    bytes
+
+    Raises
+    ------
+    OSError
+        If it cannot be read, is larger, or is a link, a pipe or a device.
+    """
+    with open(path, "rb", opener=regular) as file:
+        if os.fstat(file.fileno()).st_size > limit:
+            raise OSError(errno.EFBIG, f"larger than {limit} bytes", os.fspath(path))
+        return file.read(limit)
+
+
+def regular(path: str, flags: int) -> int:
+    """Open a file as an opener of `open`; OSError at once if it is a link, a pipe or a device."""
+    descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a regular file", os.fspath(path))
+    return descriptor

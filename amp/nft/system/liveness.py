@@ -13,12 +13,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from amp.nft.system import files
 from amp.nft.system.processes import Process, exit_now, has_ended, machine, this_process
 
 DRIVER = "driver.alive"  # heartbeat of a driver that waits for labels
 PERIOD = 5.0  # s between two beats
 SILENCE = 300.0  # s without a beat after which a driver on another machine counts as gone; shared file systems are slow
 CHECK = 1.0  # s between two checks of the driver
+LARGEST = 2**20  # bytes of a heartbeat
 CLOCKS = 60.0  # s by which the clocks of two machines may differ
 
 
@@ -73,9 +75,9 @@ class Heartbeat:
 def read_heartbeat(path: Path) -> tuple[Process, dict[str, Any]] | None:
     """Return the process in a heartbeat file and the other entries, or None if there is no valid file (yet)."""
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(files.read(path, LARGEST))
         return Process(str(content.pop("machine")), int(content.pop("pid")), float(content.pop("start_time"))), content
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         return None
 
 

@@ -11,15 +11,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from journals import ARRAY, begin, evaluated, label, trained
 from small_runs import cluster, run
 
 from amp.nft.labels.single_point import WORKER
 from amp.nft.records import MemberStep
-from amp.nft.run import Progress, read_standing
-from amp.nft.run.state import duration, time_left
+from amp.nft.run import Progress, read_status
+from amp.nft.run.status import duration, time_left
 from amp.nft.run.store import RunStore, RunStoreError
 from amp.nft.system.liveness import Heartbeat
-from amp.nft.system.processes import machine
 from amp.nft.training.amp_jobs.progress import standing as standing_of_job
 
 TESTS = Path(__file__).parents[1]
@@ -74,6 +74,7 @@ def test_a_terminal_shows_the_run_beside_whole_log_lines():
         assert any(line.startswith(last) for line in lines)
     assert not Path("al-training/saved-info/progress.json").exists()
     shown = Path("best.al.ensemble").read_bytes()
+    Path("al-training").rename("shown-training")
     plain = in_terminal(script("progress=False"))
     assert "\x1b" not in plain and Path("best.al.ensemble").read_bytes() == shown
 
@@ -105,41 +106,44 @@ def test_a_notebook_shows_the_run_and_its_log():
     assert updates[-1] == ""
 
 
-def begin(store, **changes):
-    """The first events of a run, as a driver in this process would write them."""
-    settings = {"n": 2, "n_images": 4, "target_atoms": [50]}
-    store.append("run", format=1, settings=settings)
-    process = {"machine": machine(), "pid": os.getpid(), "start_time": 0.0} | changes
-    store.append("start", process=process, trainer="batched", parent="EMT", settings={"stop_delta": 0.01, "max_iterations": 9})
-
-
-def evaluated(store, iteration, delta):
-    store.append("trained", iteration=iteration, file="", reports=[], trainer="batched", chunks=0, seconds=1.0)
-    store.append("evaluated", iteration=iteration, file="", delta_max=delta, delta_mean=delta / 2)
-
-
 def test_what_is_done_follows_from_the_files():
     with RunStore("al-training/saved-info") as store:
         begin(store)
-        assert (read_standing(".").phase, read_standing(".").iteration) == ("training", 0)
-        store.append("trained", iteration=0, file="", reports=[], trainer="batched", chunks=0, seconds=1.0)
-        assert read_standing("al-training").phase == "evaluating"
-        evaluated(store, 0, 3.0)
+        assert (read_status(".").phase, read_status(".").iteration) == ("training", 0)
+        trained(store, 0)
+        assert read_status("al-training").phase == "evaluating"
+        store.append("evaluated", iteration=0, file=ARRAY, delta_max=3.0, delta_mean=1.5)
+        assert read_status("al-training").phase == "labelling"
         store.append("chosen", iteration=0, atoms=[3, 4, 5])
-        store.append("label", atom=3, file="", seconds=0.1)
+        label(store, 3)
         store.append("label-failed", atom=4, kind="RuntimeError", message="SCF did not converge")
         at_work = Path("al-training/labels/5-ab")
         at_work.mkdir(parents=True)
         Heartbeat(at_work / WORKER).beat()
-        now = read_standing("al-training/saved-info")
+        Path("al-training/labels/3x-copy").mkdir()
+        Heartbeat(Path("al-training/labels/3x-copy") / WORKER).beat()
+        now = read_status("al-training/saved-info")
         assert (now.phase, now.asked, now.done, now.failed, now.running) == ("labelling", 3, 1, 1, 1)
         assert now.failure == "atom 4: RuntimeError: SCF did not converge"
         store.append("added", iteration=0, chosen=[3, 4, 5], atoms=[3, 5, 6], failed=[4])
-        now = read_standing(".")
+        now = read_status(".")
         assert (now.phase, now.iteration, now.n_chunks, now.deltas) == ("training", 1, 3, [3.0])
         store.append("stopped", reason="x", message="Not converged.", converged=False)
-        assert (read_standing(".").phase, read_standing(".").message) == ("finished", "Not converged.")
-        assert read_standing(".").alive is False
+        assert (read_status(".").phase, read_status(".").message) == ("finished", "Not converged.")
+        assert read_status(".").alive is False
+
+
+def test_a_clock_that_is_set_back_gives_no_negative_times(monkeypatch):
+    with RunStore("al-training/saved-info") as store:
+        begin(store)
+        for iteration in range(3):
+            evaluated(store, iteration, 1.0 / (iteration + 1))
+            store.append("chosen", iteration=iteration, atoms=[iteration])
+            store.append("added", iteration=iteration, chosen=[iteration], atoms=[iteration])
+            now = time.time()
+            monkeypatch.setattr("time.time", lambda now=now: now - 3600.0)
+        status = read_status(".")
+    assert status.elapsed == 0.0 and all(seconds >= 0.0 for seconds in status.state.durations)
 
 
 def test_a_torn_last_line_is_not_read_and_nothing_is_changed():
@@ -149,7 +153,7 @@ def test_a_torn_last_line_is_not_read_and_nothing_is_changed():
     with open(journal, "a") as file:
         file.write('{"event": "trai')
     before = journal.read_bytes()
-    assert read_standing(".").phase == "training"
+    assert read_status(".").phase == "training"
     assert journal.read_bytes() == before
 
 
@@ -158,17 +162,17 @@ def test_a_driver_that_was_killed_is_called_so_and_one_elsewhere_by_its_signs_of
     dead.wait()
     with RunStore("dead-training/saved-info") as store:
         begin(store, pid=dead.pid)
-    assert read_standing("dead-training").alive is False
-    assert "gone without a word" in read_standing("dead-training").driver
+    assert read_status("dead-training").alive is False
+    assert "gone without a word" in read_status("dead-training").driver
     with RunStore("far-training/saved-info") as store:
         begin(store, machine="node07 pid:[1]")
-    assert read_standing("far-training").alive is None
+    assert read_status("far-training").alive is None
     beat = Path("far-training/saved-info/progress.json")
     for age, alive in ((5.0, True), (600.0, False)):
         member = {"member": 1, "state": "training", "steps": 12, "loss": 0.5, "distance": 1.0}
         Heartbeat(beat).beat(iteration=0, members=[member])
         os.utime(beat, (time.time() - age,) * 2)
-        now = read_standing("far-training")
+        now = read_status("far-training")
         assert now.alive is alive and "node07" in now.driver
         assert now.members == [MemberStep(1, "training", 12, 0.5, 1.0)]
 
@@ -178,10 +182,10 @@ def test_a_driver_that_was_killed_is_called_so_and_one_elsewhere_by_its_signs_of
 )
 def test_what_is_no_run_is_said_to_be_none(where, message):
     Path("empty").mkdir()
-    for label in "ab":
-        RunStore(f"{label}-training/saved-info").close()
+    for name in "ab":
+        RunStore(f"{name}-training/saved-info").close()
     with pytest.raises(RunStoreError, match=message):
-        read_standing(where)
+        read_status(where)
 
 
 def test_the_command_line_shows_one_screen_and_says_what_is_wrong():
