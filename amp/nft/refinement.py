@@ -275,11 +275,9 @@ class _Search:
         if not store.events:
             store.append("run", format=FORMAT, settings=settings)
         compare_settings(replay(store.events).settings, settings, store.directory)
-        if replay(store.events).exploration is None:
-            self._explore(store, before, starts, log)
-        return _exploration(store)
+        return replay(store.events).exploration or self._explore(store, before, starts, log)
 
-    def _explore(self, store: RunStore, before: Round, starts: list[Atoms], log: Callable[[str], object]) -> None:
+    def _explore(self, store: RunStore, before: Round, starts: list[Atoms], log: Callable[[str], object]) -> Exploration:
         models = read_ensemble(before.ensemble)
         calc = EnsembleCalculator(models)
         low, high = (factor * before.delta for factor in self.band)
@@ -298,14 +296,9 @@ class _Search:
         chosen = choose_chunks(candidates, k, models[0].gs, cutoff=models[0].cutoff) if k else []
         log(f"\nExplored {frames} frames with {before.ensemble}: {uncertain} of them have a largest uncertainty between "
             f"{low:.4f} and {high:.4f} eV/Å, {beyond} a larger one; {k} of {len(candidates)} chunks chosen.")  # fmt: skip
-        store.append("explored", counts=[frames, uncertain, len(candidates)], chunks=[store.keep_image(candidates[i]) for i in chosen])
-
-
-def _exploration(store: RunStore) -> Exploration:
-    """The exploration that a store contains."""
-    found = replay(store.events).exploration
-    assert found is not None  # by the order of events
-    return found
+        names, counts = [store.keep_image(candidates[i]) for i in chosen], (frames, uncertain, len(candidates))
+        store.append("explored", counts=counts, chunks=names)
+        return Exploration(counts, tuple(names))
 
 
 def _name(explore: Explorer) -> str:
