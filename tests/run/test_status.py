@@ -20,7 +20,7 @@ from amp.nft.run import Progress, read_status
 from amp.nft.run.status import duration, time_left
 from amp.nft.run.store import RunStore, RunStoreError
 from amp.nft.system.liveness import Heartbeat
-from amp.nft.training.amp_jobs.progress import standing as standing_of_job
+from amp.nft.training.amp_jobs.progress import last_job_step
 
 TESTS = Path(__file__).parents[1]
 SCRIPT = """
@@ -232,12 +232,12 @@ def test_members_say_how_they_stand_and_end():
 
 
 def test_a_job_is_followed_by_its_note_or_by_amps_log(tmp_path):
-    assert standing_of_job(2, tmp_path) == MemberStep(2, "training")
+    assert last_job_step(2, tmp_path) == MemberStep(2, "training")
     table = " Step                Time   Loss (SSD)   EnergyRMSE     MaxResid    ForceRMSE     MaxResid\n"
     row = "{:5d} 2026-01-01T00:00:00   {:.4e} 1.0000e-02 - 2.0000e-02 - 3.0000e-02 - 4.0000e-02 -\n"
     log = table + "".join(row.format(step, 1.0 / (step + 1)) for step in range(200))
     (tmp_path / "amp-log.txt").write_text(log)
-    found = standing_of_job(2, tmp_path)
+    found = last_job_step(2, tmp_path)
     assert (found.steps, found.loss) == (199, pytest.approx(0.005)) and np.isnan(found.distance)
     Heartbeat(tmp_path / "nft-step.json").beat(steps=7, loss=0.25, distance=1.5)
-    assert standing_of_job(2, tmp_path) == MemberStep(2, "training", 7, 0.25, 1.5)
+    assert last_job_step(2, tmp_path) == MemberStep(2, "training", 7, 0.25, 1.5)

@@ -1,4 +1,4 @@
-"""Amp's jobs under supervision: what they train, and what becomes of those that die or hang."""
+"""Jobs of Amp under supervision: their training, and the treatment of jobs that fail or hang."""
 
 import os
 import signal
@@ -269,7 +269,7 @@ def test_serial_training_leaves_what_amp_leaves(log):
         assert len(sample) == task().weights_mi[member].sum()
         report = outcome.reports[member]
         assert (report.member, report.converged, report.steps, report.attempts) == (member, False, 6, 1)
-        assert "Stopped at its bound of steps" in report.message and "asked: 0.01" in report.message
+        assert "Stopped at its limit of steps" in report.message and "asked: 0.01" in report.message
     write_ensemble("al.ensemble", outcome.texts)
     ensemble = BootStrap(load="al.ensemble", label="plain").ensemble
     assert [calc.get_forces(images()[3]).shape for calc in ensemble] == [(8, 3), (8, 3)]
@@ -340,10 +340,10 @@ def test_killed_job_is_noticed_and_gives_the_same_result(log):
 
 def test_job_that_raises_is_given_up_with_its_traceback(log):
     text = CALC_TEXT.replace("\nloss =", "\nif os.path.exists('run.py'): raise RuntimeError('no such luck')\nloss =")
-    with pytest.raises(JobError, match=r"member 0 died 2 times.*no such luck") as error:
+    with pytest.raises(JobError, match=r"member 0 failed 2 times.*no such luck") as error:
         jobs(log, text, retries=1).train(task())
     assert str(Path("al-training/0").absolute()) in str(error.value)
-    assert log.text.count("Member 0: its job died: RuntimeError: no such luck") == 2
+    assert log.text.count("Member 0: its job failed: RuntimeError: no such luck") == 2
     assert "Traceback (most recent call last)" in log.text
 
 
@@ -533,7 +533,7 @@ def test_without_fortran_it_trains_and_says_so(log):
 def test_asking_for_more_cores_is_answered(log):
     calc, _ = set_up([images()[0]], None, cores=7)
     assert calc.cores == 1
-    assert "cores={'localhost': 7} was asked for" in Path("amp-log.txt").read_text()
+    assert "cores={'localhost': 7} ignored" in Path("amp-log.txt").read_text()
 
 
 # -- before any work -----------------------------------------------------------------------------------------
@@ -653,7 +653,7 @@ def test_a_job_knows_whether_its_member_may_begin_again(tmp_path, monkeypatch):
     for retry_m in (None, (True, False)):
         task = TrainingTask(images(), ROWS, np.ones((2, 5), dtype=int), None, seed=1, iteration=1, retry_m=retry_m, targets=images()[:1])
         files.lay_out(task, CALC_TEXT)
-        files.hand_over(task)
+        files.write_task(task)
         for member in (0, 1):
             monkeypatch.chdir(files.clear_member(member, None))
             assert kernel_fit._this_members_task(seed=0).retry_m == (retry_m and (retry_m[member],))

@@ -1,4 +1,4 @@
-"""The start command, before any work."""
+"""Check the start command before any work."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ def check_start_command(start_command: str, directory: str | Path | None = None)
     Parameters
     ----------
     start_command : str
-        As the shell will run it in a member's directory.
+        Command that the shell runs in a member's directory.
     directory : path, optional
-        A member's directory, which need not exist yet: where a relative path starts.
+        A member's directory, in which relative paths begin; it need not exist yet.
 
     Raises
     ------
@@ -41,6 +41,6 @@ def check_start_command(start_command: str, directory: str | Path | None = None)
 def _is_found(word: str, directory: str | Path | None) -> bool:
     if "/" in word and not word.startswith(("/", "~", "$")):
         return directory is None or not Path(directory).is_dir() or Path(directory, word).exists()
-    if not re.fullmatch(r"[\w./+-]+", word):  # shell syntax: the shell will tell
+    if not re.fullmatch(r"[\w./+-]+", word):  # shell syntax: only the shell can check it
         return True
     return subprocess.run(["sh", "-c", f"command -v {word}"], capture_output=True).returncode == 0

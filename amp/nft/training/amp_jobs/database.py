@@ -1,4 +1,4 @@
-"""Amp's fingerprint database as several jobs can share it."""
+"""Fingerprint database of Amp that several jobs can share."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from typing import Any
 from amp.utilities import FileDatabase
 
 PROGRESS = 20.0  # s between two lines in the log
-KEPT = 8  # entries in memory; the derivatives of a chunk of 79 atoms take some 20 MB
+KEPT = 8  # entries in memory; the derivatives of a chunk of 79 atoms take about 20 MB
 
 
 class SharedDatabase(FileDatabase):
-    """Amp's database with entries that appear whole, and with the last ones used kept in memory.
+    """Amp's database with atomically written entries, and with the entries used last in memory.
 
-    Amp writes an entry in place: another job may read half of it, and a job killed meanwhile leaves half of
-    it for good. And it opens an entry's file again for each single derivative.
+    Amp writes an entry in place: another job may read a part of it, and a killed job leaves a truncated entry. Amp also
+    opens an entry's file again for each single derivative.
     """
 
     def __init__(self, filename: str) -> None:
@@ -28,11 +28,11 @@ class SharedDatabase(FileDatabase):
         os.makedirs(self.loosepath, exist_ok=True)
         self._recent: OrderedDict[str, Any] = OrderedDict()
         self._written = 0
-        self._told = time.monotonic()
+        self._reported = time.monotonic()
 
     @staticmethod
     def log(message: str) -> None:
-        """Where to tell of progress: nowhere, unless a subclass says."""
+        """Report progress; a subclass says where."""
 
     def __setitem__(self, key: str, value: Any) -> None:
         temporary = os.path.join(self.path, f"{key}.{socket.gethostname()}.{os.getpid()}")
@@ -40,7 +40,7 @@ class SharedDatabase(FileDatabase):
             pickle.dump(value, file, protocol=pickle.HIGHEST_PROTOCOL)
         os.replace(temporary, os.path.join(self.loosepath, key))
         self._keep(key, value)
-        self._tell()
+        self._report()
 
     def __getitem__(self, key: str) -> Any:
         if key not in self._recent:
@@ -52,16 +52,16 @@ class SharedDatabase(FileDatabase):
         if len(self._recent) > KEPT:
             self._recent.popitem(last=False)
 
-    def _tell(self) -> None:
-        """Tell of progress now and then: a job whose log does not change counts as hung."""
+    def _report(self) -> None:
+        """Report progress periodically: a job whose log does not change counts as hung."""
         self._written += 1
-        if time.monotonic() - self._told > PROGRESS:
-            self._told = time.monotonic()
+        if time.monotonic() - self._reported > PROGRESS:
+            self._reported = time.monotonic()
             self.log(f"amp.nft: {self._written} images so far.")
 
 
 def share(descriptor: Any, elements: list[str], log: Callable[[str], None]) -> None:
-    """Give one of Amp's descriptors databases of this kind, made as it makes its own."""
+    """Make one of Amp's descriptors use shared databases, created as it creates its own."""
     database = type("LoggingDatabase", (SharedDatabase,), {"log": staticmethod(log)})
     if descriptor.parameters.elements is None:
         descriptor.parameters.elements = elements

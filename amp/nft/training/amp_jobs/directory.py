@@ -1,4 +1,4 @@
-"""Amp's training directory: where its jobs look for images, ids of chunks and weights to start from."""
+"""Amp's training directory: files in which jobs find their images, chunks and start parameters, and leave their results."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ CONVERGED, REPORT, STEP = "converged", "nft-report.json", "nft-step.json"
 ALL_IMAGES, TARGETS, TASK = "all.traj", "targets.traj", "task.json"
 SETTINGS = "calc_text.py"
 
-# Without amp.nft a job could say nothing, and would count as waiting in its queue.
+# A job that cannot import amp.nft must report that: else it counts as waiting in its queue.
 _BEGIN = """
 
 try:
-    from amp.nft.training.amp_jobs import script as nft_job
+    from {package} import script as nft_job
 except BaseException:
     import os, traceback
 
     with open({failure!r} + ".part", "w") as file:
         file.write(traceback.format_exc())
-    os.replace({failure!r} + ".part", {failure!r})  # the driver must not read half of it
+    os.replace({failure!r} + ".part", {failure!r})  # atomic, for the driver that reads it
     raise
 nft_job.begin({token!r}, {directory!r})"""
 
@@ -50,22 +50,22 @@ def script_text(
     fresh: bool = False,
     kernels: bool = False,
 ) -> str:
-    """Amp's own job script with the user's three texts, and with a line of ours beside each.
+    """Return Amp's own job script with the user's three texts, and with a line of amp.nft next to each.
 
     Parameters
     ----------
     options : JobOptions
         With the three texts.
     token : str
-        Names the attempt.
+        Identifies the attempt.
     directory : Path
         The member's directory.
     seed : int
         For the initial weights.
     fresh : bool
-        Start from new random weights, whatever the calculator brings.
+        Start from new random weights, regardless of the calculator's.
     kernels : bool
-        Fit with our kernels instead of the train line.
+        Fit with the kernels instead of the train line.
 
     Returns
     -------
@@ -79,8 +79,9 @@ def script_text(
     """
     from amp.nft.amp_io.bootstrap_texts import script
 
+    begin = _BEGIN.format(package=__package__, failure=str(directory / job_state.FAILURE), token=token, directory=str(directory))
     text = Template(script).substitute(
-        headerlines=options.headerlines + _BEGIN.format(failure=str(directory / job_state.FAILURE), token=token, directory=str(directory)),
+        headerlines=options.headerlines + begin,
         calc_text=f"{options.calc_text}\n\nnft_job.prepare(calc, seed={seed}, fresh={fresh})",
         train_line=f"nft_job.fit(calc, seed={seed})" if kernels else f"nft_job.align(calc, trainfile)\n    {options.train_line}",
     )
@@ -107,13 +108,13 @@ class TrainingDirectory:
         self.path = path.absolute()
 
     def member(self, index: int) -> Path:
-        """Where a member's job works."""
+        """Return the working directory of a member's jobs."""
         return self.path / str(index)
 
     def end_strays(self, log: Callable[[str], None]) -> None:
         """End the jobs that an earlier driver left, so that no two work in one directory."""
         for directory in sorted(self.path.glob("[0-9]*/")):
-            (directory / job_state.TOKEN).unlink(missing_ok=True)  # a job that misses it ends by itself
+            (directory / job_state.TOKEN).unlink(missing_ok=True)  # a job that misses it exits
             left = job_state.read_state(directory)
             if left is None:
                 continue
@@ -139,17 +140,17 @@ class TrainingDirectory:
         (info / "nft_ids.pkl").write_bytes(pickle.dumps(_nft_ids(task)))
         self._drop_databases_of_other_settings(calc_text)
 
-    def hand_over(self, task: TrainingTask) -> None:
-        """Write what a fit with our kernels needs beyond a sample: all fingerprints set the ranges."""
+    def write_task(self, task: TrainingTask) -> None:
+        """Write the input of fits with the kernels: all images and targets, whose fingerprints set the ranges, and weights."""
         samples = self.path / "training-images"
         write(samples / ALL_IMAGES, task.images)
         write(samples / TARGETS, task.targets)
         rows = [chosen and asdict(chosen) for chosen in task.rows]
-        told = {"rows": rows, "weights_mi": task.weights_mi.tolist(), "retry_m": task.retry_m}
-        (samples / TASK).write_text(json.dumps(told))
+        content = {"rows": rows, "weights_mi": task.weights_mi.tolist(), "retry_m": task.retry_m}
+        (samples / TASK).write_text(json.dumps(content))
 
     def clear_member(self, index: int, start: str | None) -> Path:
-        """An empty directory for a member's job, but for Amp's databases and the weights to start from."""
+        """Return a directory for a member's job, empty except for Amp's databases and the parameters to start from."""
         directory = self.member(index)
         directory.mkdir(exist_ok=True)
         for path in directory.iterdir():
@@ -163,7 +164,7 @@ class TrainingDirectory:
         return directory
 
     def _drop_databases_of_other_settings(self, calc_text: str) -> None:
-        """Amp finds an image in its databases by the atoms alone, whatever the settings were."""
+        """Remove Amp's databases if `calc_text` has changed: they are searched by the atoms alone."""
         settings = self.path / SETTINGS
         if not settings.exists() or settings.read_text() != calc_text:
             for database in [*self.path.glob("*.ampdb"), *self.path.glob("[0-9]*/*.ampdb")]:
@@ -172,7 +173,7 @@ class TrainingDirectory:
 
 
 def read_converged(directory: Path) -> bool | None:
-    """What the job's last line wrote: whether the criteria are met; None before."""
+    """Return the content of the file that the job's last line writes, True if the criteria are met; None before."""
     try:
         return {"True": True, "False": False}.get((directory / CONVERGED).read_text())
     except OSError:
@@ -180,7 +181,7 @@ def read_converged(directory: Path) -> bool | None:
 
 
 def tail_of_output(directory: Path, lines: int = 15) -> list[str]:
-    """The last lines of what the job said: its traceback, or else the newest output."""
+    """Return the last lines of a job's traceback, or else of its newest output."""
     outputs = [directory / job_state.OUTPUT, *directory.glob("*.out"), *directory.glob("*.err")]
     written = [path for path in outputs if path.exists() and path.stat().st_size]
     newest = max(written, key=lambda path: path.stat().st_mtime, default=None)

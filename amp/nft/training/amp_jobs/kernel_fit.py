@@ -1,4 +1,4 @@
-"""Inside a job: fit the member with our kernels instead of Amp's optimizer, and leave what Amp leaves."""
+"""Inside a job: fit the member with the kernels instead of Amp's optimizer, and write the files that Amp writes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def fit(calc: Any, seed: int) -> None:
     Raises
     ------
     TrainingConvergenceError
-        The member does not meet its criteria; its best parameters are saved as Amp saves such.
+        The member does not meet its criteria; its best parameters are in the file that Amp uses for this case.
     """
     from amp.utilities import TrainingConvergenceError
 
@@ -52,16 +52,16 @@ def fit(calc: Any, seed: int) -> None:
 def _this_members_task(seed: int) -> TrainingTask:
     """All images, with this member's weights."""
     samples = Path("../training-images")
-    told = json.loads((samples / TASK).read_text())
+    content = json.loads((samples / TASK).read_text())
     member = int(os.path.basename(os.getcwd()))
     start = Path(CHECKPOINT)
     return TrainingTask(
         images=read(samples / ALL_IMAGES, index=":"),  # type: ignore[arg-type]
-        rows=[rows and ForceRows(tuple(rows["atoms"]), tuple(rows["weights"])) for rows in told["rows"]],
-        weights_mi=np.array(told["weights_mi"][member : member + 1]),
+        rows=[rows and ForceRows(tuple(rows["atoms"]), tuple(rows["weights"])) for rows in content["rows"]],
+        weights_mi=np.array(content["weights_mi"][member : member + 1]),
         start=[start.read_text()] if start.exists() else None,
         seed=seed,
         iteration=0,
-        retry_m=told["retry_m"] and (told["retry_m"][member],),
+        retry_m=content["retry_m"] and (content["retry_m"][member],),
         targets=read(samples / TARGETS, index=":"),  # type: ignore[arg-type]
     )

@@ -1,4 +1,4 @@
-"""The loss table in Amp's log: its last line read, and one written for a fit of ours."""
+"""Loss table in Amp's log: read its last line, or write one for a fit with the kernels."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LINE = re.compile(rf"^ *(\d+) +\d{{4}}-\S+ +{_NUMBER}((?: +{_NUMBER} [C-])+) *$
 
 @dataclass(frozen=True)
 class LastStep:
-    """Where a training ended; energies in eV/atom, forces in eV/Å, nan for what was not trained."""
+    """Last line of a loss table; energies in eV/atom, forces in eV/Å, nan for quantities that were not trained."""
 
     steps: int
     loss: float
@@ -27,25 +27,25 @@ class LastStep:
     missed: tuple[str, ...]
 
     def misses(self) -> str:
-        """The criteria that are not met, with the values."""
+        """Return the criteria that are not met, with the values."""
         missed = [name for name in self.missed if name in self.criteria]
         return ", ".join(f"{name} {self.values[name]:.4g} (asked: {self.criteria[name]:.4g})" for name in missed)
 
 
 def read_last_step(path: Path, energy_factor: float = 1.0) -> LastStep | None:
-    """The end of a training, from Amp's log.
+    """Return the last line of the loss table in Amp's log, with the criteria.
 
     Parameters
     ----------
     path : Path
         ``amp-log.txt``.
     energy_factor : float
-        Turns Amp's energy RMSE, over all images, into that over the images with energies.
+        Factor from Amp's energy RMSE, over all images, to that over the images with energies.
 
     Returns
     -------
     LastStep or None
-        None if the log holds no table.
+        None if the log contains no table.
     """
     last, criteria = None, {}
     for line in path.read_text(errors="replace").splitlines() if path.exists() else ():
@@ -66,13 +66,13 @@ def read_last_step(path: Path, energy_factor: float = 1.0) -> LastStep | None:
 
 
 def last_line(text: str) -> tuple[int, float] | None:
-    """Step and loss of the last line of a table in some text, or None."""
+    """Return step and loss of the last table line in a text, or None."""
     match = next(filter(None, map(_LINE.match, reversed(text.splitlines()))), None)
     return (int(match[1]), float(match[2])) if match else None
 
 
 def table_of(report: MemberReport, criteria: dict[str, float | None]) -> str:
-    """A table as Amp writes it, of the last step alone; its energy RMSE is over the images with energies."""
+    """Return a table as Amp writes it, of the last step alone; its energy RMSE is over the images with energies."""
     values = [getattr(report, name) for name in COLUMNS]
     asked = [math.inf if criteria.get(name) is None else criteria[name] for name in COLUMNS]
     met = ["-" if value > bound else "C" for value, bound in zip(values, asked, strict=True)]

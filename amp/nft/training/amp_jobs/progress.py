@@ -1,4 +1,4 @@
-"""Where a member's job stands, as far as its files tell."""
+"""Progress of a member's job, from its files."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from amp.nft.system.liveness import read_heartbeat
 from amp.nft.training.amp_jobs.directory import LOG, STEP
 from amp.nft.training.amp_jobs.loss_table import last_line
 
-TAIL = 4096  # bytes at the end of a log that hold a line of its table
+TAIL = 4096  # bytes at the end of a log that contain a line of its table
 
 
-def standing(member: int, directory: Path) -> MemberStep:
-    """The last step of a job that runs.
+def last_job_step(member: int, directory: Path) -> MemberStep:
+    """Return the last step of a job that runs.
 
     Parameters
     ----------
     member : int
     directory : Path
-        The member's.
+        The member's directory.
 
     Returns
     -------
     MemberStep
-        From what a fit with our kernels notes, or else from the end of Amp's log, which tells no distance.
+        From the heartbeat of a fit with the kernels, else from the end of Amp's log, which contains no distance.
     """
     if (found := read_heartbeat(directory / STEP)) is not None:
         return MemberStep(member, "training", **found[1])

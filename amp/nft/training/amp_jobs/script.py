@@ -1,4 +1,4 @@
-"""What runs inside a training job, around Amp's own script: the lines that `directory.script_text` puts in.
+"""Code that runs inside a training job, around Amp's own script: the lines that `directory.script_text` inserts.
 
 ``begin`` comes after the header lines, ``prepare`` after the calc_text, and ``align`` before the train line,
 or ``fit`` in its place.
@@ -101,7 +101,7 @@ class Job:
 
 
 def begin(token: str, directory: str) -> None:
-    """Begin the work in a member's directory, unless a later attempt has it.
+    """Begin the work in a member's directory, unless a later attempt has replaced this one.
 
     Parameters
     ----------
@@ -127,16 +127,16 @@ _job: Job | None = None
 
 
 def prepare(calc: Any, seed: int, fresh: bool) -> None:
-    """Set what Amp needs to train here: names of files, one core, a seed.
+    """Set file names, one core and a seed, as Amp needs them to train here.
 
     Parameters
     ----------
     calc : Amp
         The user's calculator.
     seed : int
-        For the initial weights, where the calculator brings no seed of its own.
+        For the initial weights, unless the calculator has its own seed.
     fresh : bool
-        Start from new random weights, whatever the calculator brings.
+        Start from new random weights, regardless of the calculator's.
     """
     calc.logging = True
     calc.label = "amp"  # opens amp-log.txt
@@ -155,8 +155,8 @@ def prepare(calc: Any, seed: int, fresh: bool) -> None:
 def _use_one_core(calc: Any) -> None:
     guess = {"localhost": os.cpu_count()}
     if calc.cores not in (1, guess):
-        _note(calc, f"cores={calc.cores} was asked for: a job trains on one, for with more Amp hangs "
-                    "for ever with NumPy >= 1.26. Members run side by side instead.")  # fmt: skip
+        _note(calc, f"cores={calc.cores} ignored: a job uses one core, since Amp hangs on more with NumPy >= 1.26. "
+                    "Members run in parallel instead.")  # fmt: skip
     calc.cores = 1
 
 
@@ -166,7 +166,7 @@ def _do_without_fortran(calc: Any) -> None:
     calc.model.fortran = False
     calc.model.lossfunction.parameters["weight_duplicates"] = True  # as Amp's Fortran loss always does
     _note(calc, "Amp's Fortran modules are missing: training in Python, which is hundreds of times slower. "
-                "Install gfortran and then Amp again to have them.")  # fmt: skip
+                "Install gfortran, then reinstall Amp, to get them.")  # fmt: skip
     if calc.model.lossfunction.parameters.get("overfit"):
         _note(calc, "Amp's Python loss does not apply `overfit` to the right parameters.")
 
@@ -180,7 +180,7 @@ def _has_fortran() -> bool:
 
 
 def _note(calc: Any, text: str) -> None:
-    """Write to Amp's log, and to the file from which the driver's log gets it."""
+    """Write a line to Amp's log, and to the notes that the driver logs."""
     calc._log(f"amp.nft: {text}")
     if _job is not None:
         _job.note(text)
@@ -212,18 +212,17 @@ def align(calc: Any, trainfile: str) -> None:
 
 
 def fit(calc: Any, seed: int) -> None:
-    """Train the member with our kernels: see `kernel_fit.fit`."""
-    from amp.nft.training.amp_jobs import kernel_fit  # numba: only where it is needed
+    """Train the member with the kernels: see `kernel_fit.fit`."""
+    from amp.nft.training.amp_jobs import kernel_fit  # imports numba
 
     kernel_fit.fit(calc, seed)
 
 
 def _align_nft_ids(parameters: Any, hashes: list[str]) -> int:
-    """One entry of nft_ids per image, in the images' order; the number of chunks among them.
+    """Set one entry of nft_ids per image, in the images' order; return the number of chunks among them.
 
     Amp's Fortran loss takes the central atom of image i from entry i of the list, its Python loss from the
-    entry with the image's hash: entries that fit both, and for each image that is no chunk one of no image's
-    name.
+    entry with the image's hash. These entries suit both; an image that is not a chunk gets an entry that names no image.
     """
     centres = dict(parameters["nft_ids"] or ())
     chunks = [name in centres for name in hashes]
@@ -233,7 +232,7 @@ def _align_nft_ids(parameters: Any, hashes: list[str]) -> int:
 
 
 def _set_criteria(calc: Any, n_images: int, n_energies: int) -> None:
-    """Make the energy criterion hold for the images with energies, and give each RMSE a criterion.
+    """Apply the energy criterion to the images with energies, and give each RMSE a criterion.
 
     Amp divides the sum of squares by all images, chunks included; its log fails where an RMSE has none.
     """

@@ -1,4 +1,4 @@
-"""Leave a training directory as Amp's own jobs would have left it, after a training that needed no jobs."""
+"""Write the files that Amp's own jobs would leave, after a training without jobs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def leave_training_directory(
     Parameters
     ----------
     task, outcome
-        What was trained, and what came of it.
+        The training and its result.
     options : JobOptions
         The directory, and the texts of ``run.py``, Amp's own script.
     criteria : dict
