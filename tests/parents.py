@@ -1,8 +1,10 @@
 """Parents that misbehave around chosen atoms: EMT otherwise. Workers import them from here."""
 
+import asyncio
 import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -144,11 +146,118 @@ class Program(FileIOCalculator):
 class Uncopyable(EMT):
     """EMT with a lock, as a calculator that talks to a server has."""
 
+    start = None
+
     def __init__(self):
         super().__init__()
         self.lock = threading.Lock()
+
+    def calculate(self, *args, **kwargs):
+        super().calculate(*args, **kwargs)
+        if self.start:
+            self.start()
 
 
 def switching(directory):
     """A factory whose body changes: with a file `switch` it returns EMT with another cutoff."""
     return EMT(asap_cutoff=True) if Path("switch").exists() else EMT()
+
+
+class Panic(BaseException):
+    """An exception that `except Exception` does not catch, as a panic in Rust code is."""
+
+    def __str__(self):
+        raise RuntimeError("no words")
+
+
+def _turn_off(*_):
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+
+
+DISTURBANCES = {
+    "directory": lambda: os.chdir("/"),
+    "removed directory": lambda: (os.makedirs("gone"), os.chdir("gone"), os.rmdir("../gone")),
+    "umask": lambda: os.umask(0o777),
+    "environment": lambda: (os.environ.update(NEW="1", HOME="/nowhere"), os.environ.pop("PATH")),
+    "signal handlers": lambda: [signal.signal(number, signal.SIG_IGN) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)],
+    "signal mask": _turn_off,
+    "alarm": lambda: (signal.signal(signal.SIGALRM, signal.SIG_DFL), signal.alarm(1)),
+    "wakeup descriptor": lambda: signal.set_wakeup_fd(-1),
+    "streams": lambda: setattr(sys, "stdout", open(os.devnull, "w")),
+    "NumPy errors": lambda: np.seterr(all="raise"),
+}
+EXCEPTIONS = {
+    "a panic": Panic,
+    "cancelled": asyncio.CancelledError,
+    "the end of a generator": GeneratorExit,
+    "the end of an iterator": StopIteration,
+    "exit": SystemExit,
+    "no memory": MemoryError,
+    "recursion": RecursionError,
+}
+
+
+def _note(pid, path):
+    with open(path, "a") as file:
+        file.write(f"{pid}\n")
+
+
+def _leave_a_fork(path):
+    pid = os.fork()
+    if pid == 0:
+        while True:
+            time.sleep(1)
+    _note(pid, path)
+
+
+def _leave_a_program(command, path, **how):
+    """Start a program and forget it, once the shell in which it runs has written its number."""
+    _left.append(subprocess.Popen(["sh", "-c", command.format(path=path)], **how))
+    while not (Path(path).exists() and Path(path).read_text().endswith("\n")):
+        time.sleep(0.01)
+
+
+_left = []  # Python warns of programs that are forgotten while they run
+PROGRAMS = {
+    "a program": partial(_leave_a_program, "echo $$ >> {path}; exec sleep 600"),
+    "a program in a session": partial(_leave_a_program, "echo $$ >> {path}; exec sleep 600", start_new_session=True),
+    "a program without environment": partial(_leave_a_program, "echo $$ >> {path}; exec sleep 600", env={"PATH": os.environ["PATH"]}),
+    "a program of a program": partial(_leave_a_program, "sleep 600 & echo $! >> {path}; wait"),
+    "a detached program": partial(_leave_a_program, "setsid sleep 600 & echo $! >> {path}"),
+    "a program that ignores SIGTERM": partial(_leave_a_program, "trap '' TERM; echo $$ >> {path}; sleep 600; sleep 600"),
+    "a fork": _leave_a_fork,
+}
+
+
+class Disturbing(EMT):
+    """EMT that changes the state of its process, raises, forks, prints or leaves programs running, around `atoms`."""
+
+    def __init__(self, way, atoms=(), path=None, seconds=0.0):
+        super().__init__()
+        self.way, self.where, self.path, self.seconds = way, atoms, path, seconds
+
+    def calculate(self, atoms=None, *args, **kwargs):
+        super().calculate(atoms, *args, **kwargs)
+        if atoms.info["target_atom"] not in self.where:
+            return
+        if self.way in DISTURBANCES:
+            DISTURBANCES[self.way]()
+            time.sleep(self.seconds * (1 + atoms.info["target_atom"] % 2))
+        elif self.way in EXCEPTIONS:
+            raise EXCEPTIONS[self.way]
+        elif self.way in PROGRAMS:
+            PROGRAMS[self.way](self.path)
+        elif self.way == "a program and a kill":
+            PROGRAMS["a program"](self.path)
+            os.kill(os.getpid(), signal.SIGKILL)
+        elif self.way == "forks":
+            os.fork()
+        elif self.way == "interrupts":
+            raise KeyboardInterrupt
+        elif self.way == "prints":
+            print("\x1b[2J\x1b]0;title\x07done")
+
+
+def disturbing(directory, **settings):
+    """A factory of such parents that travels."""
+    return Disturbing(**settings)

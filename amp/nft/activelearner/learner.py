@@ -231,7 +231,7 @@ class NFT:
                 "dft_cores and dft_memory are not used any more: labels are made by parent_calc where executor= runs it, "
                 "in this process if there is none; ask for cores and memory there, as in docs/labels.rst."
             )
-        directory = Path(f"{label}-training")
+        directory = Path(f"{label}-training").absolute()  # a label may change the working directory
         jobs = JobOptions(calc_text, headerlines, train_line, start_command, directory, expired)
         choice = choose_trainer(self.trainer, jobs, threads=self.threads, log=self.log)
         for target, name in zip(targets, structures.target_names(targets), strict=True):

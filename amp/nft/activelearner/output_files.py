@@ -24,7 +24,7 @@ class RunFiles:
     """
 
     def __init__(self, label: str, saved_info: Path) -> None:
-        self.current = Path(f"{label}.ensemble")
+        self.current = Path(f"{label}.ensemble").absolute()
         self.best = self.current.with_name(f"best.{self.current.name}")
         self.saved_info = saved_info
         self.labels = saved_info.parent / "labels"  # one directory in it for each label

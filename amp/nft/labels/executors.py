@@ -5,17 +5,18 @@ from __future__ import annotations
 import contextlib
 import copy
 import math
-import os
 import pickle
-import signal
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from amp.nft.errors import ExecutorError
 from amp.nft.labels.identity import is_calculator
+from amp.nft.system.processes import kill, process_of, tree
 
 Executors = Executor | Callable[[], Executor]
 
@@ -117,11 +118,11 @@ class Workers:
         self._executor = None
 
     def end(self, pid: int) -> bool:
-        """End a worker process of a process pool, which then breaks; False if it is not one of its own."""
+        """End a worker process of a process pool, with its programs; the pool then breaks. False if it is not one of its own."""
         if pid not in (getattr(self._executor, "_processes", None) or {}):
             return False
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            kill(tree(process_of(pid)))
         return True
 
     def close(self, *, at_once: bool = False) -> None:

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
+from amp.nft.system.isolation import printable
+
 SAME = 1e-5  # Å; the positions and cells of a parent that reads them back from a file differ by rounding
 ABSURD_FORCE = 1e4  # eV/Å; no chunk of a real structure comes near it
 SHOWN = 80  # characters of a wrong value in a message
@@ -102,11 +104,6 @@ def stored(atoms: Atoms) -> dict[str, Any]:
         "seconds": 0.0,
         "calculator": {},
     }
-
-
-def printable(text: str) -> str:
-    """Return a text without control characters, which could change a terminal; line ends stay."""
-    return "".join(character if character.isprintable() or character == "\n" else "?" for character in text)
 
 
 def _faults(image: Atoms, data: dict[str, Any]) -> Iterator[str]:

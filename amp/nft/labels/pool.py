@@ -7,8 +7,9 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Future, wait
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ from amp.nft.labels.identity import digest_of, identify
 from amp.nft.labels.single_point import RESULT, WORKER, LabelTask, carry_out, check_parent, labelled_atom, left_label
 from amp.nft.records import LabelOptions
 from amp.nft.system.liveness import DRIVER, Driver, Heartbeat, read_process, watch_forks
-from amp.nft.system.processes import Process, has_ended, machine, this_process
+from amp.nft.system.processes import Process, end, has_ended, machine, marked, this_process
+from amp.nft.system.signals import Terminated
 
 POLL = 0.5  # s between two looks at the workers
 GRACE = 5.0  # s that a worker may take to stop its label by itself
@@ -216,10 +218,9 @@ class LabelPool:
             except BrokenExecutor:
                 broken = True
                 continue
-            except (
-                Exception,
-                CancelledError,
-            ) as error:  # of the executor's own: it could not send or run the task
+            except (KeyboardInterrupt, Terminated):
+                raise
+            except BaseException as error:  # of the executor: it could not send or run the task
                 self._settle(self._flights.pop(future), LabelFailure(type(error).__name__, str(error)))
                 continue
             flight = self._flights.pop(future)
@@ -264,6 +265,7 @@ class LabelPool:
         """Do not wait for a label any more, unless its worker left it before it went."""
         flight = self._flights.pop(future)
         _cancel(future)
+        _end_programs(flight)
         self._settle(flight, failure)
 
     def _recover(self, extra: list[Flight] | None = None) -> None:
@@ -276,6 +278,7 @@ class LabelPool:
         suspects = [] if ended else begun or lost
         died = LabelFailure("WorkerDied", "the worker process exited (killed, crashed, or out of memory)")
         for flight in reversed(lost):
+            _end_programs(flight)
             if flight in ended:
                 self._settle(flight, _overrun(self._timeout))
             elif suspects == [flight]:
@@ -315,6 +318,13 @@ def _checked(data: Any, flight: Flight) -> Label | LabelFailure:
     if not (isinstance(data, dict) and data.get("name") == flight.task.name):
         return LabelFailure("WrongResult", f"the executor returned {str(data)[:80]!r} for {flight.task.name}")
     return check(flight.request.image, data)
+
+
+def _end_programs(flight: Flight) -> None:
+    """End the programs of a label that nobody waits for any more, where they run on this machine."""
+    worker = flight.look()
+    if worker is not None and worker.machine == machine():
+        end(partial(marked, flight.task.name))
 
 
 def _overrun(timeout: float | None) -> LabelFailure:

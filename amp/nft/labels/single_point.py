@@ -30,7 +30,9 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from amp.nft.labels.gate import Label, LabelFailure, check, geometry, plain
 from amp.nft.labels.identity import is_calculator, made
 from amp.nft.system import files
+from amp.nft.system.isolation import isolated
 from amp.nft.system.liveness import Driver, Heartbeat, working_for
+from amp.nft.system.signals import Terminated
 
 Parent = BaseCalculator | Callable[[str], BaseCalculator]
 
@@ -167,12 +169,17 @@ def single_point(parent: Parent, image: Atoms, directory: str | os.PathLike[str]
 
 
 def measure(parent: Parent, image: Atoms, directory: str | os.PathLike[str], timeout: float | None = None) -> dict[str, Any]:
-    """Run the parent as `single_point` does, and return plain data for `amp.nft.labels.gate.check`."""
+    """Run the parent as `single_point` does, and return plain data for `amp.nft.labels.gate.check`.
+
+    The state of this process is restored afterwards, and the parent's programs end; see `amp.nft.system.isolation`.
+    KeyboardInterrupt and Terminated pass, since they end the run.
+    """
     start = time.perf_counter()
     try:
-        with _deadline(timeout):
+        with isolated(Path(directory).name) as scope, _deadline(timeout):
             atoms = image.copy()
             atoms.calc = make_calculator(parent, directory)
+            scope.keep_programs = atoms.calc is parent  # it may need its programs for the next label
             seen = {"before the call": geometry(atoms)}
             report = {
                 "calculator": made(atoms.calc, directory),
@@ -183,11 +190,9 @@ def measure(parent: Parent, image: Atoms, directory: str | os.PathLike[str], tim
             seen["after the call"] = geometry(atoms)
             if isinstance(kept := getattr(atoms.calc, "atoms", None), Atoms):
                 seen["in the calculator after the call"] = geometry(kept)
-    except (
-        Exception,
-        SystemExit,
-        LabelTimeout,
-    ) as error:  # whatever a parent raises concerns this label alone
+    except (KeyboardInterrupt, Terminated):
+        raise
+    except BaseException as error:  # of any kind that a parent raises
         return _failure(error)
     return {"atoms": seen, **report, "seconds": time.perf_counter() - start}
 
@@ -225,7 +230,11 @@ def _deadline(seconds: float | None) -> Iterator[None]:
 
 
 def _failure(error: BaseException) -> dict[str, Any]:
-    return {"kind": type(error).__name__, "message": str(error), "traceback": "".join(traceback.format_exception(error))}
+    try:
+        message, trace = str(error), "".join(traceback.format_exception(error))
+    except Exception as fault:  # an exception whose text raises
+        message, trace = f"no message ({type(fault).__name__})", ""
+    return {"kind": type(error).__name__, "message": message, "traceback": trace}
 
 
 def make_calculator(parent: Any, directory: str | os.PathLike[str]) -> BaseCalculator:

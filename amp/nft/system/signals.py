@@ -99,6 +99,7 @@ class _Guard:
             stdout=subprocess.PIPE,
             start_new_session=True,
         )
+        self.pid = self._process.pid
         _guards.add(self)
         threading.Thread(target=self._exit_when_told, name="amp.nft guard", daemon=True).start()
 
@@ -133,6 +134,11 @@ class _Guard:
 
 
 _guards: set[_Guard] = set()
+
+
+def guards() -> set[int]:
+    """Return the numbers of the processes that guard a run of this process."""
+    return {guard.pid for guard in _guards}
 
 
 def _forked() -> None:
