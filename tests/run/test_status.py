@@ -63,7 +63,10 @@ def _elsewhere(tmp_path, monkeypatch):
 
 
 def test_a_terminal_shows_the_run_beside_whole_log_lines():
-    before = "EMT = type('EMT', (EMT,), {'calculate': lambda *a, **k: (time.sleep(0.1), EMT0.calculate(*a, **k), None)[2]})"
+    before = (
+        "EMT = type('EMT', (EMT,), {'__module__': EMT.__module__, "  # the same parent to the next run
+        "'calculate': lambda *a, **k: (time.sleep(0.1), EMT0.calculate(*a, **k), None)[2]})"
+    )
     written = in_terminal(script(before="import time; EMT0 = EMT; " + before))
     text = CONTROL.sub("", written)
     lines = [line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n")]  # what stands there in the end
