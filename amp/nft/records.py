@@ -93,7 +93,7 @@ def as_plain(record: Any) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class ForceRows:
-    """Forces of an image that are trained, each with its weight, and no energy.
+    """Forces of an image that are trained, each with its weight.
 
     Attributes
     ----------
@@ -101,10 +101,13 @@ class ForceRows:
         Indices of the atoms in the image.
     weights : tuple of float
         Factor on the squared error of each force in the loss.
+    energy : float
+        Factor on the squared error of the energy; 0: it is not trained.
     """
 
     atoms: tuple[int, ...]
     weights: tuple[float, ...]
+    energy: float = 0.0
 
     @classmethod
     def central(cls, atom: int) -> ForceRows:
@@ -113,8 +116,8 @@ class ForceRows:
 
     @property
     def centre(self) -> int | None:
-        """The atom, where its force alone is trained with weight 1; else None."""
-        return self.atoms[0] if len(self.atoms) == 1 and self.weights == (1.0,) else None
+        """The atom, where its force is trained with weight 1 and nothing else; else None."""
+        return self.atoms[0] if (self.weights, self.energy) == ((1.0,), 0.0) else None
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,119 @@
+"""The two methods, "paper" and "robust": what each part of a run does where the user does not say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+
+from amp.nft.chunks.termination import Termination, check_termination
+from amp.nft.inputs.arguments import check_count, check_positive
+
+FORCES = ("centre", "weighted", "all")
+FIT_UNTIL = ("criteria", "out-of-bag")
+BATCHES = ("top", "spread")
+CHECKS = ("error", "warn", False)
+
+
+@dataclass(frozen=True)
+class Method:
+    """How a run learns; see :meth:`amp.nft.activelearner.NFT.run` for the meaning of each part.
+
+    Attributes
+    ----------
+    name : str
+        'paper' or 'robust', whichever gave the defaults.
+    forces : {'centre', 'weighted', 'all'}
+    fit_until : {'criteria', 'out-of-bag'}
+    termination : str or callable
+    min_atoms : int or None
+    batch : {'top', 'spread'}
+    check_parent : {'error', 'warn', False}
+    test_labels, larger_labels : int
+    aim : float or None
+        eV/Å.
+    """
+
+    name: str
+    forces: str = "centre"
+    fit_until: str = "criteria"
+    termination: Termination = "sphere"
+    min_atoms: int | None = None
+    batch: str = "top"
+    check_parent: str | bool = "warn"
+    test_labels: int = 0
+    larger_labels: int = 0
+    aim: float | None = None
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Parts that a run cannot change once it has trained."""
+        named = self.termination if isinstance(self.termination, str) else getattr(self.termination, "__qualname__", "callable")
+        return {"forces": self.forces, "fit_until": self.fit_until, "termination": named, "min_atoms": self.min_atoms}
+
+    @property
+    def circumstances(self) -> dict[str, Any]:
+        """Parts that may change when a run resumes."""
+        return {name: value for name, value in asdict(replace(self, termination="")).items() if name not in ("termination", *self.identity)}
+
+
+PRESETS = {
+    "paper": Method("paper"),
+    "robust": Method(
+        "robust",
+        forces="weighted",
+        fit_until="out-of-bag",
+        termination="auto",
+        check_parent="error",
+        test_labels=10,
+        larger_labels=5,
+    ),
+}
+
+
+def choose_method(name: str, **given: Any) -> Method:
+    """Return a preset with the parts that the user gave in place of its own.
+
+    Parameters
+    ----------
+    name : str
+        'paper' or 'robust'.
+    **given
+        Parts of `Method`; None leaves a part as the preset has it.
+
+    Returns
+    -------
+    Method
+
+    Raises
+    ------
+    ValueError, ChunkError
+        For a name or a value that is not one of those allowed.
+    """
+    check_method(name)
+    method = replace(PRESETS[name], **{part: value for part, value in given.items() if value is not None})
+    for part, allowed in (("forces", FORCES), ("fit_until", FIT_UNTIL), ("batch", BATCHES), ("check_parent", CHECKS)):
+        if getattr(method, part) not in allowed:
+            raise ValueError(f"{part} is {getattr(method, part)!r}: it must be one of {', '.join(map(repr, allowed))}.")
+    check_termination(method.termination)
+    check_count("test_labels", method.test_labels, least=0)
+    check_count("larger_labels", method.larger_labels, least=0)
+    if method.min_atoms is not None:
+        check_count("min_atoms", method.min_atoms, least=1)
+    if method.aim is not None:
+        check_positive(aim=method.aim)
+    if method.larger_labels > method.test_labels:
+        raise ValueError(
+            f"larger_labels is {method.larger_labels}, but test_labels {method.test_labels}: test labels are repeated at a larger "
+            f"radius, so give at most as many, or raise test_labels."
+        )
+    return method
+
+
+def check_method(name: str) -> None:
+    """Raise ValueError unless `name` is a method's."""
+    if name not in PRESETS:
+        raise ValueError(f"method is {name!r}: it must be one of {', '.join(map(repr, PRESETS))}.")
