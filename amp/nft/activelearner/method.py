@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
-
-import numpy as np
-from ase import Atoms
 
 from amp.nft.chunks.termination import Termination, check_termination
 from amp.nft.inputs.arguments import check_count, check_positive

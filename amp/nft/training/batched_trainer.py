@@ -63,7 +63,7 @@ class BatchedTrainer:
         models, reports = batched_fit.fit(
             spec,
             rows,
-            energies=np.array([np.nan if chosen is not None else image.get_potential_energy() for image, chosen in images]),
+            energies=np.array([_energy(image, chosen) for image, chosen in images]),
             forces=[_forces(image, chosen) for image, chosen in images],
             n_atoms=np.array([len(image) for image in task.images]),
             weights_mi=task.weights_mi,
@@ -76,6 +76,9 @@ class BatchedTrainer:
             watch=watch,
             until=task.until,
             chunk_i=[some is not None for some in task.rows],
+            force_weights=_force_weights(images),
+            energy_weights=np.array([1.0 if chosen is None else chosen.energy for chosen in task.rows]),
+            divisors=np.array([len(image) if chosen is None else 1.0 for image, chosen in images]),
         )
         return Ensemble([amp_io.write_amp(model) for model in self._calibrated(models, task)], reports)
 
@@ -100,12 +103,18 @@ class BatchedTrainer:
         return self._fingerprints
 
     def _fingerprint(self, fingerprints: Fingerprints, images: list[tuple[Atoms, ForceRows | None]]) -> list[Rows]:
-        """Return the rows of every image; each image is fingerprinted once in the life of this trainer."""
-        keys = [(id(image), None if chosen is None else chosen.atoms) for image, chosen in images]
+        """Return the rows of every image; an image is not fingerprinted again while it stays in the training set."""
+        keys = [(id(image), None if chosen is None or _needs_all(image, chosen) else chosen.atoms) for image, chosen in images]
+        kept = {key: self._rows[key] for key in keys if key in self._rows}
         for key, (image, _) in zip(keys, images, strict=True):
-            if key not in self._rows:
-                self._rows[key] = image, fingerprints.rows(image, key[1])  # the reference keeps the id unique
-        return [self._rows[key][1] for key in keys]
+            if key not in kept:
+                kept[key] = image, fingerprints.rows(image, key[1])  # the reference keeps the id unique
+        self._rows = kept
+        found = [kept[key][1] for key in keys]
+        return [
+            rows.some_forces(chosen.atoms) if chosen is not None and key[1] is None else rows
+            for rows, key, (_, chosen) in zip(found, keys, images, strict=True)
+        ]
 
     def _range(self, fingerprints: Fingerprints, rows: list[Rows], targets: list[Atoms]) -> dict[str, np.ndarray]:
         """Return the smallest and largest value of each fingerprint over the training images and the targets."""
@@ -118,6 +127,22 @@ class BatchedTrainer:
             values = x[kind == number, : fingerprints.n_features[number]]
             ranges[element] = np.column_stack([values.min(axis=0), values.max(axis=0)])
         return ranges
+
+
+def _needs_all(image: Atoms, chosen: ForceRows) -> bool:
+    """Whether the fingerprints of all atoms are computed: for the energy, and where most forces are trained."""
+    return chosen.energy > 0.0 or 2 * len(chosen.atoms) > len(image)
+
+
+def _energy(image: Atoms, chosen: ForceRows | None) -> float:
+    """Return the energy that is trained, eV, or nan."""
+    return image.get_potential_energy() if chosen is None or chosen.energy > 0.0 else np.nan
+
+
+def _force_weights(images: list[tuple[Atoms, ForceRows | None]]) -> list[np.ndarray] | None:
+    """Return the weight of each trained force, or None where all are 1."""
+    weights = [np.ones(len(image)) if chosen is None else np.array(chosen.weights) for image, chosen in images]
+    return None if all((some == 1.0).all() for some in weights) else weights
 
 
 def _forces(image: Atoms, chosen: ForceRows | None) -> np.ndarray:

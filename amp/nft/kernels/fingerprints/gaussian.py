@@ -48,6 +48,23 @@ class Rows:
     force_row: np.ndarray
     dx: np.ndarray
 
+    def some_forces(self, atoms: Sequence[int]) -> Rows:
+        """
+        All rows, with some of the force atoms.
+
+        Parameters
+        ----------
+        atoms : sequence of int
+            Force atoms, in their new order.
+
+        Returns
+        -------
+        Rows
+        """
+        parts = [np.arange(self.force_start[a], self.force_start[a + 1]) for a in atoms]
+        start, entries = np.cumsum([0, *map(len, parts)]), np.concatenate(parts)
+        return Rows(self.x, self.kind, start, self.force_row[entries], self.dx[entries])
+
 
 class _Wanted(NamedTuple):
     """Derivatives to be computed."""
