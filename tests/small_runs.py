@@ -45,7 +45,12 @@ def cluster():
 
 def run(**changes):
     settings = {"stop_delta": 1e-6, "max_iterations": 2, "threshold": -0.8, "steps_not_improved": 5, "log": os.devnull}
-    al = NFT(**(settings | {key: changes.pop(key) for key in list(changes) if key in (*settings, "seed", "trainer", "load", "threads")}))
+    al = NFT(
+        **(
+            settings
+            | {key: changes.pop(key) for key in list(changes) if key in (*settings, "seed", "trainer", "load", "threads", "method")}
+        )
+    )
     inputs = {"images": cells(), "target_image": cluster(), "n": N, "calc_text": CALC_TEXT, "cutoff": 5.0}
     returned = al.run(**(inputs | {"start_command": "python run.py", "parent_calc": EMT()} | changes))
     return al, returned

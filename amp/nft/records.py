@@ -18,6 +18,8 @@ class Purpose(IntEnum):
 
     BOOTSTRAP = 1
     WEIGHTS = 2
+    SELECTION = 3
+    TEST = 4
 
 
 def random_stream(seed: int, purpose: Purpose, *indices: int) -> np.random.SeedSequence:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import platform
-import warnings
-from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from importlib.metadata import version
@@ -17,13 +15,16 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
+from amp.nft.activelearner.chunk_labels import Carving
+from amp.nft.activelearner.early_checks import compare_radii, distinct_rule
 from amp.nft.activelearner.loop import Loop, Setup
+from amp.nft.activelearner.method import check_beginning, check_method, check_trainer, choose_method
 from amp.nft.activelearner.stopping import Iteration, StopReason, certain_enough, enough_iterations, no_improvement
-from amp.nft.amp_io import CalculatorSpec
 from amp.nft.amp_io.bootstrap_texts import calc_text as default_calc_text
 from amp.nft.amp_io.bootstrap_texts import headerlines as default_headerlines
 from amp.nft.amp_io.bootstrap_texts import train_line as default_train_line
 from amp.nft.amp_io.log import Logger, RunLog
+from amp.nft.chunks.termination import Termination
 from amp.nft.errors import RunStoreError
 from amp.nft.inputs import arguments, structures
 from amp.nft.inputs.geometry import check_chunks
@@ -33,8 +34,6 @@ from amp.nft.labels.single_point import Parent, parent_name
 from amp.nft.records import ForceRows, JobOptions, LabelOptions
 from amp.nft.run import Progress
 from amp.nft.run.store import RunStore, explains_full_disks
-from amp.nft.selection import distinct as distinct_atoms
-from amp.nft.selection import fingerprints
 from amp.nft.system.processes import this_process
 from amp.nft.system.signals import stops_cleanly
 from amp.nft.training.choose import Choice, choose_trainer, read_start
@@ -75,6 +74,10 @@ class NFT:
     progress : bool
         Show where the run stands while it goes on, in a terminal or a notebook. Elsewhere nothing is shown;
         ``python -m amp.nft status`` tells it from the run's files.
+    method : {'paper', 'robust'}
+        Defaults of `run`: the published method, or the one for parents whose chunks are not exact stand-ins for the target: all
+        forces of a chunk weighted by their label error, members stopped at their out-of-bag minimum, cut bonds terminated,
+        and, with no `threshold`, batches of 3, 6, 12, ... atoms far apart.
 
     Attributes
     ----------
@@ -107,8 +110,10 @@ class NFT:
         trainer: str = "auto",
         threads: int | None = None,
         progress: bool = True,
+        method: str = "paper",
     ) -> None:
         check_threshold(threshold)
+        check_method(method)
         arguments.check_positive(stop_delta=stop_delta)
         arguments.check_count("max_iterations", max_iterations, least=0)
         arguments.check_count("steps_not_improved", steps_not_improved, least=1)
@@ -126,12 +131,13 @@ class NFT:
         self.trainer = trainer
         self.threads = threads
         self.progress = progress
+        self.method = method
         self.history: list[Iteration] = []
         self.stop_reason: StopReason | None = None
 
     def run(
         self,
-        images: structures.Images,
+        images: structures.Images | None,
         target_image: structures.Images,
         n: int = 10,
         calc_text: str = default_calc_text,
@@ -151,6 +157,10 @@ class NFT:
         label_retries: int = 1,
         distinct: float | None = None,
         accept_parent: bool = False,
+        forces: str | None = None,
+        fit_until: str | None = None,
+        termination: Termination | None = None,
+        min_atoms: int | None = None,
     ) -> bool:
         """Train an ensemble until it is certain enough of the forces on the target.
 
@@ -158,8 +168,9 @@ class NFT:
 
         Parameters
         ----------
-        images : list of Atoms, Atoms, or a file that ASE reads
-            Initial training images, with energies and forces; small bulk cells for example.
+        images : list of Atoms, Atoms, a file that ASE reads, or None
+            Initial training images, with energies and forces; small bulk cells for example. None: chunks around 14 atoms of the
+            target, where all forces of a chunk are trained; their energies are trained then, too.
         target_image : Atoms, list of Atoms, or a file that ASE reads
             The structure to learn. Several are learned together: uncertainties run over the atoms of all, counted on
             from one to the next, and chunks come from any.
@@ -200,6 +211,16 @@ class NFT:
         accept_parent : bool
             Resume a run whose labels are by another parent, and mix the labels of both. Without it a changed parent is an
             error that shows the difference.
+        forces : {'centre', 'weighted', 'all'}, optional
+            Forces of a chunk that are trained: the central one; all, weighted by floor² / (sigma(depth)² + floor²), where
+            sigma is the label error that overlapping chunks show; or all alike. `method` sets what is not given.
+        fit_until : {'criteria', 'out-of-bag'}, optional
+            When a member's training ends: at the criteria of `calc_text`, or at the smallest error on the chunks that its
+            bootstrap sample lacks.
+        termination : {'sphere', 'hydrogen', 'molecules', 'neutral', 'auto'} or callable, optional
+            Treatment of the bonds that a chunk cuts, see :func:`amp.nft.chunks.carve_chunks`.
+        min_atoms : int, optional
+            Least number of atoms of a chunk; the radius of smaller ones grows.
 
         Returns
         -------
@@ -221,9 +242,12 @@ class NFT:
         arguments.check_label(label)
         labels = LabelOptions(parent_calc, executor, label_timeout, label_retries, accept_parent)
         check_label_options(labels)
-        training_images = structures.read_training_images(images)
+        method = choose_method(self.method, forces=forces, fit_until=fit_until, termination=termination, min_atoms=min_atoms)
+        check_beginning(method, images is not None)
+        training_images = [] if images is None else structures.read_training_images(images)
         targets = structures.read_targets(target_image)
-        structures.check_elements(targets, training_images)
+        if images is not None:
+            structures.check_elements(targets, training_images)
         centres = structures.central_atoms(training_images, init_nft_ids)
         rows = [None if atom is None else ForceRows.central(atom) for atom in centres]
         if dft_cores is not None or dft_memory is not None:
@@ -234,17 +258,18 @@ class NFT:
         directory = Path(f"{label}-training").absolute()  # a label may change the working directory
         jobs = JobOptions(calc_text, headerlines, train_line, start_command, directory, expired)
         choice = choose_trainer(self.trainer, jobs, threads=self.threads, log=self.log)
+        check_trainer(method, choice.trainer.name)
         for target, name in zip(targets, structures.target_names(targets), strict=True):
             check_chunks(target, cutoff, choice.radius or 6.5, name)  # Amp's default radius
-        _compare_radii(cutoff, choice.radius, self.log)
+        compare_radii(cutoff, choice.radius, self.log)
         spec = choice.spec
         if spec is not None:  # refuses a calc_text that leaves out an element
-            spec = spec.resolved([symbol for image in training_images for symbol in image.symbols])
-        spread = _spread(distinct, spec, targets)
+            spec = spec.resolved([symbol for image in [*training_images, *targets] for symbol in image.symbols])
+        carving = Carving(targets, cutoff, method.termination, method.min_atoms)
         setup = Setup(
-            label=label, images=training_images, rows=rows, targets=targets, n=n, cutoff=cutoff, seed=self.seed,
-            threshold=self.threshold, start=read_start(self.load, n, choice.spec), dblabel=self.dblabel,
-            threads=self.threads, labels=labels, spread=spread,
+            label=label, images=training_images, rows=rows, n=n, seed=self.seed, carving=carving, threshold=self.threshold,
+            labels=labels, method=method, start=read_start(self.load, n, choice.spec), dblabel=self.dblabel, threads=self.threads,
+            distinct=distinct_rule(distinct, spec, targets),
         )  # fmt: skip
         settings = _identity(setup, calc_text, train_line, init_nft_ids) | {"distinct": distinct}
         rules = [
@@ -268,19 +293,6 @@ class NFT:
         return self.stop_reason.converged
 
 
-def _spread(
-    distance: float | None, spec: CalculatorSpec | None, targets: list[Atoms]
-) -> Callable[[list[int], list[int]], list[int]] | None:
-    """Return the function that drops duplicate environments among chosen atoms; ValueError if they cannot be compared."""
-    if distance is None:
-        return None
-    arguments.check_positive(distinct=distance)
-    if spec is None:
-        raise ValueError("distinct compares Gaussian fingerprints, but calc_text makes a calculator without them: leave it out.")
-    x, kinds, _ = fingerprints(targets, spec.gs, spec.cutoff)
-    return partial(distinct_atoms, x, kinds, distance=distance)
-
-
 def _interrupted(store: RunStore, name: str) -> None:
     """Leave a note in the journal of a run that has begun."""
     if store.events:
@@ -297,6 +309,7 @@ def _circumstances(learner: NFT, setup: Setup, choice: Choice) -> dict[str, Any]
     return {
         "process": asdict(this_process()),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+        "method": setup.method.name,
         "trainer": choice.trainer.name,
         "criteria": None if choice.spec is None else choice.spec.convergence,
         "parent": parent_name(setup.labels.parent),
@@ -313,12 +326,13 @@ def _identity(setup: Setup, calc_text: str, train_line: str, init_nft_ids: Any) 
         "n_images": len(setup.images),
         "image_labels": _label_sums(setup.images),
         "n": setup.n,
-        "cutoff": setup.cutoff,
+        "cutoff": setup.carving.cutoff,
         "seed": setup.seed,
         "calc_text": calc_text,
         "train_line": train_line,
         "init_nft_ids": [list(pair) for pair in init_nft_ids or []],
         "load": setup.start is not None,
+        **setup.method.identity,
     }
 
 
@@ -331,16 +345,3 @@ def _label_sums(images: list[Atoms]) -> str:
 
 def _short_hash(images: list[Atoms]) -> str:
     return hashlib.sha256("".join(structures.get_hash(image) for image in images).encode()).hexdigest()[:16]
-
-
-def _compare_radii(cutoff: float, radius: float | None, log: RunLog) -> None:
-    """Warn if a chunk is smaller than the range of the model's forces."""
-    if radius is None or cutoff >= radius:
-        return
-    message = (
-        f"cutoff = {cutoff} Å is smaller than the fingerprint cutoff Rc = {radius} Å: the central atom of a chunk does "
-        f"not even see all of its fingerprint neighbours. The model's force on an atom depends on atoms up to 2·Rc = "
-        f"{2 * radius} Å away; use a chunk cutoff of at least {radius} Å, and larger if your parent can afford it."
-    )
-    warnings.warn(message, UserWarning, stacklevel=3)
-    log(message)

@@ -6,8 +6,7 @@ A step whose result is in the run's files does nothing; this makes a restart exa
 from __future__ import annotations
 
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -15,56 +14,64 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
+from amp.nft.activelearner.batches import START_BATCH, batch_size, spread_atoms
+from amp.nft.activelearner.chunk_labels import Carving, ChunkLabels
+from amp.nft.activelearner.chunk_rows import rows_of_chunks
+from amp.nft.activelearner.method import Method
 from amp.nft.activelearner.output_files import RunFiles
 from amp.nft.activelearner.parent_record import ParentRecord
 from amp.nft.activelearner.resume import compare_settings
 from amp.nft.activelearner.stopping import Iteration, StopReason, StopRule, best_of, first_reason, nothing_above
-from amp.nft.activelearner.stored_labels import carve_numbered, read_labels
 from amp.nft.calculator.evaluate import target_uncertainty
-from amp.nft.errors import LabellingError, TrainingError
+from amp.nft.errors import TrainingError
 from amp.nft.labels.identity import identify
-from amp.nft.labels.pool import LabelPool
-from amp.nft.labels.single_point import Label, LabelFailure, labelled
-from amp.nft.records import Ensemble, ForceRows, LabelOptions, MemberStep, Trainer, TrainingTask
+from amp.nft.records import Ensemble, ForceRows, LabelOptions, MemberStep, Purpose, Trainer, TrainingTask, random_stream
 from amp.nft.run.replay import LiveState
 from amp.nft.run.store import FORMAT, RunStore
-from amp.nft.run.verdict import verdict_of
 from amp.nft.training.choose import sample_weights
 from amp.nft.uncertainty.forces import select
 
 
 @dataclass(frozen=True)
 class Setup:
-    """Checked settings of a run, in copies that belong to the loop."""
+    """The content of a run: checked, and the loop's own copies.
+
+    `distinct` reduces chosen atoms, given those of chunks in the training set, to atoms with different environments.
+    """
 
     label: str
     images: list[Atoms]
     rows: list[ForceRows | None]
-    targets: list[Atoms]
     n: int
-    cutoff: float
     seed: int
+    carving: Carving
     threshold: float | None
     labels: LabelOptions
+    method: Method
     start: list[str] | None
     dblabel: str
     threads: int | None
-    spread: Callable[[list[int], list[int]], list[int]] | None = None  # drops duplicate environments among chosen atoms, given known ones
+    distinct: Callable[[list[int], list[int]], list[int]] | None = None
+
+    @property
+    def targets(self) -> list[Atoms]:
+        """Structures to learn; their atoms are numbered from one to the next."""
+        return self.carving.targets
 
 
 class Loop:
-    """Nearsighted force training of one or more targets, whose atoms are counted on from one to the next.
+    """Nearsighted force training of one or more targets.
 
     Parameters
     ----------
     setup : Setup
     store : RunStore
-        Results so far are taken from it, new ones go into it.
+        The loop takes finished results from it and adds new ones.
     trainer : Trainer
     log : callable
         Takes a message.
     watch : callable, optional
-        Is told the iteration and a MemberStep, as `amp.nft.records.Watch` has it.
+        Called with the iteration and a MemberStep, as `amp.nft.records.Watch` has it.
     """
 
     def __init__(
@@ -82,11 +89,11 @@ class Loop:
         self.log = log
         self.watch = watch
         self.history: list[Iteration] = []
+        self.begin: list[int] = []  # atoms whose chunks are in the first training set
         self.added: list[list[int]] = []  # atoms whose chunks were added, per iteration
-        self.labels: dict[int, Atoms] = {}
-        self._chunks: dict[int, Atoms] = {}  # those that are being labelled
-        self.first = np.cumsum([0, *map(len, setup.targets)])  # of each target the first atom
+        self.first = np.cumsum([0, *map(len, setup.targets)])  # first atom of each target
         self.files = RunFiles(setup.label, store.directory)
+        self.labels = ChunkLabels(setup.carving, setup.labels, store, self.files.labels, log)
 
     def open(self, settings: dict[str, Any], notes: dict[str, Any]) -> None:
         """Resume the run in the store, or begin one; RunStoreError if it has other settings."""
@@ -98,17 +105,17 @@ class Loop:
         else:  # nothing is lost that other settings would contradict
             self.store.append("run", format=FORMAT, settings=settings)
         options = self.setup.labels
-        self.parents = ParentRecord(self.store.events, identify(options.parent), options.accept_parent, self.files.saved_info.parent)
+        parents = ParentRecord(self.store.events, identify(options.parent), options.accept_parent, self.files.saved_info.parent)
         targets = [self.store.keep_image(target) for target in self.setup.targets]
-        self.store.append("start", **notes, **self.parents.start_fields(), targets=targets)
-        files = {atom: label.file for atom, label in before.labels.items()}
-        self.labels = read_labels(self.store, files, self._carve(list(files)), self.log)
-        if self.labels:
-            self.log(f"Resuming the run in {self.store.directory}: {len(self.labels)} labelled chunks found.")
+        self.store.append("start", **notes, **parents.start_fields(), targets=targets)
+        self.labels.open(parents, {atom: label.file for atom, label in before.labels.items()})
+        if self.labels.images:
+            self.log(f"Resuming the run in {self.store.directory}: {len(self.labels.images)} labelled chunks found.")
 
     def run(self, rules: Sequence[StopRule]) -> StopReason:
         """Iterate until a rule says stop; replay the iterations in the store first, even if they go beyond the present rules."""
         reason = None
+        self._begin()
         while reason is None:
             iteration = len(self.history)
             texts = self._train(iteration)
@@ -159,20 +166,29 @@ class Loop:
             last = self.state().trained(iteration - 1)
             start = self.store.texts(last.file)
             retry_m = tuple(report.converged for report in last.reports)  # a member that stalled there will stall again
+        if setup.method.fit_until == "out-of-bag":  # weights that were fitted to other samples know the images that are to judge them
+            start, retry_m = None, None
         return TrainingTask(
-            images=setup.images + [self.labels[atom] for atom in atoms],
-            rows=setup.rows + [ForceRows.central(0)] * len(atoms),
-            weights_mi=sample_weights(setup.seed, setup.n, len(setup.images), added),
+            images=setup.images + [self.labels.images[atom] for atom in atoms],
+            rows=[*setup.rows, *self._chunk_rows(atoms)],
+            weights_mi=sample_weights(setup.seed, setup.n, len(setup.images) + len(self.begin), added),
             start=start,
             seed=setup.seed,
             iteration=iteration,
             retry_m=retry_m,
             targets=setup.targets,
+            until=setup.method.fit_until,
         )
+
+    def _chunk_rows(self, atoms: list[int]) -> list[ForceRows]:
+        """Return the forces of the chunks that are trained, and their weights."""
+        first = [int(self.first[np.searchsorted(self.first, atom, side="right") - 1]) for atom in atoms]
+        chunks = [self.labels.images[atom] for atom in atoms]
+        return rows_of_chunks(chunks, first, self.setup.method.forces, energies=not self.setup.images)
 
     def _chunk_atoms(self) -> list[int]:
         """Return the central atoms of the chunks in the training set, in the order in which they were added."""
-        return list(dict.fromkeys(atom for batch in self.added for atom in batch))
+        return list(dict.fromkeys([*self.begin, *(atom for batch in self.added for atom in batch)]))
 
     # -- look ----------------------------------------------------------------------------------------------
 
@@ -221,104 +237,53 @@ class Loop:
 
     # -- grow ----------------------------------------------------------------------------------------------
 
+    def _begin(self) -> None:
+        """Label chunks around spread atoms of the targets where there are no images to begin with."""
+        if self.setup.images:
+            return
+        if self.state().begun is None:
+            ranking = np.random.default_rng(random_stream(self.setup.seed, Purpose.SELECTION)).uniform(size=self.first[-1])
+            chosen = spread_atoms(self.setup.targets, ranking, START_BATCH, 2 * self.setup.carving.cutoff)
+            self.store.append("begin-chosen", atoms=chosen)
+            atoms, _ = self.labels.label(chosen, ranking, ())
+            self.store.append("begun", atoms=atoms)
+        self.begin = self.labels.restore(self.state().begun or ())
+
     def _grow(self, iteration: int, delta: np.ndarray) -> StopReason | None:
-        """Label chunks around the most uncertain atoms and add them to the training set."""
+        """Label the environments of the most uncertain atoms and add them to the training set."""
         if self.state().at(iteration).added is None:
-            chosen = select(delta, self.setup.threshold)
+            chosen = self._choose(iteration, delta)
             if not len(chosen):
                 return nothing_above(self.setup.threshold, float(delta.max()))
-            self._label(iteration, self._without_twins(chosen, delta), delta)
+            self._label(iteration, self._without_duplicates(chosen, delta), delta)
         added = self.state().added(iteration)
-        self.added.append(self._restore(list(added.atoms)))
-        self.files.save_chunks(iteration, list(added.chosen), [self.labels[atom] for atom in self._chunk_atoms()])
+        self.added.append(self.labels.restore(added.atoms))
+        self.files.save_chunks(iteration, list(added.chosen), [self.labels.images[atom] for atom in self._chunk_atoms()])
         return None
 
-    def _without_twins(self, chosen: np.ndarray, delta: np.ndarray) -> np.ndarray:
-        """Return the chosen atoms without those whose environment another chunk covers."""
-        if self.setup.spread is None:
+    def _choose(self, iteration: int, delta: np.ndarray) -> np.ndarray:
+        """Return the atoms of the next batch: those that `threshold` selects, or spread ones where it selects none in "robust"."""
+        if self.setup.threshold is not None or self.setup.method.name == "paper":
+            return select(delta, self.setup.threshold)
+        size = batch_size(iteration + bool(self.begin))
+        return np.array(spread_atoms(self.setup.targets, delta, size, self.setup.carving.cutoff, self._chunk_atoms()), dtype=int)
+
+    def _without_duplicates(self, chosen: np.ndarray, delta: np.ndarray) -> np.ndarray:
+        """Return the chosen atoms without those whose environment another one's chunk covers."""
+        if self.setup.distinct is None:
             return chosen
         ranked = [int(atom) for atom in chosen[np.argsort(-delta[chosen], kind="stable")]]
-        kept = self.setup.spread(ranked, self._chunk_atoms())
+        kept = self.setup.distinct(ranked, self._chunk_atoms())
         self.log(f"{len(chosen) - len(kept)} of {len(chosen)} atoms skipped: others have the same environment.")
         return np.sort(kept)
 
     def _label(self, iteration: int, chosen: np.ndarray, delta: np.ndarray) -> None:
-        """Label chunks around the chosen atoms; the next most uncertain atom takes the place of one that fails."""
+        """Label chunks around the chosen atoms; the next most uncertain atom replaces one that fails."""
         wanted = [int(atom) for atom in chosen]
-        taken = {*wanted, *self._chunk_atoms()}  # not self.labels: a batch cut short must go the same way again
-        ranked = [int(atom) for atom in np.argsort(-delta, kind="stable")]
-        spare = deque([atom for atom in ranked if atom not in taken][: len(wanted)])
-        new = [atom for atom in wanted if atom not in self.labels]
         if list(self.state().at(iteration).chosen) != wanted:
             self.store.append("chosen", iteration=iteration, atoms=wanted)
-        self.log(f"{len(wanted)} atoms chosen, {len(new)} of them to be labelled.")
-        replacements: list[int] = []
-        failures: dict[int, LabelFailure] = {}
-        with self._pool() as pool:
-            for atom, failure in self._make(pool, new):
-                failures[atom] = failure
-                replacements += self._replace(pool, spare)
-        atoms = [atom for atom in wanted + replacements if atom in self.labels]
-        if not atoms:
-            raise LabellingError(_all_failed(failures))
+        atoms, failures = self.labels.label(wanted, delta, self._chunk_atoms())
         self.store.append("added", iteration=iteration, chosen=wanted, atoms=atoms, failed=sorted(failures))
-
-    def _pool(self) -> LabelPool:
-        on_retry = partial(self._note, "label-retried")
-        return LabelPool(self.setup.labels, self.files.labels, on_retry=on_retry, log=self.log)
-
-    def _request(self, pool: LabelPool, atoms: list[int]) -> None:
-        """Request labels of the chunks around these atoms."""
-        chunks = self._carve(atoms)
-        self._chunks |= chunks
-        for atom, chunk in chunks.items():
-            pool.request(atom, chunk)
-
-    def _carve(self, atoms: Sequence[int]) -> dict[int, Atoms]:
-        """Chunks around atoms of the targets."""
-        return carve_numbered(self.setup.targets, atoms, self.setup.cutoff)
-
-    def _make(self, pool: LabelPool, atoms: list[int]) -> Iterator[tuple[int, LabelFailure]]:
-        """Label the chunks around these atoms, keep the labels, and yield the failures."""
-        self._request(pool, atoms)
-        for atom, outcome in pool.done():
-            if isinstance(outcome, Label):
-                self._keep(atom, outcome)
-                pool.tidy(atom)
-            else:
-                yield atom, self._note("label-failed", atom, outcome)
-
-    def _restore(self, atoms: list[int]) -> list[int]:
-        """Replace labels that were dropped, and return those of the atoms that have a label."""
-        dropped = [atom for atom in atoms if atom not in self.labels]
-        if dropped:
-            self.log(f"Labelling {len(dropped)} chunks of the training set again.")
-            with self._pool() as pool:
-                for _ in self._make(pool, dropped):
-                    pass
-        return [atom for atom in atoms if atom in self.labels]
-
-    def _replace(self, pool: LabelPool, spare: deque[int]) -> list[int]:
-        """Return the next most uncertain atom, and request its label unless it exists; empty if no atom is left."""
-        if not spare:
-            return []
-        atom = spare.popleft()
-        if atom not in self.labels:
-            self._request(pool, [atom])
-        return [atom]
-
-    def _keep(self, atom: int, label: Label) -> None:
-        """Save a label."""
-        parents = self.parents.label_fields(label)
-        self.labels[atom] = labelled(self._chunks.pop(atom), label)
-        self.store.append("label", atom=atom, file=self.store.keep_image(self.labels[atom]), seconds=label.seconds, **parents)
-
-    def _note(self, event: str, atom: int, failure: LabelFailure) -> LabelFailure:
-        """Record a failure in the journal and the log."""
-        self.store.append(event, atom=atom, kind=failure.kind, message=failure.message)
-        what = "is tried again" if event == "label-retried" else "could not be labelled"
-        self.log(f"  the chunk around atom {atom} {what}: {failure}")
-        return failure
 
     def _leave_training_directory(self) -> None:
         """Let a trainer without jobs write the files of Amp's jobs."""
@@ -334,13 +299,4 @@ class Loop:
         self.log(f"\n{reason}")
         for atom, failure in sorted(self.state().failures.items()):
             self.log(f"No label around atom {atom}: {failure.kind}: {failure.message}")
-        self.log(f"Best ensemble: {self.files.best.name} (iteration {best_of(self.history).iteration}).")
-        self.log(f"Verdict: {verdict_of(self.state())}")
-
-
-def _all_failed(failures: dict[int, LabelFailure]) -> str:
-    atom, failure = next(iter(failures.items()))
-    return (
-        f"None of {len(failures)} chunks could be labelled; the one around atom {atom} failed with {failure}. "
-        f"Fix the cause and rerun the script: finished work is kept.\n{failure.traceback}"
-    )
+        self.log(f"Best ensemble: {self.files.best} (iteration {best_of(self.history).iteration}).")

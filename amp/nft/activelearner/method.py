@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from amp.nft.chunks.termination import Termination, check_termination
 from amp.nft.inputs.arguments import check_count, check_positive
 
 FORCES = ("centre", "weighted", "all")
 FIT_UNTIL = ("criteria", "out-of-bag")
-BATCHES = ("top", "spread")
 CHECKS = ("error", "warn", False)
 
 
@@ -26,7 +25,6 @@ class Method:
     fit_until : {'criteria', 'out-of-bag'}
     termination : str or callable
     min_atoms : int or None
-    batch : {'top', 'spread'}
     check_parent : {'error', 'warn', False}
     test_labels, larger_labels : int
     aim : float or None
@@ -35,10 +33,9 @@ class Method:
 
     name: str
     forces: str = "centre"
-    fit_until: str = "criteria"
+    fit_until: Literal["criteria", "out-of-bag"] = "criteria"
     termination: Termination = "sphere"
     min_atoms: int | None = None
-    batch: str = "top"
     check_parent: str | bool = "warn"
     test_labels: int = 0
     larger_labels: int = 0
@@ -91,7 +88,7 @@ def choose_method(name: str, **given: Any) -> Method:
     """
     check_method(name)
     method = replace(PRESETS[name], **{part: value for part, value in given.items() if value is not None})
-    for part, allowed in (("forces", FORCES), ("fit_until", FIT_UNTIL), ("batch", BATCHES), ("check_parent", CHECKS)):
+    for part, allowed in (("forces", FORCES), ("fit_until", FIT_UNTIL), ("check_parent", CHECKS)):
         if getattr(method, part) not in allowed:
             raise ValueError(f"{part} is {getattr(method, part)!r}: it must be one of {', '.join(map(repr, allowed))}.")
     check_termination(method.termination)
@@ -113,3 +110,22 @@ def check_method(name: str) -> None:
     """Raise ValueError unless `name` is a method's."""
     if name not in PRESETS:
         raise ValueError(f"method is {name!r}: it must be one of {', '.join(map(repr, PRESETS))}.")
+
+
+def check_trainer(method: Method, trainer: str) -> None:
+    """Raise ValueError where Amp's jobs cannot express a method."""
+    parts = {"forces": (method.forces, "centre"), "fit_until": (method.fit_until, "criteria")}
+    if trainer == "jobs" and (other := [f"{name}={value!r}" for name, (value, amps) in parts.items() if value != amps]):
+        raise ValueError(
+            f"{' and '.join(other)} cannot be trained by Amp's jobs, which know one force per chunk and their criteria: use "
+            "start_command='python run.py' or trainer='batched', or forces='centre' with fit_until='criteria'."
+        )
+
+
+def check_beginning(method: Method, has_images: bool) -> None:
+    """Raise ValueError where there are no images and the chunks alone cannot begin a run."""
+    if not has_images and method.forces == "centre":
+        raise ValueError(
+            "images is None, and forces='centre' trains one force per chunk and no energy: give labelled images, or train all of each "
+            "chunk with forces='weighted' (as method='robust' does)."
+        )

@@ -8,13 +8,17 @@ import numpy as np
 from ase import Atoms
 
 from amp.nft.chunks import carve_chunks
+from amp.nft.chunks.termination import Termination
 from amp.nft.errors import ContentError, RunStoreError
 from amp.nft.labels.gate import Label, LabelFailure, check, stored
+from amp.nft.labels.single_point import labelled
 from amp.nft.run.store import RunRecord
 
 
-def carve_numbered(targets: Sequence[Atoms], atoms: Sequence[int], cutoff: float) -> dict[int, Atoms]:
-    """Carve chunks around atoms that are counted on from one target to the next.
+def carve_numbered(
+    targets: Sequence[Atoms], atoms: Sequence[int], cutoff: float, *, termination: Termination = "sphere", min_atoms: int | None = None
+) -> dict[int, Atoms]:
+    """Carve chunks around atoms that are numbered from one target to the next.
 
     Parameters
     ----------
@@ -23,6 +27,8 @@ def carve_numbered(targets: Sequence[Atoms], atoms: Sequence[int], cutoff: float
         Those that no target has are skipped.
     cutoff : float
         Radius of a chunk, Å.
+    termination, min_atoms : as there
+        As for `amp.nft.chunks.carve_chunks`.
 
     Returns
     -------
@@ -33,7 +39,7 @@ def carve_numbered(targets: Sequence[Atoms], atoms: Sequence[int], cutoff: float
     chunks: dict[int, Atoms] = {}
     for number, target in enumerate(targets):
         here = [atom for atom in atoms if first[number] <= atom < first[number + 1]]
-        carved = carve_chunks(target, [atom - first[number] for atom in here], cutoff)
+        carved = carve_chunks(target, [atom - first[number] for atom in here], cutoff, termination=termination, min_atoms=min_atoms)
         chunks |= zip(here, carved, strict=True)
         if len(targets) > 1:
             for chunk in carved:
@@ -60,22 +66,21 @@ def read_labels(record: RunRecord, files: dict[int, str], chunks: dict[int, Atom
     """
     labels = {}
     for number, name in files.items():
-        image, outcome = _read(record, name, chunks.get(number))
+        outcome = _read(record, name, chunks.get(number))
         if isinstance(outcome, Label):
-            labels[number] = image
+            labels[number] = labelled(chunks[number], outcome)  # a .traj file lacks the arrays of a chunk
         else:
             log(f"The stored label of chunk {number} ({name}) is dropped and made again: {outcome}")
     return labels
 
 
-def _read(record: RunRecord, name: str, chunk: Atoms | None) -> tuple[Atoms, Label | LabelFailure]:
-    """Return an image of the run's content, and the judgement of the gate."""
+def _read(record: RunRecord, name: str, chunk: Atoms | None) -> Label | LabelFailure:
+    """Return the judgement of the gate on an image of the run's content."""
     if chunk is None:
-        return Atoms(), LabelFailure("BadLabel", "the targets have no such atom")
+        return LabelFailure("BadLabel", "the targets have no such atom")
     try:
-        image = record.image(name)
-        return image, check(chunk, stored(image))
+        return check(chunk, stored(record.image(name)))
     except Exception as error:  # ASE's readers raise many kinds
         if isinstance(error, RunStoreError) and not isinstance(error, ContentError):
             raise  # the file is gone or damaged: restoring it keeps the label
-        return chunk, LabelFailure(type(error).__name__, str(error))
+        return LabelFailure(type(error).__name__, str(error))

@@ -78,6 +78,10 @@ def _start(state: RunState, event: Event) -> RunState:
     return replace(state, starts=(*state.starts, start), ending=None)
 
 
+def _begun(state: RunState, event: Event) -> RunState:
+    return replace(state, begun=tuple(event["atoms"]))
+
+
 def _trained(state: RunState, event: Event) -> RunState:
     reports = tuple(report_of(report) for report in event["reports"])
     trained = Trained(event["file"], reports, event["trainer"], event["chunks"], event["seconds"])
@@ -152,7 +156,7 @@ def _labelled(state: RunState, event: Event) -> RunState:
 
 
 _CHANGES = {
-    "run": _run, "start": _start, "trained": _trained, "evaluated": _evaluated, "chosen": _chosen, "label": _label,
+    "run": _run, "start": _start, "begun": _begun, "trained": _trained, "evaluated": _evaluated, "chosen": _chosen, "label": _label,
     "label-retried": _label_retried, "label-failed": _label_failed, "added": _added, "stopped": _stopped,
     "interrupted": _interrupted, "verdict": _verdict, "explored": _explored, "chunk-label": _chunk_label, "labelled": _labelled,
 }  # fmt: skip

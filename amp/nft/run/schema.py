@@ -159,6 +159,10 @@ EVENTS = {
         },
         (BEGUN, *STARTED), TRAINING,
     ),
+    "begin-chosen": EventKind(
+        "atoms whose chunks are to be labelled for the first training, where there are no other images", {"atoms": ATOMS}, (TRAINING,)
+    ),
+    "begun": EventKind("atoms whose chunks are in the first training set", {"atoms": ATOMS}, (TRAINING,)),
     "trained": EventKind(
         "the ensemble of an iteration",
         {"iteration": integer(), "file": FILE, "chunks": integer(), "trainer": TEXT, "seconds": SECONDS, "reports": REPORTS},

@@ -152,6 +152,8 @@ class RunState:
     images : str
         Content with the training images that the run began with; empty if not known.
     starts : tuple of Start
+    begun : tuple of int or None
+        Atoms whose chunks are in the first training set; None before they are labelled, and where images are.
     iterations : tuple of IterationState
     labels : dict of int to StoredLabel
         By the atom of the chunk.
@@ -174,6 +176,7 @@ class RunState:
     settings: dict[str, Any] = field(default_factory=dict)
     images: str = ""
     starts: tuple[Start, ...] = ()
+    begun: tuple[int, ...] | None = None
     iterations: tuple[IterationState, ...] = ()
     labels: Mapping[int, StoredLabel] = field(default_factory=dict)
     failures: Mapping[int, Failure] = field(default_factory=dict)

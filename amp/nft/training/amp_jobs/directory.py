@@ -16,7 +16,7 @@ from ase import Atoms
 from ase.io import Trajectory, write
 
 from amp.nft.amp_io import check_text
-from amp.nft.records import ForceRows, JobOptions, TrainingTask
+from amp.nft.records import JobOptions, TrainingTask
 from amp.nft.system import processes
 from amp.nft.training.amp_jobs import job_state
 
@@ -199,25 +199,15 @@ def _write_sample(path: Path, images: list[Atoms], weights: np.ndarray) -> None:
 
 
 def _nft_ids(task: TrainingTask) -> list[tuple[str, int]]:
-    """Return hash and central atom of each chunk; ValueError for what Amp's loss cannot express."""
+    """Return hash and central atom of each chunk."""
     from amp.utilities import get_hash
 
     centres: dict[str, int | None] = {}
     for image, chosen in zip(task.images, task.rows, strict=True):
-        name, centre = get_hash(image), _amp_centre(chosen)
+        name, centre = get_hash(image), None if chosen is None else chosen.atoms[0]
         if centres.setdefault(name, centre) != centre:
             raise ValueError(
                 f"two images have the same atoms but are trained on atoms {centres[name]} and {centre} "
                 "(None: on all): Amp tells images apart by their atoms alone; leave one out"
             )
     return [(name, centre) for name, centre in centres.items() if centre is not None]
-
-
-def _amp_centre(chosen: ForceRows | None) -> int | None:
-    """Return the one atom whose force Amp trains, or None for a whole image."""
-    if chosen is not None and chosen.centre is None:
-        raise ValueError(
-            f"{len(chosen.atoms)} weighted forces of one chunk are to be trained, but Amp's loss takes one force, with weight 1: "
-            "use forces='centre', or trainer='batched'."
-        )
-    return None if chosen is None else chosen.centre

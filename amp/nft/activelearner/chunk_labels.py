@@ -1,0 +1,161 @@
+"""Labelled chunks of a run: carved where they are requested, labelled through a pool, kept in the run's files."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from ase import Atoms
+
+from amp.nft.activelearner.parent_record import ParentRecord
+from amp.nft.activelearner.stored_labels import carve_numbered, read_labels
+from amp.nft.chunks.termination import Termination
+from amp.nft.errors import LabellingError
+from amp.nft.labels.pool import LabelPool
+from amp.nft.labels.single_point import Label, LabelFailure, labelled
+from amp.nft.records import LabelOptions
+from amp.nft.run.store import RunStore
+
+
+@dataclass(frozen=True)
+class Carving:
+    """How chunks are carved: their targets, radius (Å), termination and least number of atoms."""
+
+    targets: list[Atoms]
+    cutoff: float
+    termination: Termination = "sphere"
+    min_atoms: int | None = None
+
+    def chunks(self, atoms: Sequence[int]) -> dict[int, Atoms]:
+        """Return the chunks around atoms of the targets, which are numbered through all targets."""
+        return carve_numbered(self.targets, atoms, self.cutoff, termination=self.termination, min_atoms=self.min_atoms)
+
+
+class ChunkLabels:
+    """Labels of chunks, by the number of their atom.
+
+    Parameters
+    ----------
+    carving : Carving
+    options : LabelOptions
+    store : RunStore
+        Each label and each failure is in the journal before anything is built on it.
+    directory : Path
+        Each label has its own directory in it while it is made.
+    log : callable
+        Takes a message.
+
+    Attributes
+    ----------
+    images : dict of int to Atoms
+        Labelled chunks.
+    """
+
+    def __init__(self, carving: Carving, options: LabelOptions, store: RunStore, directory: Path, log: Callable[[str], object]) -> None:
+        self.carving, self.options, self.store, self.directory, self.log = carving, options, store, directory, log
+        self.images: dict[int, Atoms] = {}
+        self._chunks: dict[int, Atoms] = {}  # those that are being labelled
+
+    def open(self, parents: ParentRecord, files: dict[int, str]) -> None:
+        """Read the labels that the journal names, before others are made; one that the gate refuses is dropped."""
+        self._parents = parents
+        self.images = read_labels(self.store, files, self.carving.chunks(list(files)), self.log)
+
+    def label(self, atoms: Sequence[int], ranking: np.ndarray, used: Collection[int]) -> tuple[list[int], dict[int, LabelFailure]]:
+        """Label the chunks around atoms; the next atom of the ranking replaces one that fails.
+
+        Parameters
+        ----------
+        atoms : sequence of int
+        ranking : ndarray, shape (atoms of all targets,)
+            Largest first.
+        used : collection of int
+            Atoms that cannot replace one that failed.
+
+        Returns
+        -------
+        atoms : list of int
+            Atoms that have a label now, replacements last.
+        failures : dict of int to LabelFailure
+
+        Raises
+        ------
+        LabellingError
+            If no atom has a label.
+        """
+        taken = {*atoms, *used}  # not the labels: a batch that was cut short must take the same course again
+        ranked = [int(atom) for atom in np.argsort(-ranking, kind="stable")]
+        spare = deque([atom for atom in ranked if atom not in taken][: len(atoms)])
+        new = [atom for atom in atoms if atom not in self.images]
+        self.log(f"{len(atoms)} atoms chosen, {len(new)} of them to be labelled.")
+        replacements: list[int] = []
+        failures: dict[int, LabelFailure] = {}
+        with self._pool() as pool:
+            for atom, failure in self._make(pool, new):
+                failures[atom] = failure
+                replacements += self._replace(pool, spare)
+        made = [atom for atom in [*atoms, *replacements] if atom in self.images]
+        if not made:
+            raise LabellingError(_all_failed(failures))
+        return made, failures
+
+    def restore(self, atoms: Sequence[int]) -> list[int]:
+        """Make again the labels that were dropped, and return those of the atoms that have a label."""
+        dropped = [atom for atom in atoms if atom not in self.images]
+        if dropped:
+            self.log(f"Labelling {len(dropped)} chunks of the training set again.")
+            with self._pool() as pool:
+                for _ in self._make(pool, dropped):
+                    pass
+        return [atom for atom in atoms if atom in self.images]
+
+    def _pool(self) -> LabelPool:
+        return LabelPool(self.options, self.directory, on_retry=partial(self._note, "label-retried"), log=self.log)
+
+    def _make(self, pool: LabelPool, atoms: Sequence[int]) -> Iterator[tuple[int, LabelFailure]]:
+        """Label the chunks around these atoms, keep the labels, and yield the failures."""
+        self._request(pool, atoms)
+        for atom, outcome in pool.done():
+            if isinstance(outcome, Label):
+                self._keep(atom, outcome)
+                pool.tidy(atom)
+            else:
+                yield atom, self._note("label-failed", atom, outcome)
+
+    def _request(self, pool: LabelPool, atoms: Sequence[int]) -> None:
+        chunks = self.carving.chunks(atoms)
+        self._chunks |= chunks
+        for atom, chunk in chunks.items():
+            pool.request(atom, chunk)
+
+    def _replace(self, pool: LabelPool, spare: deque[int]) -> list[int]:
+        """Return the next atom of the ranking, requested unless it has a label; none if there is no more."""
+        if not spare:
+            return []
+        atom = spare.popleft()
+        if atom not in self.images:
+            self._request(pool, [atom])
+        return [atom]
+
+    def _keep(self, atom: int, label: Label) -> None:
+        parents = self._parents.label_fields(label)
+        self.images[atom] = labelled(self._chunks.pop(atom), label)
+        self.store.append("label", atom=atom, file=self.store.keep_image(self.images[atom]), seconds=label.seconds, **parents)
+
+    def _note(self, event: str, atom: int, failure: LabelFailure) -> LabelFailure:
+        self.store.append(event, atom=atom, kind=failure.kind, message=failure.message)
+        what = "is tried again" if event == "label-retried" else "could not be labelled"
+        self.log(f"  the chunk around atom {atom} {what}: {failure}")
+        return failure
+
+
+def _all_failed(failures: dict[int, LabelFailure]) -> str:
+    atom, failure = next(iter(failures.items()))
+    return (
+        f"None of {len(failures)} chunks could be labelled; the one around atom {atom} failed with {failure}. "
+        f"Fix the cause and rerun the script: finished work is kept.\n{failure.traceback}"
+    )

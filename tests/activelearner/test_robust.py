@@ -1,0 +1,93 @@
+"""The robust method: all forces of a chunk, members stopped out of bag, no images needed."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.calculators.emt import EMT
+from ase.cluster import Icosahedron
+from ase.io import read
+from small_runs import Fragile, results, run
+
+from amp.nft.calculator import EnsembleCalculator
+from amp.nft.errors import RunStoreError
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def pt55():
+    atoms = Icosahedron("Pt", 3, latticeconstant=3.99)
+    atoms = Atoms(atoms.symbols, np.array(atoms.positions))
+    atoms.rattle(0.1, seed=42)
+    return atoms
+
+
+def robust(**changes):
+    return run(**({"method": "robust", "threshold": None, "max_iterations": 1, "target_image": pt55()} | changes))
+
+
+def error():
+    atoms = pt55()
+    atoms.calc = EMT()
+    true = atoms.get_forces()
+    atoms.calc = EnsembleCalculator("al.ensemble")
+    return np.linalg.norm(atoms.get_forces() - true, axis=1).mean(), np.linalg.norm(true, axis=1).mean()
+
+
+def test_a_run_without_images_learns_from_chunks_alone():
+    al, _ = robust(images=None)
+    assert [entry.n_chunks for entry in al.history] == [14, 20]
+    chunks = read("al-training/saved-info/atomic_chunks.traj", ":")
+    assert len(chunks) == len({chunk.info["target_atom"] for chunk in chunks}) == 20
+    assert all("out-of-bag" in report.message for report in al.history[-1].reports)
+    mean, size = error()
+    assert mean < 0.1 * size
+
+
+def test_batches_of_spread_atoms_beside_images():
+    al, _ = robust(max_iterations=2)
+    assert [entry.n_chunks for entry in al.history] == [0, 3, 9]
+
+
+@pytest.mark.parametrize("images", [{"images": None}, {}], ids=["no images", "images"])
+def test_a_run_that_resumes_gives_the_same_results(images):
+    robust(max_iterations=2, **images)
+    whole = results()
+    robust(max_iterations=0, label="b", **images)
+    robust(max_iterations=2, label="b", **images)
+    assert {name.replace("b.", "al.").replace("b-", "al-"): data for name, data in results("b").items()} == whole
+
+
+def test_failed_labels_of_the_beginning_are_replaced():
+    robust(images=None, max_iterations=0)
+    journal = [json.loads(line) for line in Path("al-training/saved-info/journal.jsonl").read_text().splitlines()]
+    chosen = next(event["atoms"] for event in journal if event["event"] == "begin-chosen")
+    parent = Fragile()
+    parent.fails = chosen[:2]
+    al, _ = robust(images=None, max_iterations=0, label="b", parent_calc=parent, label_retries=0)
+    assert al.history[0].n_chunks == 14
+
+
+def test_parts_of_the_method_cannot_change_when_a_run_resumes():
+    robust(max_iterations=0)
+    with pytest.raises(RunStoreError, match="forces: was 'weighted', is 'all'"):
+        robust(max_iterations=1, forces="all")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"images": None, "method": "paper"}, "images is None, and forces='centre'"),
+        ({"start_command": "sh run.py"}, "forces='weighted' and fit_until='out-of-bag' cannot be trained by Amp's jobs"),
+        ({"method": "quick"}, "method is 'quick'"),
+    ],
+)
+def test_methods_that_cannot_be(changes, message):
+    with pytest.raises(ValueError, match=message):
+        robust(**changes)
+    assert not list(Path().iterdir())
