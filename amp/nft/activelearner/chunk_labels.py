@@ -48,6 +48,8 @@ class ChunkLabels:
         Each label has its own directory in it while it is made.
     log : callable
         Takes a message.
+    event : str
+        Event of a finished label in the journal.
 
     Attributes
     ----------
@@ -55,8 +57,11 @@ class ChunkLabels:
         Labelled chunks.
     """
 
-    def __init__(self, carving: Carving, options: LabelOptions, store: RunStore, directory: Path, log: Callable[[str], object]) -> None:
+    def __init__(
+        self, carving: Carving, options: LabelOptions, store: RunStore, directory: Path, log: Callable[[str], object], event: str = "label"
+    ) -> None:
         self.carving, self.options, self.store, self.directory, self.log = carving, options, store, directory, log
+        self._event = event
         self.images: dict[int, Atoms] = {}
         self._chunks: dict[int, Atoms] = {}  # those that are being labelled
 
@@ -144,7 +149,7 @@ class ChunkLabels:
     def _keep(self, atom: int, label: Label) -> None:
         parents = self._parents.label_fields(label)
         self.images[atom] = labelled(self._chunks.pop(atom), label)
-        self.store.append("label", atom=atom, file=self.store.keep_image(self.images[atom]), seconds=label.seconds, **parents)
+        self.store.append(self._event, atom=atom, file=self.store.keep_image(self.images[atom]), seconds=label.seconds, **parents)
 
     def _note(self, event: str, atom: int, failure: LabelFailure) -> LabelFailure:
         self.store.append(event, atom=atom, kind=failure.kind, message=failure.message)

@@ -11,7 +11,7 @@ from amp.nft.uncertainty.forces import force_uncertainty
 
 
 def target_uncertainty(texts: list[str], target: Atoms, dblabel: str, threads: int | None = None) -> np.ndarray:
-    """Uncertainty of an ensemble about the force on each atom of a structure.
+    """Return the uncertainty of an ensemble about the force on each atom of a structure.
 
     Parameters
     ----------
@@ -27,12 +27,30 @@ def target_uncertainty(texts: list[str], target: Atoms, dblabel: str, threads: i
     ndarray, shape (atoms,)
         eV/Å, as `amp.nft.uncertainty.force_uncertainty` defines it.
     """
+    return predict(texts, target, dblabel, threads)[1]
+
+
+def predict(texts: list[str], target: Atoms, dblabel: str, threads: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Return the mean forces of an ensemble on a structure, and their uncertainty.
+
+    Parameters
+    ----------
+    texts, target, dblabel, threads : as there
+        As for `target_uncertainty`.
+
+    Returns
+    -------
+    forces : ndarray, shape (atoms, 3)
+        eV/Å.
+    uncertainty : ndarray, shape (atoms,)
+        eV/Å.
+    """
     try:
         models = [amp_io.read_amp(text) for text in texts]
     except UnsupportedModel:
-        return force_uncertainty(amp_io.forces_by_amp(texts, target, dblabel))
+        forces_mni = amp_io.forces_by_amp(texts, target, dblabel)
+        return forces_mni.mean(axis=0), force_uncertainty(forces_mni)
     from amp.nft.kernels.prediction.evaluate import Evaluator  # numba: only where it is needed
 
-    evaluator = Evaluator(models)
-    cell = np.asarray(target.cell)
-    return evaluator.evaluate(target.positions, target.numbers, cell, target.pbc, threads=threads).forces_uncertainty
+    found = Evaluator(models).evaluate(target.positions, target.numbers, np.asarray(target.cell), target.pbc, threads=threads)
+    return found.forces, found.forces_uncertainty

@@ -110,6 +110,14 @@ def _label(state: RunState, event: Event) -> RunState:
     return _change(state, labelled=last.labelled | {atom}, failed=_without(last.failed, atom))
 
 
+def _larger_label(state: RunState, event: Event) -> RunState:
+    return replace(state, larger={**state.larger, event["atom"]: StoredLabel(event["file"], event["seconds"], event)})
+
+
+def _test_chosen(state: RunState, event: Event) -> RunState:
+    return replace(state, test=tuple(event["atoms"]))
+
+
 def _label_retried(state: RunState, event: Event) -> RunState:
     atom = event["atom"]
     return replace(state, retries={**state.retries, atom: state.retries.get(atom, 0) + 1})
@@ -157,6 +165,7 @@ def _labelled(state: RunState, event: Event) -> RunState:
 
 _CHANGES = {
     "run": _run, "start": _start, "begun": _begun, "trained": _trained, "evaluated": _evaluated, "chosen": _chosen, "label": _label,
+    "larger-label": _larger_label, "test-chosen": _test_chosen,
     "label-retried": _label_retried, "label-failed": _label_failed, "added": _added, "stopped": _stopped,
     "interrupted": _interrupted, "verdict": _verdict, "explored": _explored, "chunk-label": _chunk_label, "labelled": _labelled,
 }  # fmt: skip

@@ -181,6 +181,10 @@ EVENTS = {
         {"iteration": integer(), "atoms": ATOMS}, (SELECTING, LABELLING), LABELLING,
     ),
     "label": EventKind("a finished label", {"atom": integer(), "file": FILE, "seconds": SECONDS, **PARENT}, STARTED),
+    "larger-label": EventKind(
+        "a finished label of a test atom in a larger chunk", {"atom": integer(), "file": FILE, "seconds": SECONDS}, (SELECTING,)
+    ),
+    "test-chosen": EventKind("atoms drawn at random whose labels test the ensemble, and are never trained", {"atoms": ATOMS}, (SELECTING,)),
     "label-retried": EventKind("a label that failed and is tried again", {"atom": integer(), "kind": TEXT, "message": TEXT}, STARTED),
     "label-failed": EventKind(
         "a label that failed and is not tried again before the next start",

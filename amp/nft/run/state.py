@@ -157,6 +157,10 @@ class RunState:
     iterations : tuple of IterationState
     labels : dict of int to StoredLabel
         By the atom of the chunk.
+    test : tuple of int
+        Atoms whose labels test the ensemble, and are never trained.
+    larger : dict of int to StoredLabel
+        Labels of test atoms in larger chunks.
     failures : dict of int to Failure
         Labels that failed and were not made later, by atom.
     retries : dict of int to int
@@ -179,6 +183,8 @@ class RunState:
     begun: tuple[int, ...] | None = None
     iterations: tuple[IterationState, ...] = ()
     labels: Mapping[int, StoredLabel] = field(default_factory=dict)
+    test: tuple[int, ...] = ()
+    larger: Mapping[int, StoredLabel] = field(default_factory=dict)
     failures: Mapping[int, Failure] = field(default_factory=dict)
     retries: Mapping[int, int] = field(default_factory=dict)
     ending: Ending | None = None

@@ -1,0 +1,102 @@
+"""Test of a trained ensemble by labels of atoms drawn at random, before the label of any is known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from amp.nft.activelearner.chunk_labels import ChunkLabels
+from amp.nft.activelearner.parent_record import ParentRecord
+from amp.nft.records import Purpose, random_stream
+from amp.nft.run.replay import LiveState
+from amp.nft.run.store import RunStore
+from amp.nft.uncertainty.forces import CONFIDENCE
+
+LARGER = 2.0  # Å by which the radius of a larger chunk exceeds that of the others
+
+
+class RandomTest:
+    """Labels of random atoms, which are never trained; some of them also in larger chunks.
+
+    Parameters
+    ----------
+    labels : ChunkLabels
+        Labels of the run.
+    store : RunStore
+    state : LiveState
+    seed : int
+    log : callable
+        Takes a message.
+    """
+
+    def __init__(self, labels: ChunkLabels, store: RunStore, state: LiveState, seed: int, log: Callable[[str], object]) -> None:
+        self.labels, self.store, self.state, self.seed, self.log = labels, store, state, seed, log
+        carving = replace(labels.carving, cutoff=labels.carving.cutoff + LARGER)
+        self.larger = ChunkLabels(carving, labels.options, store, Path(labels.directory) / "larger", log, event="larger-label")
+
+    def open(self, parents: ParentRecord) -> None:
+        """Read the labels in larger chunks that the journal names."""
+        self.larger.open(parents, {atom: label.file for atom, label in self.state().larger.items()})
+
+    def errors(
+        self, forces_ax: np.ndarray, delta_a: np.ndarray, used: Collection[int], n_labels: int, n_larger: int
+    ) -> dict[str, np.ndarray]:
+        """Label the test atoms, and compare.
+
+        Parameters
+        ----------
+        forces_ax : ndarray, shape (atoms, 3)
+            Mean forces of the ensemble on all atoms of the targets, eV/Å.
+        delta_a : ndarray, shape (atoms,)
+            Their uncertainty, eV/Å.
+        used : collection of int
+            Atoms whose chunks are in the training set.
+        n_labels, n_larger : int
+            Number of test atoms, and of those that are labelled in a larger chunk too.
+
+        Returns
+        -------
+        dict of str to ndarray
+            Arguments of `amp.nft.run.verdict.judge`: ``errors_k``, ``std_k``, ``std_i`` and ``differences_l``.
+        """
+        atoms = self._drawn(len(delta_a), used, n_labels)
+        self.log(f"\nTest: {len(atoms)} atoms drawn at random.")
+        ranking = np.zeros(len(delta_a))
+        tested, _ = self.labels.label(atoms, ranking, range(len(ranking)))  # one that fails is not replaced by a chosen one
+        known = {atom: self._central_force(self.labels, atom) for atom in tested}
+        if n_larger:
+            self.larger.label(tested[:n_larger], ranking, range(len(ranking)))
+        differences = [
+            np.linalg.norm(self._central_force(self.larger, atom) - known[atom]) for atom in tested[:n_larger] if atom in self.larger.images
+        ]
+        unlabelled = [atom for atom in range(len(delta_a)) if atom not in used]
+        return {
+            "errors_k": np.array([np.linalg.norm(forces_ax[atom] - force) for atom, force in known.items()]),
+            "std_k": delta_a[tested] / CONFIDENCE,
+            "std_i": delta_a[unlabelled] / CONFIDENCE,
+            "differences_l": np.array(differences),
+        }
+
+    def _drawn(self, n_atoms: int, used: Collection[int], n_labels: int) -> list[int]:
+        """Return the test atoms: those of an earlier test first, which no training has used since."""
+        before = [atom for atom in self.state().test if atom not in used]
+        rng = np.random.default_rng(random_stream(self.seed, Purpose.TEST))
+        order = [int(atom) for atom in rng.permutation(n_atoms) if atom not in used and int(atom) not in before]
+        atoms = (before + order)[:n_labels]
+        if tuple(atoms) != self.state().test:
+            self.store.append("test-chosen", atoms=atoms)
+        return atoms
+
+    @staticmethod
+    def _central_force(labels: ChunkLabels, atom: int) -> np.ndarray:
+        return labels.images[atom].get_forces(apply_constraint=False)[0]
+
+
+def out_of_bag_errors(iterations: Any) -> list[float]:
+    """Return the out-of-bag force error of each iteration, the mean over members, per component, eV/Å; none where it is not known."""
+    means = [np.mean([report.oob_force_rmse for report in entry.reports]) for entry in iterations]
+    return [float(mean) for mean in means if np.isfinite(mean)]
