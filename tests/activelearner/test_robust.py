@@ -28,7 +28,8 @@ def pt55():
 
 
 def robust(**changes):
-    return run(**({"method": "robust", "threshold": None, "max_iterations": 1, "target_image": pt55()} | changes))
+    settings = {"method": "robust", "threshold": None, "max_iterations": 1, "target_image": pt55(), "test_labels": 0, "larger_labels": 0}
+    return run(**(settings | changes))
 
 
 def error():
@@ -91,3 +92,25 @@ def test_methods_that_cannot_be(changes, message):
     with pytest.raises(ValueError, match=message):
         robust(**changes)
     assert not list(Path().iterdir())
+
+
+def test_random_labels_bound_the_errors_and_are_never_trained():
+    al, _ = robust(images=None, cutoff=6.5, test_labels=6, larger_labels=3)
+    assert al.verdict.n_test == 6 and al.verdict.state in ("GOOD", "LABEL-LIMITED", "FIT-LIMITED", "NOT YET")
+    mean, _ = error()
+    assert mean <= al.verdict.mean_bound <= al.verdict.max_bound
+    assert al.verdict.label_error < 0.05  # eV/Å; chunks of EMT are nearly exact
+    journal = [json.loads(line) for line in Path("al-training/saved-info/journal.jsonl").read_text().splitlines()]
+    tested = next(event["atoms"] for event in journal if event["event"] == "test-chosen")
+    trained = {chunk.info["target_atom"] for chunk in read("al-training/saved-info/atomic_chunks.traj", ":")}
+    assert len(tested) == 6 and not trained & set(tested)
+    again, _ = robust(images=None, cutoff=6.5, max_iterations=2, test_labels=6, larger_labels=3)
+    trained = {chunk.info["target_atom"] for chunk in read("al-training/saved-info/atomic_chunks.traj", ":")}
+    assert len(trained) == 32 and not trained & set(tested) and again.verdict.n_test == 6
+
+
+def test_a_finished_run_is_tested_when_it_is_rerun_with_test_labels():
+    al, _ = robust(images=None, test_labels=0, larger_labels=0)
+    assert al.verdict.state == "UNKNOWN" and "test_labels=10" in al.verdict.sentence
+    al, _ = robust(images=None, test_labels=4, larger_labels=0, aim=10.0)
+    assert al.verdict.state == "GOOD" and al.verdict.n_test == 4

@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import platform
-from dataclasses import asdict
 from functools import partial
-from importlib.metadata import version
 from os import PathLike
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-from ase import Atoms
 
 from amp.nft.activelearner.chunk_labels import Carving
 from amp.nft.activelearner.early_checks import compare_radii, distinct_rule
 from amp.nft.activelearner.loop import Loop, Setup
 from amp.nft.activelearner.method import check_beginning, check_method, check_trainer, choose_method
+from amp.nft.activelearner.run_settings import circumstances, identity
 from amp.nft.activelearner.stopping import Iteration, StopReason, certain_enough, enough_iterations, no_improvement
 from amp.nft.amp_io.bootstrap_texts import calc_text as default_calc_text
 from amp.nft.amp_io.bootstrap_texts import headerlines as default_headerlines
@@ -28,19 +22,18 @@ from amp.nft.chunks.termination import Termination
 from amp.nft.errors import RunStoreError
 from amp.nft.inputs import arguments, structures
 from amp.nft.inputs.geometry import check_chunks
-from amp.nft.labels.executors import Executors, executor_name
+from amp.nft.labels.executors import Executors
 from amp.nft.labels.pool import check_label_options
-from amp.nft.labels.single_point import Parent, parent_name
+from amp.nft.labels.single_point import Parent
 from amp.nft.records import ForceRows, JobOptions, LabelOptions
 from amp.nft.run import Progress
 from amp.nft.run.store import RunStore, explains_full_disks
-from amp.nft.system.processes import this_process
+from amp.nft.run.verdict import Verdict, verdict_of
 from amp.nft.system.signals import stops_cleanly
-from amp.nft.training.choose import Choice, choose_trainer, read_start
-from amp.nft.uncertainty.forces import check_threshold
+from amp.nft.training.choose import choose_trainer, read_start
+from amp.nft.uncertainty.forces import CONFIDENCE, check_threshold
 
 start_command = "python3 run.py &"
-PACKAGES = ("amp-nft", "amp-atomistics", "numpy", "ase", "numba")  # whose versions the journal names
 
 
 class NFT:
@@ -83,6 +76,8 @@ class NFT:
     ----------
     history : list of Iteration
         What each iteration came to.
+    verdict : Verdict or None
+        State of the last run's ensemble, with bounds of its errors: ``.state``, ``.sentence``, ``.mean_bound``, ``.max_bound``.
     stop_reason : StopReason or None
         Why the last run stopped: ``.name``, ``.message``, ``.converged``.
 
@@ -134,6 +129,7 @@ class NFT:
         self.method = method
         self.history: list[Iteration] = []
         self.stop_reason: StopReason | None = None
+        self.verdict: Verdict | None = None
 
     def run(
         self,
@@ -161,6 +157,9 @@ class NFT:
         fit_until: str | None = None,
         termination: Termination | None = None,
         min_atoms: int | None = None,
+        test_labels: int | None = None,
+        larger_labels: int | None = None,
+        aim: float | None = None,
     ) -> bool:
         """Train an ensemble until it is certain enough of the forces on the target.
 
@@ -221,6 +220,12 @@ class NFT:
             Treatment of the bonds that a chunk cuts, see :func:`amp.nft.chunks.carve_chunks`.
         min_atoms : int, optional
             Least number of atoms of a chunk; the radius of smaller ones grows.
+        test_labels : int, optional
+            Labels of atoms drawn at random after the last training, which bound the errors on the target; see `verdict`.
+        larger_labels : int, optional
+            How many of these are labelled again in a chunk with a radius larger by 2 Å, to tell the error of the labels.
+        aim : float, optional
+            Mean force error that is sufficient, eV/Å; ``stop_delta / 2.58`` if not given.
 
         Returns
         -------
@@ -242,7 +247,10 @@ class NFT:
         arguments.check_label(label)
         labels = LabelOptions(parent_calc, executor, label_timeout, label_retries, accept_parent)
         check_label_options(labels)
-        method = choose_method(self.method, forces=forces, fit_until=fit_until, termination=termination, min_atoms=min_atoms)
+        method = choose_method(
+            self.method, forces=forces, fit_until=fit_until, termination=termination, min_atoms=min_atoms, test_labels=test_labels,
+            larger_labels=larger_labels, aim=aim,
+        )  # fmt: skip
         check_beginning(method, images is not None)
         training_images = [] if images is None else structures.read_training_images(images)
         targets = structures.read_targets(target_image)
@@ -269,9 +277,10 @@ class NFT:
         setup = Setup(
             label=label, images=training_images, rows=rows, n=n, seed=self.seed, carving=carving, threshold=self.threshold,
             labels=labels, method=method, start=read_start(self.load, n, choice.spec), dblabel=self.dblabel, threads=self.threads,
-            distinct=distinct_rule(distinct, spec, targets),
+            distinct=distinct_rule(distinct, spec, targets), aim=method.aim or self.stop_delta / CONFIDENCE,
+            force_rmse=None if choice.spec is None else choice.spec.convergence.get("force_rmse"),
         )  # fmt: skip
-        settings = _identity(setup, calc_text, train_line, init_nft_ids) | {"distinct": distinct}
+        settings = identity(setup, calc_text, train_line, init_nft_ids) | {"distinct": distinct}
         rules = [
             certain_enough(self.stop_delta),
             no_improvement(self.steps_not_improved),
@@ -287,10 +296,15 @@ class NFT:
         ):
             loop = Loop(setup, store, choice.trainer, self.log, progress.step)
             self.history = loop.history
-            loop.open(settings, _circumstances(self, setup, choice))
+            loop.open(settings, circumstances(self._rules(), setup, choice))
             self.log(f"Trainer: {choice.trainer.name} ({choice.why}).")
             self.stop_reason = loop.run(rules)
+            self.verdict = verdict_of(loop.state())
         return self.stop_reason.converged
+
+    def _rules(self) -> dict[str, Any]:
+        """Return the settings of the selection and of the end of a run."""
+        return {name: getattr(self, name) for name in ("threshold", "stop_delta", "max_iterations", "steps_not_improved")}
 
 
 def _interrupted(store: RunStore, name: str) -> None:
@@ -298,50 +312,3 @@ def _interrupted(store: RunStore, name: str) -> None:
     if store.events:
         with contextlib.suppress(RunStoreError):  # the stop goes on without a note
             store.append("interrupted", signal=name)
-
-
-def _circumstances(learner: NFT, setup: Setup, choice: Choice) -> dict[str, Any]:
-    """Return the settings that may change when a run resumes."""
-    settings = {name: getattr(learner, name) for name in ("threshold", "stop_delta", "max_iterations", "steps_not_improved")}
-    settings |= {"threads": setup.threads, "label_timeout": setup.labels.timeout, "label_retries": setup.labels.retries}
-    if setup.labels.executor is not None:
-        settings["executor"] = executor_name(setup.labels.executor)
-    return {
-        "process": asdict(this_process()),
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
-        "method": setup.method.name,
-        "trainer": choice.trainer.name,
-        "criteria": None if choice.spec is None else choice.spec.convergence,
-        "parent": parent_name(setup.labels.parent),
-        "settings": settings,
-    }
-
-
-def _identity(setup: Setup, calc_text: str, train_line: str, init_nft_ids: Any) -> dict[str, Any]:
-    """Return the settings that must not change when a run resumes."""
-    return {
-        "target": _short_hash(setup.targets),
-        "target_atoms": [len(target) for target in setup.targets],
-        "images": _short_hash(setup.images),
-        "n_images": len(setup.images),
-        "image_labels": _label_sums(setup.images),
-        "n": setup.n,
-        "cutoff": setup.carving.cutoff,
-        "seed": setup.seed,
-        "calc_text": calc_text,
-        "train_line": train_line,
-        "init_nft_ids": [list(pair) for pair in init_nft_ids or []],
-        "load": setup.start is not None,
-        **setup.method.identity,
-    }
-
-
-def _label_sums(images: list[Atoms]) -> str:
-    """Return sums of energies and force norms, rounded to be insensitive to numerical noise."""
-    energy = sum(image.get_potential_energy() for image in images)
-    force = sum(np.linalg.norm(image.get_forces(apply_constraint=False), axis=1).sum() for image in images)
-    return f"energies add up to {energy:.3f} eV, lengths of forces to {force:.2f} eV/Å"
-
-
-def _short_hash(images: list[Atoms]) -> str:
-    return hashlib.sha256("".join(structures.get_hash(image) for image in images).encode()).hexdigest()[:16]

@@ -20,14 +20,16 @@ from amp.nft.activelearner.chunk_rows import rows_of_chunks
 from amp.nft.activelearner.method import Method
 from amp.nft.activelearner.output_files import RunFiles
 from amp.nft.activelearner.parent_record import ParentRecord
+from amp.nft.activelearner.random_test import RandomTest, out_of_bag_errors
 from amp.nft.activelearner.resume import compare_settings
 from amp.nft.activelearner.stopping import Iteration, StopReason, StopRule, best_of, first_reason, nothing_above
-from amp.nft.calculator.evaluate import target_uncertainty
+from amp.nft.calculator.evaluate import error95_factor, predict, target_uncertainty
 from amp.nft.errors import TrainingError
 from amp.nft.labels.identity import identify
 from amp.nft.records import Ensemble, ForceRows, LabelOptions, MemberStep, Purpose, Trainer, TrainingTask, random_stream
 from amp.nft.run.replay import LiveState
 from amp.nft.run.store import FORMAT, RunStore
+from amp.nft.run.verdict import judge, verdict_of
 from amp.nft.training.choose import sample_weights
 from amp.nft.uncertainty.forces import select
 
@@ -36,7 +38,8 @@ from amp.nft.uncertainty.forces import select
 class Setup:
     """The content of a run: checked, and the loop's own copies.
 
-    `distinct` reduces chosen atoms, given those of chunks in the training set, to atoms with different environments.
+    `distinct` reduces chosen atoms, given those of chunks in the training set, to atoms with different environments; `aim` is the
+    sufficient mean force error and `force_rmse` the criterion of the members, both in eV/Å.
     """
 
     label: str
@@ -52,6 +55,8 @@ class Setup:
     dblabel: str
     threads: int | None
     distinct: Callable[[list[int], list[int]], list[int]] | None = None
+    aim: float = 0.0
+    force_rmse: float | None = None
 
     @property
     def targets(self) -> list[Atoms]:
@@ -94,6 +99,7 @@ class Loop:
         self.first = np.cumsum([0, *map(len, setup.targets)])  # first atom of each target
         self.files = RunFiles(setup.label, store.directory)
         self.labels = ChunkLabels(setup.carving, setup.labels, store, self.files.labels, log)
+        self.test = RandomTest(self.labels, store, self.state, setup.seed, log)
 
     def open(self, settings: dict[str, Any], notes: dict[str, Any]) -> None:
         """Resume the run in the store, or begin one; RunStoreError if it has other settings."""
@@ -109,6 +115,7 @@ class Loop:
         targets = [self.store.keep_image(target) for target in self.setup.targets]
         self.store.append("start", **notes, **parents.start_fields(), targets=targets)
         self.labels.open(parents, {atom: label.file for atom, label in before.labels.items()})
+        self.test.open(parents)
         if self.labels.images:
             self.log(f"Resuming the run in {self.store.directory}: {len(self.labels.images)} labelled chunks found.")
 
@@ -220,7 +227,12 @@ class Loop:
                 "target that are not finite numbers: its training diverged. Check the labels and calc_text, and use another seed or label."
             )
         self.store.append(
-            "evaluated", iteration=iteration, file=self.store.keep_array(delta), delta_max=delta.max(), delta_mean=delta.mean()
+            "evaluated",
+            iteration=iteration,
+            file=self.store.keep_array(delta),
+            delta_max=delta.max(),
+            delta_mean=delta.mean(),
+            error95_factor=error95_factor(texts),
         )
 
     def _entry(self, iteration: int, delta: np.ndarray) -> Iteration:
@@ -262,11 +274,12 @@ class Loop:
         return None
 
     def _choose(self, iteration: int, delta: np.ndarray) -> np.ndarray:
-        """Return the atoms of the next batch: those that `threshold` selects, or spread ones where it selects none in "robust"."""
+        """Return the atoms of the next batch: those that `threshold` selects, or in "robust", where there is none, spread atoms."""
+        tested = list(self.state().test)  # their labels stay independent of the training
         if self.setup.threshold is not None or self.setup.method.name == "paper":
-            return select(delta, self.setup.threshold)
-        size = batch_size(iteration + bool(self.begin))
-        return np.array(spread_atoms(self.setup.targets, delta, size, self.setup.carving.cutoff, self._chunk_atoms()), dtype=int)
+            return np.setdiff1d(select(delta, self.setup.threshold), tested)
+        size, known = batch_size(iteration + bool(self.begin)), {*self._chunk_atoms(), *tested}
+        return np.array(spread_atoms(self.setup.targets, delta, size, self.setup.carving.cutoff, known), dtype=int)
 
     def _without_duplicates(self, chosen: np.ndarray, delta: np.ndarray) -> np.ndarray:
         """Return the chosen atoms without those whose environment another one's chunk covers."""
@@ -282,7 +295,7 @@ class Loop:
         wanted = [int(atom) for atom in chosen]
         if list(self.state().at(iteration).chosen) != wanted:
             self.store.append("chosen", iteration=iteration, atoms=wanted)
-        atoms, failures = self.labels.label(wanted, delta, self._chunk_atoms())
+        atoms, failures = self.labels.label(wanted, delta, {*self._chunk_atoms(), *self.state().test})
         self.store.append("added", iteration=iteration, chosen=wanted, atoms=atoms, failed=sorted(failures))
 
     def _leave_training_directory(self) -> None:
@@ -293,10 +306,31 @@ class Loop:
             texts = self.store.texts(self.state().trained(last.iteration).file)
             finish(self._task(last.iteration), Ensemble(texts, list(last.reports)))
 
+    def _judge(self, reason: StopReason) -> None:
+        """Test the best ensemble by random labels, and record the verdict."""
+        setup, method, best = self.setup, self.setup.method, best_of(self.history)
+        texts = self.store.texts(self.state().trained(best.iteration).file)
+        predicted = [predict(texts, target, setup.dblabel, setup.threads) for target in setup.targets]
+        forces, delta = (np.concatenate(values) for values in zip(*predicted, strict=True))
+        errors = self.test.errors(forces, delta, self._chunk_atoms(), method.test_labels, method.larger_labels)
+        evaluated = self.state().evaluated(best.iteration)
+        verdict = judge(
+            converged=reason.converged,
+            aim=setup.aim,
+            force_rmse=setup.force_rmse if method.fit_until == "criteria" else None,
+            oob_rmse=out_of_bag_errors(self.history),
+            factor=evaluated.error95_factor,
+            **errors,
+        )
+        self.store.append("verdict", **verdict.as_dict())
+
     def _finish(self, reason: StopReason) -> None:
+        if self.setup.method.test_labels and reason.name != "vanishing":
+            self._judge(reason)
         self.store.append("stopped", reason=reason.name, message=reason.message, converged=reason.converged)
         self._leave_training_directory()
         self.log(f"\n{reason}")
         for atom, failure in sorted(self.state().failures.items()):
             self.log(f"No label around atom {atom}: {failure.kind}: {failure.message}")
         self.log(f"Best ensemble: {self.files.best} (iteration {best_of(self.history).iteration}).")
+        self.log(f"Verdict: {verdict_of(self.state())}")

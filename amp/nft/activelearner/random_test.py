@@ -42,9 +42,7 @@ class RandomTest:
         """Read the labels in larger chunks that the journal names."""
         self.larger.open(parents, {atom: label.file for atom, label in self.state().larger.items()})
 
-    def errors(
-        self, forces_ax: np.ndarray, delta_a: np.ndarray, used: Collection[int], n_labels: int, n_larger: int
-    ) -> dict[str, np.ndarray]:
+    def errors(self, forces_ax: np.ndarray, delta_a: np.ndarray, used: Collection[int], n_labels: int, n_larger: int) -> dict[str, Any]:
         """Label the test atoms, and compare.
 
         Parameters

@@ -54,3 +54,21 @@ def predict(texts: list[str], target: Atoms, dblabel: str, threads: int | None =
 
     found = Evaluator(models).evaluate(target.positions, target.numbers, np.asarray(target.cell), target.pbc, threads=threads)
     return found.forces, found.forces_uncertainty
+
+
+def error95_factor(texts: list[str]) -> float | None:
+    """Return the factor on the uncertainty that covers 95 % of the out-of-bag errors, or None where it is not known.
+
+    Parameters
+    ----------
+    texts : list of str
+        The members' ``.amp`` texts.
+
+    Returns
+    -------
+    float or None
+    """
+    try:
+        return amp_io.read_amp(texts[0]).error95_factor
+    except UnsupportedModel:
+        return None
