@@ -281,6 +281,10 @@ class NFT:
             force_rmse=None if choice.spec is None else choice.spec.convergence.get("force_rmse"),
         )  # fmt: skip
         settings = identity(setup, calc_text, train_line, init_nft_ids) | {"distinct": distinct}
+        return self._carry_out(setup, choice, settings, directory)
+
+    def _carry_out(self, setup: Setup, choice: Choice, settings: dict[str, Any], directory: Path) -> bool:
+        """Run the loop in its directory, resumed if it has begun."""
         rules = [
             certain_enough(self.stop_delta),
             no_improvement(self.steps_not_improved),
