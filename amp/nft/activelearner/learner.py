@@ -30,7 +30,7 @@ from amp.nft.run import Progress
 from amp.nft.run.store import RunStore, explains_full_disks
 from amp.nft.run.verdict import Verdict, verdict_of
 from amp.nft.system.signals import stops_cleanly
-from amp.nft.training.choose import choose_trainer, read_start
+from amp.nft.training.choose import Choice, choose_trainer, read_start
 from amp.nft.uncertainty.forces import CONFIDENCE, check_threshold
 
 start_command = "python3 run.py &"
