@@ -332,5 +332,5 @@ class Loop:
         self.log(f"\n{reason}")
         for atom, failure in sorted(self.state().failures.items()):
             self.log(f"No label around atom {atom}: {failure.kind}: {failure.message}")
-        self.log(f"Best ensemble: {self.files.best} (iteration {best_of(self.history).iteration}).")
+        self.log(f"Best ensemble: {self.files.best.name} (iteration {best_of(self.history).iteration}).")
         self.log(f"Verdict: {verdict_of(self.state())}")
