@@ -1,8 +1,26 @@
 """Errors that amp.nft raises: one base class, and what each means."""
 
 
+def printable(text: str) -> str:
+    """Return a text without control characters, which could change a terminal; line ends and tabs stay.
+
+    Parameters
+    ----------
+    text : str
+        Perhaps from a file or a parent.
+
+    Returns
+    -------
+    str
+    """
+    return "".join(character if character.isprintable() or character in "\n\t" else "?" for character in text)
+
+
 class NFTError(Exception):
-    """Base class of the errors that amp.nft defines."""
+    """Base class of the errors that amp.nft defines; its text has no control characters."""
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class InputError(NFTError, ValueError):

@@ -3,6 +3,8 @@
 import itertools
 import json
 import os
+import re
+import stat
 from collections import OrderedDict
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from amp.stats.bootstrap import BootStrap
 from ase.build import bulk, molecule
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
+from ase.data import atomic_numbers
 
 from amp.nft.amp_io import (
     AmpFileError,
@@ -27,6 +30,8 @@ from amp.nft.amp_io import (
     write_amp,
     write_ensemble,
 )
+from amp.nft.kernels.prediction.evaluate import Evaluator
+from amp.nft.system import files
 
 CALC_TEXT = """
 from amp import Amp
@@ -187,6 +192,33 @@ def test_failed_write_leaves_the_old_file(in_tmp_path):
     assert os.listdir() == ["a.ensemble"]
 
 
+def test_a_file_that_is_replaced_keeps_its_mode_and_guessed_names_are_not_followed(in_tmp_path):
+    (in_tmp_path / "a").write_text("old")
+    (in_tmp_path / "a").chmod(0o640)
+    files.write("a", b"new")
+    assert stat.S_IMODE(os.stat("a").st_mode) == 0o640 and (in_tmp_path / "a").read_text() == "new"
+    (in_tmp_path / "elsewhere").write_text("kept")
+    (in_tmp_path / "link").symlink_to("elsewhere")
+    files.write("link", b"new")
+    assert (in_tmp_path / "elsewhere").read_text() == "kept" and not (in_tmp_path / "link").is_symlink()
+    mask = os.umask(0o027)
+    try:
+        files.write("b", b"new")
+    finally:
+        os.umask(mask)
+    assert stat.S_IMODE(os.stat("b").st_mode) == 0o640
+    assert sorted(os.listdir()) == ["a", "b", "elsewhere", "link"]
+
+
+def test_a_temporary_name_that_exists_is_never_opened(in_tmp_path, monkeypatch):
+    monkeypatch.setattr(files.secrets, "token_hex", lambda n: "guessed")
+    (in_tmp_path / "victim").write_text("kept")
+    (in_tmp_path / ".a.guessed.tmp").symlink_to("victim")
+    with pytest.raises(FileExistsError):
+        files.write("a", b"new")
+    assert (in_tmp_path / "victim").read_text() == "kept" and not (in_tmp_path / "a").exists()
+
+
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_text_raises_and_runs_nothing(name, tmp_path):
     mark = tmp_path / "mark"
@@ -239,6 +271,80 @@ def test_parts_that_do_not_fit_are_named(old, new, expected):
     assert old in text
     with pytest.raises(AmpFileError, match=expected):
         read_amp(text.replace(old, new))
+
+
+VALUES = [
+    "1e308", "-1e308", "1e999", "1e-308", "-1", "0", "1" * 400, "None", "True", "'Pt'", "[]", "{}", "()", "nan", "inf",
+    "array([1.])", "[[[1]]]",
+]  # fmt: skip
+NUMBER = re.compile(r"-?\d+\.?\d*(?:e[-+]?\d+)?")
+WORD = re.compile(r"[A-Za-z_]\w*")
+
+
+def mutated(text, rng):
+    """The text with one or two random changes: of a number, a name, a character, or a longer part."""
+    for _ in range(rng.integers(1, 3)):
+        kind = rng.integers(6)
+        a, b = sorted(rng.integers(0, len(text), 2))
+        if kind < 2:
+            spots = list((NUMBER if kind == 0 else WORD).finditer(text))
+            spot = spots[rng.integers(len(spots))]
+            new = VALUES[rng.integers(len(VALUES))] if rng.random() < 0.7 else spots[rng.integers(len(spots))].group()
+            text = text[: spot.start()] + new + text[spot.end() :]
+        elif kind == 2:
+            text = text[:a] + chr(rng.integers(32, 127)) + text[a + 1 :]
+        elif kind == 3:
+            text = text[:a] + text[a + 1 + rng.integers(3) :]
+        elif kind == 4:
+            text = text[:a] + text[b : b + 40] + text[a:]
+        else:
+            text = text[:a] + text[min(b, a + 200) :]
+    return text
+
+
+@pytest.mark.parametrize("cases", [200, pytest.param(2000, marks=pytest.mark.slow)])
+@pytest.mark.filterwarnings("ignore::SyntaxWarning")
+def test_a_damaged_file_is_an_error_or_gives_numbers(cases):
+    """No mutation raises any other error, and none gives forces that are not numbers without an error."""
+    rng, text = np.random.default_rng(cases), write_amp(random_model())
+    atoms = alloy()
+    refused, accepted = 0, 0
+    for _ in range(cases):
+        damaged = mutated(text, rng)
+        try:
+            model = read_amp(damaged)
+        except (AmpFileError, UnsupportedModel):
+            refused += 1
+            continue
+        accepted += 1
+        result = Evaluator([model]).evaluate(atoms.positions, np.full(4, atomic_numbers[model.elements[0]]), np.zeros((3, 3)), np.zeros(3))
+        assert np.isfinite(result.energies_mi).all() and np.isfinite(result.forces).all(), damaged
+    assert refused > cases / 2 and accepted > cases / 40  # the mutations reach both
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("'Rc': 6.1", "'Rc': 1e9", "Rc of the cutoff is 1000000000.0: it must be a number from 0.1 to 25"),
+        ("'Rc': 6.1", "'Rc': '6.1'", "Rc of the cutoff is 6.1: it must be a number"),
+        ("'zeta': 4.0", "'zeta': -4.0", "zeta of a G4 is -4.0"),
+        ("'eta': 0.05", "'eta': None", "eta of a G2 is None"),
+        ("'gamma': -1.0", "'gamma': 3.0", "gamma of a G4 is 3.0"),
+        ("'elements': ['Cu', 'Pt']", "'elements': ['Cu']", "elements of a G4 is .*: it must name 2 element"),
+        ("'element': 'Cu'", "'element': 'Xx'", "element of a G2 are for 'Xx': it must be a chemical symbol"),
+        ("(3, 2)", "(3, 2.5)", "hiddenlayers of Pt contain '2.5'"),
+        ("(3, 2)", "(True, 2)", "hiddenlayers of Pt contain 'True'"),
+        ("slope': ", "slope': 1e200, 'unused': ", "contain a number of size 1e.200, beyond 1e.08"),
+    ],
+)
+def test_fields_out_of_range_are_named(old, new, expected):
+    model = random_model()
+    text = f"dict(descriptor={parse_literal(write_amp(model))['descriptor']!r}, model={parse_literal(write_amp(model))['model']!r})"
+    parts = parse_literal(text)
+    changed = {name: part.replace(old, new, 1) for name, part in parts.items()}
+    assert changed != parts
+    with pytest.raises(AmpFileError, match=expected):
+        read_amp(repr(changed))
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """Bad input: each error names the value, the rule and the way out, before any work starts."""
 
 import os
+import subprocess
+import sys
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -18,7 +20,7 @@ from ase.io import write
 from ase.neighborlist import neighbor_list
 
 from amp.nft.activelearner import NFT
-from amp.nft.errors import InputError
+from amp.nft.errors import InputError, printable
 from amp.nft.inputs.arguments import checked_indices
 from amp.nft.inputs.geometry import check_chunks, nearest_distances, neighbor_pairs
 from amp.nft.inputs.structures import read_images, read_targets, read_training_images
@@ -302,3 +304,53 @@ def test_neighbor_pairs_are_those_of_ase(pbc):
         found = sorted(np.column_stack([pairs.second, pairs.shift])[a:b].tolist())
         assert found == sorted(np.column_stack([second, shift])[first == centre].tolist())
         assert (pairs.first[a:b] == centre).all()
+
+
+def test_a_name_with_an_at_sign_is_read_as_it_stands(images):
+    write("core.xyz", images, format="extxyz")
+    write("other.xyz", images[:1], format="extxyz")
+    assert len(read_images("core.xyz@1:")) == len(read_images("core.xyz@0")) == 1
+    assert len(read_images("core.xyz@:")) == 2
+    os.rename("other.xyz", "core@shell.xyz")
+    os.rename("core.xyz", "core@1.xyz")
+    assert len(read_images("core@shell.xyz")) == 1 and len(read_images("core@1.xyz")) == 2
+    assert len(read_images("core@1.xyz@-1")) == 1
+    for name in ("core@nothing.xyz", "nothing.xyz@0"):
+        with pytest.raises(FileNotFoundError, match="there is no file"):
+            read_images(name)
+    with pytest.raises(InputError, match="cannot be read"):
+        read_images("core@shell.xyz@seven")
+
+
+def test_messages_have_no_control_characters(tmp_path):
+    assert printable("a\x1b[31mb\x07\n\tÅ") == "a?[31mb?\n\tÅ"
+    assert str(InputError("a\x1b[2J")) == "a?[2J"
+    NFT(log=tmp_path / "al.log").log("done\x1b]0;title\x07")
+    assert (tmp_path / "al.log").read_text() == "done?]0;title?\n"
+    Path("escape.xyz").write_text("\x1b[31m")
+    with pytest.raises(InputError) as error:
+        read_images("escape.xyz")
+    assert "\x1b" not in str(error.value)
+
+
+SCRIPT = """
+import sys
+from amp.nft.amp_io.log import RunLog
+screen, file = RunLog(), RunLog("al.log")
+for _ in range(3000):
+    screen("0.1 eV/Å" + 100 * ".")
+    file("0.1 eV/Å")
+open("finished", "w").close()
+"""
+
+
+@pytest.mark.parametrize("reader", ["cat", "head -n 1", "true"])
+def test_an_ascii_locale_and_a_broken_pipe_end_no_run(reader):
+    ascii_only = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"}
+    Path("log.py").write_text(SCRIPT, encoding="utf-8")
+    command = f"{sys.executable} log.py | {reader}"
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", command], env=os.environ | ascii_only, capture_output=True, check=False)
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    assert Path("finished").exists() and Path("al.log").read_text(encoding="utf-8").splitlines() == ["0.1 eV/Å"] * 3000
+    if reader != "true":
+        assert done.stdout.startswith(b"0.1 eV/\\xc5...")

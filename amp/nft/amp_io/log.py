@@ -11,6 +11,8 @@ from contextlib import AbstractContextManager
 
 from amp.utilities import Logger
 
+from amp.nft.errors import printable
+
 logger = logging.getLogger("amp.nft")
 logger.addHandler(logging.NullHandler())
 
@@ -30,14 +32,30 @@ class RunLog:
         if not (log is None or isinstance(log, str) or callable(log)):
             raise TypeError(f"log is {log!r}: it must be a file name, a callable such as amp.utilities.Logger, or None.")
         self._amp: Logger = Logger(log or sys.stdout) if log is None or isinstance(log, str) else log
-
+        if isinstance(log, str):
+            self._amp.file.reconfigure(encoding="utf-8", errors="backslashreplace")
         self._aside: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
 
     def __call__(self, message: str) -> None:
-        """Write a message."""
+        """Write a message, without control characters; a stream that cannot write it does not end a run."""
+        message = printable(message)
         with self._aside():
-            self._amp(message)
+            self._write(message)
             logger.info(message)
+
+    def _write(self, message: str) -> None:
+        try:
+            self._write_encoded(message)
+        except BrokenPipeError:  # as of `python script.py | head`: the reader is gone
+            if getattr(self._amp, "file", None) is sys.stdout:
+                _discard_stdout()
+            self._amp = Logger(None)
+
+    def _write_encoded(self, message: str) -> None:
+        try:
+            self._amp(message)
+        except UnicodeEncodeError as error:  # an ASCII locale
+            self._amp(message.encode(error.encoding, "backslashreplace").decode(error.encoding))
 
     @contextlib.contextmanager
     def beside(self, aside: Callable[[], AbstractContextManager[None]]) -> Iterator[None]:
@@ -47,3 +65,11 @@ class RunLog:
             yield
         finally:
             self._aside = before
+
+
+def _discard_stdout() -> None:
+    """Lead standard output nowhere, so that Python can close it at exit."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)

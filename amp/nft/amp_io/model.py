@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from ase.calculators.calculator import Parameters
 
+from amp.nft.amp_io import ranges
 from amp.nft.amp_io.literal import parse_literal
 from amp.nft.errors import AmpFileError, UnsupportedModel
 
@@ -130,7 +131,7 @@ def model_from_parameters(descriptor: dict[str, Any], model: dict[str, Any]) -> 
         result = _convert(descriptor, model)
     except (AmpFileError, UnsupportedModel):
         raise
-    except (TypeError, ValueError, AttributeError, KeyError, IndexError) as error:
+    except (TypeError, ValueError, AttributeError, KeyError, IndexError, OverflowError) as error:
         raise AmpFileError(f"not a trained model as Amp writes it ({type(error).__name__}: {error})") from None
     _check_shapes(result)
     return result
@@ -145,8 +146,10 @@ def require_supported(descriptor: dict[str, Any], model: dict[str, Any]) -> None
         if parameters.get("mode") not in (None, "atom-centered"):
             raise UnsupportedModel(f"the {owner}'s mode is {parameters['mode']!r}, not 'atom-centered'")
     cutoff = _mapping(descriptor.get("cutoff"), "cutoff")
-    if CUTOFFS.get(cutoff.get("name", "")) != set(_mapping(cutoff.get("kwargs"), "cutoff")):
+    name = cutoff.get("name")
+    if not isinstance(name, str) or CUTOFFS.get(name) != set(_mapping(cutoff.get("kwargs"), "cutoff")):
         raise UnsupportedModel(f"the cutoff is {cutoff}, neither Cosine nor Polynomial")
+    ranges.check_cutoff(cutoff)
     if model.get("activation") not in ACTIVATIONS:
         raise UnsupportedModel(f"the activation is {model.get('activation')!r}, none of {', '.join(ACTIVATIONS)}")
 
@@ -154,6 +157,7 @@ def require_supported(descriptor: dict[str, Any], model: dict[str, Any]) -> None
 def _convert(descriptor: dict[str, Any], model: dict[str, Any]) -> AmpModel:
     """Amp's parameters as an AmpModel, unchecked."""
     weights = _mapping(model.get("weights"), "weights")
+    ranges.check_elements("weights", weights)
     scalings = _mapping(model.get("scalings"), "scalings")
     return AmpModel(
         gs=symmetry_functions(descriptor["Gs"], weights),
@@ -173,13 +177,17 @@ def symmetry_functions(gs: Any, elements: Sequence[str] | dict[str, Any]) -> dic
     for g in (g for functions in result.values() for g in functions):
         if g.get("type") not in SYMMETRY_FUNCTIONS:
             raise UnsupportedModel(f"a symmetry function of type {g.get('type')!r}, not G2, G4 or G5")
+        ranges.check_function(g)
     return result
 
 
 def hidden_layers(layers: Any, elements: Sequence[str] | dict[str, Any]) -> dict[str, tuple[int, ...]]:
     """Hidden layers per element from Amp's int, tuple or dictionary of these."""
     per_element = {element: layers[element] if hasattr(layers, "keys") else layers for element in elements}
-    return {e: (int(n),) if np.ndim(n) == 0 else tuple(int(k) for k in n) for e, n in per_element.items()}
+    found = {e: (n,) if np.ndim(n) == 0 else tuple(n) for e, n in per_element.items()}
+    for element, nodes in found.items():
+        ranges.check_layers(element, nodes)
+    return {element: tuple(int(n) for n in nodes) for element, nodes in found.items()}
 
 
 def _check_shapes(model: AmpModel) -> None:
@@ -195,9 +203,17 @@ def _check_shapes(model: AmpModel) -> None:
             raise AmpFileError(f"the weights of {element} have shapes {shapes}, its layers {sizes} need {expected}")
         if model.fprange[element].shape != (sizes[0], 2):
             raise AmpFileError(f"fprange of {element} is {model.fprange[element].shape}, not {(sizes[0], 2)}")
-        arrays = [*model.weights[element], model.fprange[element], np.array(model.scalings[element])]
-        if not all(np.isfinite(array).all() for array in arrays):
-            raise AmpFileError(f"the numbers of {element} are not all finite")
+        _check_sizes(model, element)
+
+
+def _check_sizes(model: AmpModel, element: str) -> None:
+    """Raise AmpFileError for numbers with which the energy or a force of an atom would overflow."""
+    for array in (*model.weights[element], np.array(model.scalings[element])):
+        ranges.check_size(f"weights or scalings of {element}", array, ranges.LARGEST)
+    low, high = model.fprange[element].T
+    ranges.check_size(f"fprange of {element}", model.fprange[element], ranges.LARGEST_FINGERPRINT)
+    if (low > high).any():
+        raise AmpFileError(f"fprange of {element} contains a range that ends before it begins")
 
 
 def write_amp(model: AmpModel) -> str:

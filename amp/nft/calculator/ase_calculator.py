@@ -208,7 +208,7 @@ def _models(ensemble: Ensemble) -> list[AmpModel]:
     if Path(ensemble).suffix != ".amp":
         return read_ensemble(ensemble)
     try:
-        return [read_amp(Path(ensemble).read_text())]
+        return [read_amp(Path(ensemble).read_bytes().decode(errors="replace"))]
     except (AmpFileError, UnsupportedModel) as error:
         raise type(error)(f"{ensemble}: {error}") from None
 

@@ -13,6 +13,8 @@ import numpy as np
 
 from amp.nft.errors import AtomIndexError, InputError
 
+ABSURD_FORCE = 1e4  # eV/Å; no real structure that is worth learning from comes near it
+
 
 def check_positive(**numbers: float) -> None:
     """Raise InputError for a value that is not a number above 0."""

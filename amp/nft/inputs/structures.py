@@ -13,10 +13,9 @@ from ase.calculators.calculator import PropertyNotImplementedError
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read
 
-from amp.nft.errors import InputError
+from amp.nft.errors import InputError, printable
+from amp.nft.inputs.arguments import ABSURD_FORCE
 from amp.nft.inputs.geometry import check_atoms, check_places
-
-ABSURD_FORCE = 1e4  # eV/Å; no image that is worth learning from comes near it
 
 Images = str | os.PathLike[str] | Atoms | Iterable[Atoms] | Mapping[str, Atoms]
 
@@ -58,13 +57,14 @@ def read_images(images: Images, name: str = "images") -> list[Atoms]:
 
 
 def _read_file(path: str | os.PathLike[str], name: str) -> list[Atoms]:
-    if not Path(path).exists():
-        raise FileNotFoundError(f"{name}: there is no file {os.fspath(path)!r} in {os.getcwd()}.")
-    try:
-        found = read(os.fspath(path), index=":")
+    file, literal = os.fspath(path), Path(path).exists()
+    if not literal and not ("@" in Path(path).name and Path(file.rpartition("@")[0]).exists()):
+        raise FileNotFoundError(f"{name}: there is no file {printable(file)!r} in {os.getcwd()}.")
+    try:  # core@shell.xyz is a name if there is such a file, else images.xyz@:10 is ASE's choice of images
+        found = read(file, index=":", do_not_split_by_at_sign=True) if literal else read(file)
     except Exception as error:  # ASE's readers raise many kinds
         raise InputError(
-            f"{name}: {os.fspath(path)!r} cannot be read ({type(error).__name__}: {error}); give a file that ase.io.read understands."
+            f"{name}: {file!r} cannot be read ({type(error).__name__}: {error}); give a file that ase.io.read understands."
         ) from error
     return found if isinstance(found, list) else [found]
 

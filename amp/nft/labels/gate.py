@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from amp.nft.system.isolation import printable
+from amp.nft.errors import printable
+from amp.nft.inputs.arguments import ABSURD_FORCE
 
 SAME = 1e-5  # Å; the positions and cells of a parent that reads them back from a file differ by rounding
-ABSURD_FORCE = 1e4  # eV/Å; no chunk of a real structure comes near it
 SHOWN = 80  # characters of a wrong value in a message
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import socket
+import secrets
 import stat
 from pathlib import Path
 
 NO_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS}  # of file systems that cannot make a directory durable
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 
 
 def write(path: str | os.PathLike[str], data: bytes) -> None:
@@ -18,7 +19,7 @@ def write(path: str | os.PathLike[str], data: bytes) -> None:
     Parameters
     ----------
     path : path
-        Its directory is made if missing.
+        Its directory is made if missing. A file that is replaced passes its permissions on.
     data : bytes
 
     Raises
@@ -27,10 +28,13 @@ def write(path: str | os.PathLike[str], data: bytes) -> None:
         If it cannot be written; what was there before is there still.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.tmp")
     path.parent.mkdir(parents=True, exist_ok=True)
+    # nobody can guess this name, and a file or link that has it is never opened
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+    descriptor = os.open(temporary, _NEW, 0o666)
     try:
-        with open(temporary, "wb") as file:
+        with open(descriptor, "wb") as file:
+            _keep_mode(path, temporary)
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -40,6 +44,14 @@ def write(path: str | os.PathLike[str], data: bytes) -> None:
             temporary.unlink(missing_ok=True)
         raise
     sync_directory(path.parent)
+
+
+def _keep_mode(old: Path, new: Path) -> None:
+    """Give the new file the permissions of a regular one that it replaces."""
+    with contextlib.suppress(OSError):
+        mode = os.lstat(old).st_mode
+        if stat.S_ISREG(mode):
+            os.chmod(new, stat.S_IMODE(mode))
 
 
 def sync_directory(directory: Path) -> None:

@@ -17,6 +17,7 @@ from typing import Any, TextIO
 import numpy as np
 import psutil
 
+from amp.nft.errors import printable
 from amp.nft.system.processes import MARK, end
 from amp.nft.system.signals import guards
 
@@ -59,11 +60,6 @@ def isolated(mark: str) -> Iterator[Scope]:
         if os.getpid() != process:
             os._exit(0)
         _leave(scope)
-
-
-def printable(text: str) -> str:
-    """Return a text without control characters, which could change a terminal; line ends and tabs stay."""
-    return "".join(character if character.isprintable() or character in "\n\t" else "?" for character in text)
 
 
 # -- one block at a time ----------------------------------------------------------------------------------------------
