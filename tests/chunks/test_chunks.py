@@ -176,14 +176,14 @@ def test_convergence_against_the_largest_radius_and_given_forces(pt260, tmp_path
     np.testing.assert_allclose(ax.lines[-1].get_ydata(), found.errors_ra[:2].max(axis=1))  # of two radii; none of itself
 
 
-def counted(directory, calls):
-    calls.append(directory)
+def counted(directory, log):
+    log.append(directory)
     return EMT()
 
 
 def test_convergence_takes_up_labels_that_are_there(pt260, tmp_path):
     calls = []
-    parent = partial(counted, calls=calls)
+    parent = partial(counted, log=calls)
     first = convergence(pt260, parent, [5.0, 5.5], [3, 30], directory=tmp_path)
     assert len(calls) == len(set(calls)) == 4
     more = convergence(pt260, parent, [5.0, 5.5, 6.0], [3, 30, 3], directory=tmp_path)
@@ -198,6 +198,11 @@ class Weak(EMT):
         if len(atoms) > 30:
             raise RuntimeError("out of memory")
         super().calculate(atoms, *args, **kwargs)
+
+
+def test_radii_that_are_close_have_labels_of_their_own(pt260):
+    found = convergence(pt260, EMT(), [5.0, 5.0004, 1005.0], [3], reference=emt_forces(pt260))
+    assert np.isfinite(found.errors_ra).all() and found.errors_ra.shape == (3, 1)
 
 
 def test_convergence_goes_on_without_what_fails_and_says_so(pt260):

@@ -17,7 +17,7 @@ from amp.nft.chunks.carving import carve_chunks
 from amp.nft.errors import InputError
 from amp.nft.inputs.arguments import checked_indices
 from amp.nft.labels.executors import Executors
-from amp.nft.labels.pool import LabelPool, check_label_options
+from amp.nft.labels.pool import LabelPool, check_label_options, numbered
 from amp.nft.labels.single_point import Label, Parent, single_point
 from amp.nft.records import LabelOptions
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 REFERENCES = ("largest", "target")
-NAME = 10**6  # a label's number is that of its atom times this and the radius in thousandths of an Å
 
 
 @dataclass(frozen=True)
@@ -264,7 +263,8 @@ def _labels(
     executor: Executors | None, place: Path, log: Callable[[str], object],
 ) -> dict[tuple[int, int], Label]:  # fmt: skip
     """Labels by place of radius and atom, those that failed left out."""
-    keys = {int(chosen[a]) * NAME + round(radii[r] * 1000): (r, a) for r, a in chunks}
+    numbers = numbered((int(chosen[a]), float(radii[r])) for r, a in chunks)  # a second call finds the labels by these
+    keys = dict(zip(numbers, chunks, strict=True))
     labels, failures = {}, []
     with LabelPool(LabelOptions(parent, executor), place) as pool:
         for name, key in keys.items():

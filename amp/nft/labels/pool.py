@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import time
 import uuid
+import zlib
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ase import Atoms
 
@@ -26,6 +27,8 @@ from amp.nft.system.liveness import DRIVER, Driver, Heartbeat, read_process, wat
 from amp.nft.system.processes import Process, end, has_ended, machine, marked, this_process
 from amp.nft.system.signals import Terminated
 
+Key = TypeVar("Key", bound=Hashable)
+LARGEST = 10**9  # numbers of labels are below this
 POLL = 0.5  # s between two looks at the workers
 GRACE = 5.0  # s that a worker may take to stop its label by itself
 REMINDER = 600.0  # s between two words on what is waited for
@@ -318,6 +321,17 @@ def _checked(data: Any, flight: Flight) -> Label | LabelFailure:
     if not (isinstance(data, dict) and data.get("name") == flight.task.name):
         return LabelFailure("WrongResult", f"the executor returned {str(data)[:80]!r} for {flight.task.name}")
     return check(flight.request.image, data)
+
+
+def numbered(keys: Iterable[Key]) -> dict[int, Key]:
+    """Return keys by distinct numbers of labels: the same for the same keys, and short enough for names of directories."""
+    numbers: dict[int, Key] = {}
+    for key in keys:
+        number = zlib.crc32(repr(key).encode()) % LARGEST
+        while number in numbers:
+            number = (number + 1) % LARGEST
+        numbers[number] = key
+    return numbers
 
 
 def _end_programs(flight: Flight) -> None:

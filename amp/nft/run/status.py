@@ -25,6 +25,9 @@ from amp.nft.system.processes import has_ended, machine
 
 BEAT_FILE = "progress.json"  # in saved-info, while a driver is at work
 SILENCE = 60.0  # s without a heartbeat after which a driver on another machine counts as gone
+MANY = 100  # directories of labels above which a display, which asks four times a second, does not read them each time,
+REST = 50.0  # but after so many times as long as that took
+_looks: dict[Path, tuple[float, set[int]]] = {}  # by directory: when to look again, and the atoms
 RECENT = 4  # iterations from whose uncertainties the next ones are estimated
 
 
@@ -252,12 +255,25 @@ def _finished(state: RunState) -> set[int]:
 
 
 def _at_work(directory: Path) -> set[int]:
+    """Return the atoms whose labels a worker makes; with `MANY` directories, as they were a while ago."""
+    begin = time.monotonic()
+    again, atoms = _looks.get(directory, (0.0, set()))
+    if begin < again:
+        return atoms
+    places = list(directory.glob("[0-9]*-*"))
+    atoms = _find_at_work(places)
+    if len(places) > MANY:
+        _looks[directory] = (begin + REST * (time.monotonic() - begin), atoms)
+    return atoms
+
+
+def _find_at_work(places: list[Path]) -> set[int]:
     """Atoms on whose labels a worker seems to be."""
     atoms = set()
-    for path in directory.glob(f"[0-9]*-*/{WORKER}"):
-        if (atom := labelled_atom(path.parent)) is None or (path.parent / RESULT).exists():
+    for place in places:
+        if (atom := labelled_atom(place)) is None or (place / RESULT).exists():
             continue
-        worker = read_process(path)
+        worker = read_process(place / WORKER)
         if worker is not None and not has_ended(worker):
             atoms.add(atom)
     return atoms
