@@ -52,10 +52,11 @@ class Heartbeat:
             return
         self._last = now
         with contextlib.suppress(OSError):
-            try:
+            if content != self._content or not self.path.exists():
                 self._write(content)
-            finally:
-                self.path.touch()
+                return
+        with contextlib.suppress(OSError):
+            self.path.touch()
 
     def remove(self) -> None:
         """Remove the file: the work is over."""
@@ -63,8 +64,6 @@ class Heartbeat:
             self.path.unlink(missing_ok=True)
 
     def _write(self, content: dict[str, Any]) -> None:
-        if content == self._content and self.path.exists():
-            return
         temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}")
         self.path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_text(json.dumps(asdict(this_process()) | content))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import signal
 import socket
@@ -42,7 +43,7 @@ class Process:
 
 def this_process() -> Process:
     """Return the calling process."""
-    return process_of(os.getpid())
+    return Process(machine(), os.getpid(), _own_start_time(os.getpid()))
 
 
 def process_of(pid: int) -> Process:
@@ -169,6 +170,11 @@ def _pid_runs(pid: int) -> bool:
         return runs(psutil.Process(pid))
     except psutil.NoSuchProcess:
         return False
+
+
+@functools.cache  # by number: after a fork there is another; each label asks
+def _own_start_time(pid: int) -> float:
+    return _start_time(psutil.Process(pid))
 
 
 def _start_time(process: psutil.Process) -> float:
