@@ -1,4 +1,4 @@
-"""Scan of radii and terminations: how far a chunk must reach for its central force to be that in the target."""
+"""Scan of radii and terminations: the chunk at which the central force equals that in the target."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def _check(target: Atoms, kinds: Sequence[Termination], reference: Any, options:
 
 
 def _checked_radii(radii: Iterable[float], reference: Any) -> np.ndarray:
-    """Radii in rising order, each once."""
+    """Return radii in rising order, each once."""
     found = np.unique(np.asarray(list(radii), dtype=float))
     least = 2 if isinstance(reference, str) and reference == "largest" else 1
     if len(found) < least or not (np.isfinite(found).all() and (found > 0).all()):
@@ -166,7 +166,7 @@ def _checked_radii(radii: Iterable[float], reference: Any) -> np.ndarray:
 
 
 def _chosen_atoms(target: Atoms, atoms: int | Sequence[int], radius: float, errors: np.ndarray | None) -> np.ndarray:
-    """Central atoms as given; or the given number, by element, evenly over cheap errors, else over numbers of neighbours."""
+    """Return central atoms as given; or the given number, by element, evenly over cheap errors, else over numbers of neighbours."""
     if not isinstance(atoms, int | np.integer):
         chosen = checked_indices("atoms", atoms, len(target), "atoms of the target")
         if not len(chosen):
@@ -181,7 +181,7 @@ def _chosen_atoms(target: Atoms, atoms: int | Sequence[int], radius: float, erro
 
 @contextlib.contextmanager
 def _place(directory: str | os.PathLike[str] | None) -> Iterator[Path]:
-    """The directory, or one that is removed afterwards."""
+    """Yield the directory, or a temporary one."""
     if directory is not None:
         yield Path(directory)
         return
@@ -192,7 +192,7 @@ def _place(directory: str | os.PathLike[str] | None) -> Iterator[Path]:
 def _reference(
     target: Atoms, parent: Parent, reference: str | np.ndarray, chosen: np.ndarray, place: Path
 ) -> tuple[np.ndarray | None, str]:  # fmt: skip
-    """True forces on the chosen atoms and their origin; None if they are to come from the largest chunks."""
+    """Return the true forces on the chosen atoms and their origin; None if the largest chunks are the reference."""
     if not isinstance(reference, str):
         return np.asarray(reference, dtype=float)[chosen], "the forces given"
     if reference == "largest":
@@ -204,7 +204,7 @@ def _reference(
 
 
 def _steadiest(forces_trax: np.ndarray) -> int:
-    """The termination whose central forces change least from the last radius but one to the last."""
+    """Return the termination whose central forces change least from the last radius but one to the last."""
     steps = np.linalg.norm(forces_trax[:, -1] - forces_trax[:, -2], axis=-1)
     failed = np.isnan(steps).mean(axis=1)
     means = np.nansum(steps, axis=1) / np.maximum(np.isfinite(steps).sum(axis=1), 1)
@@ -214,7 +214,7 @@ def _steadiest(forces_trax: np.ndarray) -> int:
 def _cheap(
     target: Atoms, radii: np.ndarray, kinds: Sequence[Termination], options: LabelOptions, place: Path, log: Callable[[str], object]
 ) -> CheapForces:  # fmt: skip
-    """Forces of the cheap calculator on all atoms, in the target and in their chunks."""
+    """Return the forces of the cheap calculator on all atoms, in the target and in their chunks."""
     whole = single_point(options.parent, target, place / "target")
     if not isinstance(whole, Label):
         raise LabellingError(f"The cheap calculator cannot label the whole target ({whole}): give another one, or None.")
@@ -225,7 +225,7 @@ def _cheap(
 
 
 def _carved(target: Atoms, radii: np.ndarray, kinds: Sequence[Termination], atoms: Iterable[int]) -> dict[Key, Atoms]:
-    """Chunks by their places."""
+    """Carve chunks, by the places of termination, radius and atom."""
     return {
         (t, r, a): chunk for t, kind in enumerate(kinds) for r, radius in enumerate(radii)
         for a, chunk in enumerate(carve_chunks(target, list(atoms), radius, termination=kind))
@@ -233,7 +233,7 @@ def _carved(target: Atoms, radii: np.ndarray, kinds: Sequence[Termination], atom
 
 
 def _labels(chunks: dict[Key, Atoms], options: LabelOptions, place: Path, log: Callable[[str], object]) -> dict[Key, Label]:
-    """Labels by place, without those that failed; chunks that are equal have one label."""
+    """Return labels by place, without those that failed; chunks that are equal have one label."""
     names = _names(chunks)
     labels: dict[Key, Label] = {}
     failures = []
@@ -255,7 +255,7 @@ def _labels(chunks: dict[Key, Atoms], options: LabelOptions, place: Path, log: C
 
 
 def _accepted(outcome: Label | LabelFailure) -> Label | str:
-    """The label, or the reason against it."""
+    """Return the label, or the reason why it is refused."""
     if not isinstance(outcome, Label):
         return str(outcome)
     force = float(np.linalg.norm(outcome.forces[0]))
@@ -263,7 +263,7 @@ def _accepted(outcome: Label | LabelFailure) -> Label | str:
 
 
 def _names(chunks: dict[Key, Atoms]) -> dict[int, list[Key]]:
-    """Numbers of the labels, the same in each call, so that labels are found again; equal chunks share one."""
+    """Return numbers of the labels, the same in each call, so that labels are found again; equal chunks share one."""
     by_content: dict[str, list[Key]] = {}
     for key, chunk in chunks.items():
         by_content.setdefault(digest(chunk), []).append(key)
