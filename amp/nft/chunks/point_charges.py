@@ -33,7 +33,20 @@ class PointCharges(Calculator):
         super().__init__(charges=dict(charges))
 
     def calculate(self, atoms: Any = None, properties: object = ("energy",), system_changes: object = all_changes) -> None:
-        """Compute energy and forces; InputError for a periodic structure, or an element without a charge."""
+        """Compute energy and forces, as ASE asks for them.
+
+        Parameters
+        ----------
+        atoms : Atoms
+            A free structure.
+        properties, system_changes : list of str
+            As ASE passes them; energy and forces are always computed.
+
+        Raises
+        ------
+        InputError
+            For a periodic structure, or an element without a charge.
+        """
         super().calculate(atoms, properties, system_changes)
         charges = self.parameters["charges"]
         if atoms.pbc.any() or (missing := set(atoms.symbols) - set(charges)):
