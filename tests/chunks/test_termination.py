@@ -7,7 +7,7 @@ from ase.build import add_adsorbate, bulk, fcc100, molecule
 from ase.calculators.emt import EMT
 from ase.data import covalent_radii
 
-from amp.nft.chunks import carve_chunk, carve_chunks, check_magnetic_moments, summarise_terminations
+from amp.nft.chunks import carve_chunk, carve_chunks, charge_warning, check_magnetic_moments, summarise_terminations
 from amp.nft.chunks.bonds import BondGraph
 from amp.nft.chunks.termination import CLASH
 from amp.nft.errors import ChunkError
@@ -255,6 +255,8 @@ def test_initial_charges_of_the_target_make_no_ions():
     sphere, auto = (carve_chunk(target, 4, 4.0, termination=name) for name in ("sphere", "auto"))
     assert sphere.get_initial_charges()[0] == target.get_initial_charges()[4]
     assert not auto.get_initial_charges().any()
+    assert "Initial charges of 1 of 1 chunks do not sum to 0 (up to" in charge_warning([sphere])
+    assert charge_warning([auto]) == ""
     assert auto.get_initial_magnetic_moments()[0] == target.get_initial_magnetic_moments()[4]
 
 
