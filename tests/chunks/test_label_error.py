@@ -47,6 +47,7 @@ def test_elements_have_factors(seed):
     ratio = found.sigma([3.0, 3.0, 6.0, 6.0], [1, 8, 1, 8]) / error.sigma([3.0, 3.0, 6.0, 6.0], [1, 8, 1, 8])
     assert (1 / WITHIN < ratio).all() and (ratio < WITHIN).all()
     assert found.sigma(3.0, 14) == found.sigma(3.0)
+    assert sum(np.log(found.factors[number]) * share for number, share in ((1, 2), (8, 1))) == pytest.approx(0, abs=1e-9)
     one, other = found.weights(3.0, 0.1, [1, 8])
     assert one > other
 

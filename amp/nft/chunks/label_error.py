@@ -149,9 +149,11 @@ class LabelError:
             return 0.5 * (likelihood + (((logs - prior) / width) ** 2).sum())
 
         bounds = list(zip(prior - _SAFE * width, prior + _SAFE * width, strict=True))
-        found = np.exp(minimize(minus_log_posterior, prior, method="L-BFGS-B", bounds=bounds).x).tolist()
-        factors = dict(zip(elements.tolist(), found[3:], strict=True)) if several else {}
-        return cls(found[0], found[1], found[2], n_atoms=len(first), factors=factors)
+        logs = minimize(minus_log_posterior, prior, method="L-BFGS-B", bounds=bounds).x
+        shift = float(logs[3:][code].mean()) if several else 0.0  # so that sigma without elements is that of a typical row
+        scale, length, floor = np.exp(logs[:3] + [shift, 0.0, shift]).tolist()
+        factors = dict(zip(elements.tolist(), np.exp(logs[3:] - shift).tolist(), strict=True)) if several else {}
+        return cls(scale, length, floor, n_atoms=len(first), factors=factors)
 
     def sigma(self, depths: np.ndarray | float, numbers: np.ndarray | int | None = None) -> np.ndarray:
         """Return the label error at depths.

@@ -110,8 +110,8 @@ def charge_warning(chunks: Iterable[Atoms]) -> str:
         return ""
     atom = max(charged, key=lambda key: abs(charged[key]))
     return (
-        f"Initial charges of {len(charged)} of {len(sums)} chunks do not sum to 0 (up to {charged[atom]:.3g} e, around atom {atom}): a parent "
-        "that takes their sum for the total charge labels ions. Remove the target's initial charges, or use termination='auto'."
+        f"Initial charges of {len(charged)} of {len(sums)} chunks do not sum to 0 (up to {charged[atom]:.3g} e, around atom {atom}): "
+        "a parent that takes their sum for the total charge labels ions. Remove the target's initial charges, or use termination='auto'."
     )
 
 
