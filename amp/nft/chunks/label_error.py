@@ -151,7 +151,7 @@ class LabelError:
         bounds = list(zip(prior - _SAFE * width, prior + _SAFE * width, strict=True))
         logs = minimize(minus_log_posterior, prior, method="L-BFGS-B", bounds=bounds).x
         shift = float(logs[3:][code].mean()) if several else 0.0  # so that sigma without elements is that of a typical row
-        scale, length, floor = np.exp(logs[:3] + [shift, 0.0, shift]).tolist()
+        scale, length, floor = np.exp(logs[:3] + np.array([shift, 0.0, shift])).tolist()
         factors = dict(zip(elements.tolist(), np.exp(logs[3:] - shift).tolist(), strict=True)) if several else {}
         return cls(scale, length, floor, n_atoms=len(first), factors=factors)
 
