@@ -5,12 +5,14 @@ Amp's eight defaults leave errors of some 0.05 eV/Å on metal clusters whatever 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 from ase.data import chemical_symbols
 from ase.symbols import string2symbols
+
+from amp.nft.errors import InputError
 
 SymmetryFunctions = dict[str, list[dict[str, Any]]]
 
@@ -99,6 +101,49 @@ def g2x(elements: str | Iterable[str], radial: int = 8) -> SymmetryFunctions:
         raise ValueError(f"radial is {radial}: there must be at least 2 radial functions, 8 for example.")
     angular = [(0.005, zeta, gamma) for zeta in (1.0, 4.0) for gamma in (1.0, -1.0)]
     return _for_all(elements, [(float(eta), 0.0) for eta in np.geomspace(1.0, 100.0, radial)], angular)
+
+
+def large(elements: str | Iterable[str], offsets: Sequence[float] = (2.0, 2.56, 3.12, 3.68, 4.24, 4.8)) -> SymmetryFunctions:
+    """Radial, shifted radial and many angular functions, for data sets of many images.
+
+    Parameters
+    ----------
+    elements : iterable of str, or str
+        Chemical symbols; each pair and triple of them gets its own functions.
+    offsets : sequence of float
+        Centres of the shifted radial functions, Å; from just below the nearest-neighbour distance to some 80 % of the cutoff.
+
+    Returns
+    -------
+    dict
+        For each element the list of its functions: 8 radial, 6 shifted and 16 angular ones for one element.
+    """
+    radial = [(float(eta), 0.0) for eta in np.geomspace(0.5, 80.0, 8)] + [(40.0, float(offset)) for offset in offsets]
+    angular = [(eta, zeta, gamma) for eta in (0.005, 2.0) for zeta in (1.0, 2.0, 4.0, 16.0) for gamma in (1.0, -1.0)]
+    return _for_all(elements, radial, angular)
+
+
+def named(name: str, elements: str | Iterable[str]) -> SymmetryFunctions:
+    """Return a set of functions by its name.
+
+    Parameters
+    ----------
+    name : {'g2x', 'large', 'paper20'}
+    elements : iterable of str, or str
+
+    Returns
+    -------
+    dict
+
+    Raises
+    ------
+    InputError
+        There is no such set.
+    """
+    known: dict[str, Callable[[Any], SymmetryFunctions]] = {"g2x": g2x, "large": large, "paper20": paper20}
+    if name not in known:
+        raise InputError(f"features is {name!r}: it must be one of {', '.join(map(repr, known))}, or Amp's Gs.")
+    return known[name](elements)
 
 
 def paper20(elements: str | Iterable[str]) -> SymmetryFunctions:

@@ -20,6 +20,7 @@ class Purpose(IntEnum):
     WEIGHTS = 2
     SELECTION = 3
     TEST = 4
+    VALIDATION = 5
 
 
 def random_stream(seed: int, purpose: Purpose, *indices: int) -> np.random.SeedSequence:
@@ -145,6 +146,8 @@ class TrainingTask:
     until : str
         'criteria': a member trains until it meets its criteria. 'out-of-bag': until its error on the images that its sample
         lacks is smallest.
+    members : tuple of int, optional
+        Indices of these members in a larger ensemble, from which their random streams follow; 0, 1, ... if not given.
     """
 
     images: list[Atoms]
@@ -156,6 +159,7 @@ class TrainingTask:
     retry_m: tuple[bool, ...] | None = None
     targets: list[Atoms] = field(default_factory=list)
     until: Literal["criteria", "out-of-bag"] = "criteria"
+    members: tuple[int, ...] | None = None
 
     @property
     def n_members(self) -> int:

@@ -98,7 +98,7 @@ def with_data(text: str, **data: Any) -> str:
     text : str
         What ``Amp.save`` or :func:`write_amp` wrote.
     **data : Any
-        Numbers, strings, and containers of these; they replace data of the same names.
+        Numbers, strings, and containers of these; they replace data of the same names. Numbers that are not finite become None.
 
     Returns
     -------
@@ -110,7 +110,7 @@ def with_data(text: str, **data: Any) -> str:
         The text cannot be read.
     """
     parts = _mapping(parse_literal(text), "the file")
-    return Parameters(**{**parts, "nft": {**parts.get("nft", {}), **_plain(data)}}).tostring()
+    return Parameters(**{**parts, "nft": {**parts.get("nft", {}), **_finite(_plain(data))}}).tostring()
 
 
 def check_text(text: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -247,7 +247,7 @@ def write_amp(model: AmpModel) -> str:
         scalings={e: _plain(dict(zip(("intercept", "slope"), model.scalings[e], strict=True))) for e in elements},
         fprange={e: model.fprange[e].tolist() for e in elements},
     )
-    own = {"nft": _plain(model.nft)} if model.nft else {}
+    own = {"nft": _finite(_plain(model.nft))} if model.nft else {}
     return Parameters(descriptor=descriptor.tostring(), model=network.tostring(), **own).tostring()
 
 
@@ -258,6 +258,15 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     return value.item() if isinstance(value, np.generic) else value
+
+
+def _finite(value: Any) -> Any:
+    """Replace numbers that are not finite by None: Python has no literal for them, and Amp's reader fails."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
 def _mapping(value: Any, name: str) -> dict[Any, Any]:

@@ -94,7 +94,6 @@ SETTINGS = has(
         "n": optional(integer(1)), "n_images": optional(integer(0)), "target_atoms": optional(list_of(integer(1), "", least=1)),
         "cutoff": optional(number(0, above=True)), "seed": optional(integer(0)),
         "calc_text": optional(TEXT), "train_line": optional(TEXT),
-        "images": optional(list_of(TEXT, "")), "targets": optional(list_of(TEXT, "")),
     },
     "object: settings that stay the same while the run lasts",
 )  # fmt: skip
@@ -205,6 +204,7 @@ EVENTS = {
     ),
     "stopped": EventKind("the run ends", {"reason": TEXT, "message": TEXT, "converged": TRUTH}, ANY),
     "interrupted": EventKind("a signal ended the driver", {"signal": TEXT}, ANY),
+    "member": EventKind("fit of a data set only: a finished member", {"member": integer(), "file": FILE}, (BEGUN,)),
     "explored": EventKind(
         "refinement only: frames of an exploration and the chunks that were selected from them",
         {"counts": list_of(integer(), "frames, uncertain frames, candidates", least=3), "chunks": list_of(FILE, "content")},

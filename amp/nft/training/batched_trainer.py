@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,7 +10,7 @@ from ase import Atoms
 
 from amp.nft import amp_io
 from amp.nft.amp_io import AmpModel, CalculatorSpec
-from amp.nft.records import Ensemble, ForceRows, Purpose, TrainingTask, Watch, random_stream, unwatched
+from amp.nft.records import Ensemble, ForceRows, MemberReport, Purpose, TrainingTask, Watch, random_stream, unwatched
 
 if TYPE_CHECKING:
     from amp.nft.kernels.fingerprints.gaussian import Fingerprints, Rows
@@ -52,7 +51,28 @@ class BatchedTrainer:
         self._target_rows: list[Rows] = []
 
     def train(self, task: TrainingTask, watch: Watch = unwatched) -> Ensemble:
-        """Train every member of `task`."""
+        """Train every member of `task`, and calibrate the ensemble out of bag."""
+        from amp.nft.training.calibration import calibrate_texts, calibrating_atoms
+
+        models, reports = self.fit_models(task, watch)
+        texts = [amp_io.write_amp(model) for model in models]
+        return Ensemble(calibrate_texts(texts, task.images, calibrating_atoms(task), task.weights_mi, self.threads), reports)
+
+    def fit_models(self, task: TrainingTask, watch: Watch = unwatched) -> tuple[list[AmpModel], list[MemberReport]]:
+        """Fit every member of `task`.
+
+        Parameters
+        ----------
+        task : TrainingTask
+        watch : callable
+            Is called with the progress of the members.
+
+        Returns
+        -------
+        models : list of AmpModel
+            Without a calibration.
+        reports : list of MemberReport
+        """
         from amp.nft.training import batched_fit  # numba: only where it is needed
 
         images = list(zip(task.images, task.rows, strict=True))
@@ -60,7 +80,7 @@ class BatchedTrainer:
         spec = self.spec.resolved(elements)
         fingerprints = self._functions(spec)
         rows = self._fingerprint(fingerprints, images)
-        models, reports = batched_fit.fit(
+        return batched_fit.fit(
             spec,
             rows,
             energies=np.array([_energy(image, chosen) for image, chosen in images]),
@@ -69,7 +89,7 @@ class BatchedTrainer:
             weights_mi=task.weights_mi,
             start=[amp_io.read_amp(text) for text in task.start] if task.start else None,
             fprange=self._range(fingerprints, rows, task.targets),
-            seeds=[random_stream(task.seed, Purpose.WEIGHTS, task.iteration, member) for member in range(task.n_members)],
+            seeds=[random_stream(task.seed, Purpose.WEIGHTS, task.iteration, member) for member in task.members or range(task.n_members)],
             threads=self.threads,
             retry_m=task.retry_m,
             unlabelled=self._target_rows,
@@ -80,14 +100,6 @@ class BatchedTrainer:
             energy_weights=np.array([1.0 if chosen is None else chosen.energy for chosen in task.rows]),
             divisors=np.array([len(image) if chosen is None else 1.0 for image, chosen in images]),
         )
-        return Ensemble([amp_io.write_amp(model) for model in self._calibrated(models, task)], reports)
-
-    def _calibrated(self, models: list[AmpModel], task: TrainingTask) -> list[AmpModel]:
-        """Return the members with their out-of-bag calibration, where enough labels are out of their samples."""
-        from amp.nft.training.calibration import calibrate_ensemble, calibrating_atoms
-
-        found = calibrate_ensemble(models, task.images, calibrating_atoms(task), task.weights_mi, self.threads)
-        return models if found is None else [replace(model, nft=model.nft | {"out_of_bag": asdict(found)}) for model in models]
 
     def finish(self, task: TrainingTask, outcome: Ensemble) -> None:
         """Leave what Amp's own jobs leave."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 
 import numpy as np
 from ase import Atoms
 
-from amp.nft.amp_io import AmpModel
+from amp.nft.amp_io import AmpModel, read_amp, with_data
 from amp.nft.records import TrainingTask
 from amp.nft.uncertainty.calibration import OutOfBag, calibrate_out_of_bag
 
@@ -70,3 +71,23 @@ def calibrate_ensemble(
         known.append(image.get_forces(apply_constraint=False)[list(atoms_i[i])])
     weights_mn = np.repeat(weights_mi[:, used], [len(part) for part in known], axis=1)
     return calibrate_out_of_bag(np.concatenate(forces, axis=1), np.concatenate(known), weights_mn)
+
+
+def calibrate_texts(
+    texts: list[str], images: Sequence[Atoms], atoms_i: Sequence[Sequence[int]], weights_mi: np.ndarray, threads: int | None = None
+) -> list[str]:
+    """Return the members with their out-of-bag calibration, where enough labels are out of their samples.
+
+    Parameters
+    ----------
+    texts : list of str
+        The members' ``.amp`` texts.
+    images, atoms_i, weights_mi, threads
+        As for :func:`calibrate_ensemble`.
+
+    Returns
+    -------
+    list of str
+    """
+    found = calibrate_ensemble([read_amp(text) for text in texts], images, atoms_i, weights_mi, threads)
+    return texts if found is None else [with_data(text, out_of_bag=asdict(found)) for text in texts]

@@ -1,0 +1,258 @@
+"""Fit an ensemble to a data set, so that a killed fit resumes with the members that it lacks."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from ase import Atoms
+
+from amp.nft import features as feature_sets
+from amp.nft.amp_io import CalculatorSpec, read_calc_text, spec_of, with_data, write_amp
+from amp.nft.errors import InputError, RunStoreError
+from amp.nft.fitting.ensemble import Ensemble
+from amp.nft.inputs.arguments import check_count, check_lengths, checked_indices
+from amp.nft.inputs.structures import Images, read_images, read_training_images
+from amp.nft.records import ForceRows, MemberReport, Purpose, TrainingTask, random_stream
+from amp.nft.run.schema import FORMAT
+from amp.nft.run.store import RunStore
+from amp.nft.training.batched_trainer import BatchedTrainer
+from amp.nft.training.calibration import calibrating_atoms
+from amp.nft.training.choose import sample_weights
+from amp.nft.training.out_of_bag import UNTIL, Until
+
+logger = logging.getLogger("amp.nft")
+Forces = Literal["all", "centre"] | Sequence[Any]
+LEAST_IMAGES = 2
+
+
+def fit(
+    images: Images,
+    *,
+    calc_text: Any = None,
+    features: str | dict[str, Any] = "g2x",
+    hiddenlayers: Any = (10, 10),
+    cutoff: float = 6.0,
+    n: int = 10,
+    valid: float = 0.1,
+    directory: str | os.PathLike[str] = "fit",
+    seed: int = 0,
+    forces: Forces = "all",
+    fit_until: Until = "out-of-bag",
+    threads: int | None = None,
+    log: Callable[[str], Any] = logger.info,
+) -> Ensemble:
+    """Fit an ensemble of Gaussian + NeuralNetwork members to labelled images.
+
+    Run it again after a kill: members that are finished are kept in `directory`.
+
+    Parameters
+    ----------
+    images : list of Atoms, dict, or a file that ASE reads
+        With energies (eV) and forces (eV/Å); duplicates count once.
+    calc_text : str or Amp, optional
+        Python text that leaves an Amp calculator in ``calc``, or the calculator. In place of it give `features`, `hiddenlayers`
+        and `cutoff`.
+    features : str or dict
+        'g2x', 'large' or 'paper20' of :mod:`amp.nft.features`, or Amp's ``Gs``.
+    hiddenlayers : tuple of int, or dict by element
+    cutoff : float
+        Radius of the fingerprints, Å.
+    n : int
+        Number of members, each fitted to a bootstrap sample of the images.
+    valid : float
+        Fraction of the images, drawn at random, that no member is fitted to; 0 for none.
+    directory : path
+        Where the fit keeps its files; one fit each.
+    seed : int
+        Of everything random.
+    forces : 'all', 'centre', or one item per image
+        Forces that are trained. 'centre' trains the first atom of each image, as for chunks. An item is None (energy and all forces),
+        indices of atoms, or a float array with a weight for each atom. An image of which forces are chosen trains no energy.
+    fit_until : {'out-of-bag', 'criteria'}
+        Whether a member keeps the parameters of its smallest error on the images that its sample lacks, or stops at the criteria
+        of `calc_text`.
+    threads : int, optional
+        The result does not depend on it.
+    log : callable
+        Is called with each line of progress.
+
+    Returns
+    -------
+    Ensemble
+
+    Raises
+    ------
+    InputError
+        An argument or an image cannot be used.
+    UnsupportedModel
+        The calculator is not Gaussian + NeuralNetwork.
+    RunStoreError
+        `directory` contains a fit of other images or settings.
+    """
+    _check(n, valid, fit_until, calc_text, cutoff)
+    labelled, rows = _read(images, forces)
+    spec = _spec(calc_text, features, hiddenlayers, cutoff, sorted({s for image in labelled for s in image.symbols}), Path(directory))
+    trained, validation = _split(len(labelled), valid, seed)
+    task = TrainingTask(
+        images=[labelled[i] for i in trained],
+        rows=[rows[i] for i in trained],
+        weights_mi=sample_weights(seed, n, len(trained), []),
+        start=None,
+        seed=seed,
+        iteration=0,
+        until=fit_until,
+    )
+    identity = {"images": _digest(labelled, rows), "calculator": repr(spec), "n": n, "valid": valid, "seed": seed, "fit_until": fit_until}
+    log(f"Fitting {n} members to {len(trained)} images; {len(validation)} images for validation.")
+    with RunStore(directory) as store:
+        _begin(store, identity)
+        texts = _calibrated(_Fit(BatchedTrainer(spec, threads, log), task, store, log).members(), task, threads)
+    ensemble = Ensemble(texts, validation)
+    ensemble.save(Path(directory) / "fit.ensemble")
+    log(f"Saved {Path(directory) / 'fit.ensemble'}.")
+    return ensemble
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """The members of one fit, finished ones from its files."""
+
+    trainer: BatchedTrainer
+    task: TrainingTask
+    store: RunStore
+    log: Callable[[str], Any]
+
+    def members(self) -> list[str]:
+        """Return all members; fit those that are missing, as many together as there are threads."""
+        from amp.nft.kernels.jit import available_cpus  # numba: only where it is needed
+
+        finished = _finished(self.store)
+        missing = [m for m in range(self.task.n_members) if m not in finished]
+        if len(missing) < self.task.n_members:
+            self.log(f"Resuming: {self.task.n_members - len(missing)} of {self.task.n_members} members found.")
+        together = self.trainer.threads or available_cpus()
+        for k in range(0, len(missing), together):
+            self._fit(missing[k : k + together])
+        finished = _finished(self.store)
+        return [self.store.content(finished[member]).decode() for member in range(self.task.n_members)]
+
+    def _fit(self, members: list[int]) -> None:
+        """Fit some members and store each."""
+        task = replace(self.task, weights_mi=self.task.weights_mi[members], members=tuple(members))
+        models, reports = self.trainer.fit_models(task)
+        for member, model, report in zip(members, models, reports, strict=True):
+            report = replace(report, member=member)
+            text = with_data(write_amp(model), report=report.as_dict())
+            self.store.append("member", member=member, file=self.store.keep(text.encode(), ".amp"))
+            self.log(_line(report))
+
+
+def _finished(store: RunStore) -> dict[int, str]:
+    """Return the files of the members that are finished."""
+    return {event["member"]: event["file"] for event in store.events if event["event"] == "member"}
+
+
+def _line(report: MemberReport) -> str:
+    return f"Member {report.member}: {report.message}"
+
+
+def _calibrated(texts: list[str], task: TrainingTask, threads: int | None) -> list[str]:
+    """Return the members with the out-of-bag calibration of the whole ensemble."""
+    from amp.nft.training.calibration import calibrate_texts
+
+    return calibrate_texts(texts, task.images, calibrating_atoms(task), task.weights_mi, threads)
+
+
+def _begin(store: RunStore, identity: dict[str, Any]) -> None:
+    """Note the settings of the fit, or compare them with those in its files."""
+    begun = next((event for event in store.events if event["event"] == "run"), None)
+    identity = json.loads(json.dumps(identity))
+    if begun is None:
+        store.append("run", format=FORMAT, settings=identity)
+        return
+    different = sorted(key for key in identity if begun.get("settings", {}).get(key) != identity[key])
+    if different:
+        raise RunStoreError(f"{store.directory} contains a fit with other {', '.join(different)}: use another directory=, or remove it.")
+
+
+# -- inputs ----------------------------------------------------------------------------------------------------
+
+
+def _check(n: int, valid: float, fit_until: str, calc_text: Any, cutoff: float) -> None:
+    """Raise InputError for settings that cannot be used."""
+    check_count("n", n, least=1)
+    check_lengths(cutoff=cutoff)
+    if not 0.0 <= valid < 1.0:
+        raise InputError(f"valid is {valid!r}: it must be a fraction from 0 to below 1, for example 0.1.")
+    if fit_until not in UNTIL:
+        raise InputError(f"fit_until is {fit_until!r}: it must be one of {', '.join(map(repr, UNTIL))}.")
+    if fit_until == "criteria" and calc_text is None:
+        raise InputError("fit_until is 'criteria', but there are none: give calc_text with convergence=..., or use 'out-of-bag'.")
+
+
+def _read(images: Images, forces: Forces) -> tuple[list[Atoms], list[ForceRows | None]]:
+    """Return labelled copies of the images, each once, and the forces that are trained."""
+    given = read_images(images)
+    labelled = read_training_images(given)
+    if len(labelled) < LEAST_IMAGES:
+        raise InputError(f"images contains {len(labelled)} different image: give at least {LEAST_IMAGES}.")
+    if isinstance(forces, str):
+        if forces not in ("all", "centre"):
+            raise InputError(f"forces is {forces!r}: it must be 'all', 'centre', or one item per image.")
+        return labelled, [None if forces == "all" else ForceRows.central(0)] * len(labelled)
+    if len(forces) != len(given) or len(labelled) != len(given):
+        raise InputError(f"forces has {len(forces)} items for {len(given)} images, {len(labelled)} of them different: give one per image.")
+    return labelled, [_rows(f"forces[{i}]", some, labelled[i]) for i, some in enumerate(forces)]
+
+
+def _rows(name: str, chosen: Any, image: Atoms) -> ForceRows | None:
+    """Return the forces of one image that are trained."""
+    if chosen is None:
+        return None
+    values = np.asarray(chosen)
+    if values.dtype.kind == "f":
+        if values.shape != (len(image),) or not (np.isfinite(values) & (values >= 0)).all() or not values.any():
+            raise InputError(f"{name} is not {len(image)} weights of 0 or more, one per atom and one above 0.")
+        atoms = np.flatnonzero(values)
+        return ForceRows(tuple(map(int, atoms)), tuple(map(float, values[atoms])))
+    atoms = checked_indices(name, chosen, len(image))
+    return ForceRows(tuple(map(int, atoms)), (1.0,) * len(atoms))
+
+
+def _spec(calc_text: Any, features: Any, hiddenlayers: Any, cutoff: float, elements: list[str], directory: Path) -> CalculatorSpec:
+    """Return the settings of the calculator, from a text, an object or names."""
+    if isinstance(calc_text, str):
+        return read_calc_text(calc_text, directory=directory)
+    if calc_text is not None:
+        return spec_of(calc_text)
+    gs = feature_sets.named(features, elements) if isinstance(features, str) else features
+    return CalculatorSpec(
+        gs=gs, elements=tuple(elements), cutoff={"name": "Cosine", "kwargs": {"Rc": float(cutoff)}}, hiddenlayers=hiddenlayers,
+        activation="tanh", energy_coefficient=1.0, force_coefficient=0.04, overfit=0.0, maxiter=100_000, convergence={}, model=None,
+    )  # fmt: skip
+
+
+def _split(n_images: int, valid: float, seed: int) -> tuple[list[int], list[int]]:
+    """Return the images to train on, and those for validation."""
+    order = np.random.default_rng(random_stream(seed, Purpose.VALIDATION)).permutation(n_images)
+    n_valid = min(round(valid * n_images), n_images - LEAST_IMAGES)
+    return sorted(map(int, order[n_valid:])), sorted(map(int, order[:n_valid]))
+
+
+def _digest(images: list[Atoms], rows: list[ForceRows | None]) -> str:
+    """Return a digest of structures, labels and trained forces."""
+    digest = hashlib.sha256(repr(rows).encode())
+    for image in images:
+        numbers = (image.numbers, image.positions, image.cell.array, image.pbc, image.get_potential_energy(), image.get_forces())
+        for values in map(partial(np.asarray, dtype=float), numbers):
+            digest.update(values.tobytes())
+    return digest.hexdigest()[:32]
