@@ -77,8 +77,8 @@ def test_the_minimum_is_nearer_to_the_parents_afterwards():
     assert refined < without
 
 
-def counted(directory, calls):
-    calls.append(directory)
+def counted(directory, log):
+    log.append(directory)
     return EMT()
 
 
@@ -89,7 +89,7 @@ def files():
 
 def test_it_goes_on_where_it_was_and_does_nothing_twice():
     calls = []
-    parent = partial(counted, calls=calls)
+    parent = partial(counted, log=calls)
     run(parent, rounds=0)
     of_first_run = len(calls)
     run(parent, k=3)

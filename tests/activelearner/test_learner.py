@@ -262,3 +262,12 @@ def test_job_scripts_started_elsewhere_find_this_package(tmp_path):
     script.write_text(textwrap.dedent("import amp.nft.activelearner as a; print(a.__file__)"))
     out = subprocess.run([sys.executable, "run.py"], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
     assert Path(out.strip()).name == "__init__.py"
+
+
+def test_each_retraining_has_a_new_chunk_while_atoms_are_left():
+    """The most uncertain atom may be in the training set already; training again on the same set would teach nothing."""
+    run(threshold=None, max_iterations=8, steps_not_improved=20)
+    added = [set(event["atoms"]) for line in _journal() if (event := json.loads(line))["event"] == "added"]
+    known = [set().union(*added[:k]) for k in range(len(added))]
+    assert len(added) == 8 and all(new - old for new, old in zip(added, known, strict=True))
+    assert any(len(new) > 1 for new in added)  # else no atom was chosen twice, and this tests nothing

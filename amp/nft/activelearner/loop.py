@@ -290,9 +290,18 @@ class Loop:
         self.log(f"{len(chosen) - len(kept)} of {len(chosen)} atoms skipped: others have the same environment.")
         return np.sort(kept)
 
+    def _with_new(self, chosen: np.ndarray, delta: np.ndarray) -> np.ndarray:
+        """Return the chosen atoms; the same number of the next uncertain ones too if all are in the training set already."""
+        if self.setup.distinct is not None or not {*self._chunk_atoms()}.issuperset(chosen.tolist()):
+            return chosen
+        known = {*self._chunk_atoms(), *self.state().test}
+        new = [atom for atom in np.argsort(-delta, kind="stable").tolist() if atom not in known][: len(chosen)]
+        self.log(f"All of {len(chosen)} chosen atoms are in the training set: the next {len(new)} are added.")
+        return np.sort([*chosen, *new])
+
     def _label(self, iteration: int, chosen: np.ndarray, delta: np.ndarray) -> None:
         """Label chunks around the chosen atoms; the next most uncertain atom replaces one that fails."""
-        wanted = [int(atom) for atom in chosen]
+        wanted = [int(atom) for atom in self._with_new(chosen, delta)]
         if list(self.state().at(iteration).chosen) != wanted:
             self.store.append("chosen", iteration=iteration, atoms=wanted)
         atoms, failures = self.labels.label(wanted, delta, {*self._chunk_atoms(), *self.state().test})
