@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.calculators.emt import EMT
+from ase.calculators.singlepoint import SinglePointCalculator
 from ase.cluster import Icosahedron
 from ase.io import read
-from small_runs import Fragile, results, run
+from small_runs import Fragile, cells, results, run
 
 from amp.nft.calculator import EnsembleCalculator
-from amp.nft.errors import RunStoreError
+from amp.nft.errors import ParentMismatch, RunStoreError
 
 
 @pytest.fixture(autouse=True)
@@ -114,3 +115,18 @@ def test_a_finished_run_is_tested_when_it_is_rerun_with_test_labels():
     assert al.verdict.state == "UNKNOWN" and "test_labels=10" in al.verdict.sentence
     al, _ = robust(images=None, test_labels=4, larger_labels=0, aim=10.0)
     assert al.verdict.state == "GOOD" and al.verdict.n_test == 4
+
+
+def in_other_units(images):
+    for image in images:
+        image.calc = SinglePointCalculator(image, energy=image.get_potential_energy() / 27.2114, forces=image.get_forces() / 51.422)
+    return images
+
+
+def test_a_parent_that_did_not_label_the_images_is_found_before_anything_is_trained():
+    with pytest.raises(ParentMismatch, match=r"stored energy .* EMT gives"):
+        robust(images=in_other_units(cells()))
+    assert not list(Path().glob("*.ensemble"))
+    with pytest.warns(UserWarning, match="Hartree/Bohr"):
+        robust(images=in_other_units(cells()), check_parent="warn", max_iterations=0)
+    robust(images=in_other_units(cells()), check_parent=False, label="b", max_iterations=0)

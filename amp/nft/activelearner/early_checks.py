@@ -8,8 +8,11 @@ from functools import partial
 
 from ase import Atoms
 
+from amp.nft.activelearner.method import Method
 from amp.nft.amp_io import CalculatorSpec
+from amp.nft.initialization.parent_check import compare_with_parent
 from amp.nft.inputs import arguments
+from amp.nft.labels.single_point import Parent
 from amp.nft.selection import distinct as distinct_atoms
 from amp.nft.selection import fingerprints
 
@@ -38,3 +41,15 @@ def compare_radii(cutoff: float, radius: float | None, log: Callable[[str], obje
     )
     warnings.warn(message, UserWarning, stacklevel=3)
     log(message)
+
+
+def check_parent_of_images(method: Method, images: list[Atoms], parent: Parent, log: Callable[[str], object]) -> None:
+    """Let the parent label one image again; raise ParentMismatch, or warn, if the label differs from the stored one."""
+    if method.check_parent is False:
+        return
+    comparison = compare_with_parent(images, parent)
+    if method.check_parent == "error":
+        comparison.raise_if_different()
+    elif not comparison.agrees:
+        warnings.warn(str(comparison), UserWarning, stacklevel=4)
+    log(str(comparison))

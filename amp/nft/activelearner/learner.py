@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from amp.nft.activelearner.chunk_labels import Carving
-from amp.nft.activelearner.early_checks import compare_radii, distinct_rule
+from amp.nft.activelearner.early_checks import check_parent_of_images, compare_radii, distinct_rule
 from amp.nft.activelearner.loop import Loop, Setup
 from amp.nft.activelearner.method import check_beginning, check_method, check_trainer, choose_method
 from amp.nft.activelearner.run_settings import circumstances, identity
@@ -157,6 +157,7 @@ class NFT:
         fit_until: str | None = None,
         termination: Termination | None = None,
         min_atoms: int | None = None,
+        check_parent: str | bool | None = None,
         test_labels: int | None = None,
         larger_labels: int | None = None,
         aim: float | None = None,
@@ -220,6 +221,9 @@ class NFT:
             Treatment of the bonds that a chunk cuts, see :func:`amp.nft.chunks.carve_chunks`.
         min_atoms : int, optional
             Least number of atoms of a chunk; the radius of smaller ones grows.
+        check_parent : {'error', 'warn', False}, optional
+            Before the first training let the parent label one of `images`, and raise or warn if it gives other forces or another
+            energy than those stored: other units, another functional, another parent.
         test_labels : int, optional
             Labels of atoms drawn at random after the last training, which bound the errors on the target; see `verdict`.
         larger_labels : int, optional
@@ -248,8 +252,8 @@ class NFT:
         labels = LabelOptions(parent_calc, executor, label_timeout, label_retries, accept_parent)
         check_label_options(labels)
         method = choose_method(
-            self.method, forces=forces, fit_until=fit_until, termination=termination, min_atoms=min_atoms, test_labels=test_labels,
-            larger_labels=larger_labels, aim=aim,
+            self.method, forces=forces, fit_until=fit_until, termination=termination, min_atoms=min_atoms, check_parent=check_parent,
+            test_labels=test_labels, larger_labels=larger_labels, aim=aim,
         )  # fmt: skip
         check_beginning(method, images is not None)
         training_images = [] if images is None else structures.read_training_images(images)
@@ -302,6 +306,8 @@ class NFT:
             self.history = loop.history
             loop.open(settings, circumstances(self._rules(), setup, choice))
             self.log(f"Trainer: {choice.trainer.name} ({choice.why}).")
+            if setup.images and not loop.state().iterations:
+                check_parent_of_images(setup.method, setup.images, setup.labels.parent, self.log)
             self.stop_reason = loop.run(rules)
             self.verdict = verdict_of(loop.state())
         return self.stop_reason.converged

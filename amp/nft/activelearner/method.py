@@ -36,7 +36,7 @@ class Method:
     fit_until: Literal["criteria", "out-of-bag"] = "criteria"
     termination: Termination = "sphere"
     min_atoms: int | None = None
-    check_parent: str | bool = "warn"
+    check_parent: str | bool = False
     test_labels: int = 0
     larger_labels: int = 0
     aim: float | None = None
