@@ -185,7 +185,7 @@ class MemberReport:
     force_rmse: float
     force_maxresid: float
     message: str = ""
-    oob_force_rmse: float = math.nan
+    oob_force_rmse: float = field(default=math.nan, compare=False)  # nan differs from itself
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for the journal, in which a number that is not finite is null: JSON has none."""
