@@ -256,7 +256,7 @@ def test_a_worker_that_dies_costs_the_run_nothing():
 def test_several_targets_are_learned_together():
     first, second = cluster(), bulk("Pt", cubic=True) * (2, 1, 1)
     second.rattle(0.3, seed=3)
-    al, _ = run(target_image=[first, second], max_iterations=3, threshold=-0.7)
+    al, _ = run(target_image=[first, second], max_iterations=3, threshold=-0.5)
     deltas = np.load("al-training/saved-info/deltas.npy")
     assert deltas.shape == (4, len(first) + len(second))
     for entry, delta in zip(al.history, deltas, strict=True):
@@ -270,9 +270,9 @@ def test_several_targets_are_learned_together():
         free.calc = EMT()
         np.testing.assert_allclose(chunk.get_forces(), free.get_forces(), atol=1e-12)
     chosen = np.concatenate([np.load(f"al-training/saved-info/indices_{k}.npy") for k in range(3)])
-    assert (chosen >= len(first)).any() and (chosen < len(first)).any()
+    assert (chosen >= len(first)).any() and (chosen < len(first)).any()  # half of all atoms is more than the second has
     again = results()
-    run(target_image=[first, second], max_iterations=3, threshold=-0.7)
+    run(target_image=[first, second], max_iterations=3, threshold=-0.5)
     assert results() == again
 
 
