@@ -194,10 +194,11 @@ class MemberReport:
 
 @dataclass(frozen=True)
 class Ensemble:
-    """Trained members as ``.amp`` texts, and a report on the training of each."""
+    """Trained members as ``.amp`` texts, a report on the training of each, and the wall time of compiling kernels for it, s."""
 
     texts: list[str]
     reports: list[MemberReport]
+    compile_seconds: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -149,7 +149,7 @@ class Loop:
         self.log(f"\nIteration {iteration}: training on {len(self.setup.images)} images and {chunks} chunks.")
         begin = time.perf_counter()
         outcome = self.trainer.train(task, partial(self.watch, iteration))
-        seconds = time.perf_counter() - begin
+        seconds = time.perf_counter() - begin - outcome.compile_seconds
         missed = [report for report in outcome.reports if not report.converged]
         self.log(f"Trained {len(outcome.texts)} members in {seconds:.1f} s; {len(missed)} missed their criteria.")
         for report in missed:

@@ -12,6 +12,8 @@ from typing import Any
 
 from numba import njit
 
+from amp.nft.kernels.cheaper import cheaper_compilation, register_inner
+
 # Fused multiply-add and reordered sums, which SIMD reductions need. NaN, infinity and the sign
 # of a result keep their meaning, so that an overflow is seen and not optimised away.
 FASTMATH = {"contract", "reassoc", "nsz", "arcp"}
@@ -30,12 +32,28 @@ def kernel(function: Callable) -> Callable:
     """
     try:
         compiled = njit(cache=True, **_SETTINGS)(function)
-    except RuntimeError:  # numba found no place for a cache
-        return njit(**_SETTINGS)(function)
-    cache = compiled._cache
-    cache._cache_file._source_stamp = cache._cache_file._source_stamp, _stamp_below(function.__module__)
-    cache.load_overload = _forgiving(cache.load_overload, cache.flush)
+        _check_whole_source(compiled, function.__module__)
+    except (RuntimeError, AttributeError):  # no directory for a cache, or a numba whose cache has other names
+        compiled = njit(**_SETTINGS)(function)
+    compiled.compile = _cheaper(compiled.compile)
     return compiled
+
+
+def _check_whole_source(compiled: Any, module: str) -> None:
+    """Let the cache of a kernel depend on all source below it, and start from scratch where it cannot be read."""
+    cache = compiled._cache
+    cache._cache_file._source_stamp = cache._cache_file._source_stamp, _stamp_below(module)
+    cache.load_overload = _forgiving(cache.load_overload, cache.flush)
+
+
+def _cheaper(compile_one: Callable) -> Callable:
+    """Numba's compilation of a kernel with less work."""
+
+    def compile_cheaply(signature: Any) -> Any:
+        with cheaper_compilation():
+            return compile_one(signature)
+
+    return compile_cheaply
 
 
 @lru_cache
@@ -78,6 +96,7 @@ def inner(function: Callable) -> Callable:
     It is cheaper than a kernel, in compiling (it has no entry from Python) and in running: its arrays
     are not reference-counted, which otherwise takes a locked instruction per array and use.
     """
+    register_inner(function)
     return njit(_nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True, **_SETTINGS)(function)
 
 

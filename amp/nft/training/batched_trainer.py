@@ -52,11 +52,14 @@ class BatchedTrainer:
 
     def train(self, task: TrainingTask, watch: Watch = unwatched) -> Ensemble:
         """Train every member of `task`, and calibrate the ensemble out of bag."""
+        from amp.nft.kernels.compilation import announced  # numba: only where it is needed
         from amp.nft.training.calibration import calibrate_texts, calibrating_atoms
 
-        models, reports = self.fit_models(task, watch)
-        texts = [amp_io.write_amp(model) for model in models]
-        return Ensemble(calibrate_texts(texts, task.images, calibrating_atoms(task), task.weights_mi, self.threads), reports)
+        with announced(self.log) as compiled:
+            models, reports = self.fit_models(task, watch)
+            texts = [amp_io.write_amp(model) for model in models]
+            texts = calibrate_texts(texts, task.images, calibrating_atoms(task), task.weights_mi, self.threads)
+        return Ensemble(texts, reports, compiled.seconds)
 
     def fit_models(self, task: TrainingTask, watch: Watch = unwatched) -> tuple[list[AmpModel], list[MemberReport]]:
         """Fit every member of `task`.
