@@ -12,7 +12,7 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 ROW = re.compile(r"^   \* - (\d)\n     - (\w+)$", re.MULTILINE)
 LEVELS = {package: int(level) for level, package in ROW.findall((ROOT / "CONTRIBUTING.rst").read_text(encoding="utf-8"))}
-KERNEL_LEVELS = {"jit": 0, "simd": 1, "fingerprints": 2, "training": 2, "prediction": 3}
+KERNEL_LEVELS = {"cheaper": 0, "compilation": 0, "jit": 1, "simd": 2, "fingerprints": 3, "training": 3, "prediction": 4}
 MAY_IMPORT_AMP = {"amp_io", "inputs", "training"}
 MAX_FUNCTION, MAX_MODULE = 60, 350
 MAX_LEVELS, MAX_PACKAGES = 7, 22
