@@ -1,5 +1,7 @@
 """The fit of an ensemble: it meets its criteria, whatever the number of threads, and Amp reads what it made."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from amp import Amp
@@ -176,6 +178,45 @@ def test_weights_that_do_not_fit_the_labels_are_refused(images):
         fit(images, spec_of(), WEIGHTS, energy_weights=np.full(8, -1.0))
     with pytest.raises(ValueError, match="divisors"):
         fit(images, spec_of(), WEIGHTS, divisors=np.zeros(8))
+
+
+def with_null_functions():
+    """The named set, its first G2 and first G4 again, and a function of an element that is not there."""
+    gs = g2x(["Cu"])["Cu"]
+    angular = next(g for g in gs if g["type"] == "G4")
+    return [gs[0], *gs, {"type": "G2", "element": "Au", "eta": 1.0, "offset": 0.0}, dict(angular)]
+
+
+def test_functions_that_carry_nothing_are_dropped_and_amp_reads_the_model(fitted, images, tmp_path):
+    gs = with_null_functions()
+    with pytest.warns(UserWarning, match=f"constant for Cu: {len(gs) - 2}; copies for Cu: 1, {len(gs) - 1};"):
+        models, reports = fit(images, spec_of(gs), WEIGHTS)
+    assert [report.loss for report in reports] == pytest.approx([report.loss for report in fitted[1]], rel=1e-6)
+    first = models[0].weights["Cu"][0]
+    assert not first[[1, len(gs) - 2, len(gs) - 1]].any()
+    (tmp_path / "member.amp").write_text(write_amp(models[0]))
+    atoms, ours = images[0][1].copy(), images[0][1].copy()
+    atoms.calc = Amp.load(str(tmp_path / "member.amp"), label=str(tmp_path / "amp"), dblabel=str(tmp_path / "db"), logging=False)
+    ours.calc = EnsembleCalculator(models[:1])
+    assert atoms.get_potential_energy() == pytest.approx(ours.get_potential_energy(), abs=AMP)
+    assert atoms.get_forces() == pytest.approx(ours.get_forces(), abs=AMP)
+
+
+def test_a_start_with_weights_on_null_functions_is_the_same_function(fitted, images):
+    """Weights of copies add up, constants go into the biases."""
+    gs, rng = with_null_functions(), np.random.default_rng(0)
+    with pytest.warns(UserWarning, match="carry nothing"):
+        models, _ = fit(images, spec_of(gs, maxiter=0), WEIGHTS[:1])
+        layers = [rng.uniform(-0.5, 0.5, layer.shape) for layer in models[0].weights["Cu"]]
+        start = replace(models[0], weights={"Cu": layers})
+        (again,), _ = fit(images, spec_of(gs, maxiter=0), WEIGHTS[:1], start=[start])
+    forces = []
+    for model in (start, again):
+        atoms = images[0][1].copy()
+        atoms.calc = EnsembleCalculator([model])
+        forces.append(atoms.get_forces())
+    assert np.abs(forces[0]).max() > 1e-3
+    assert forces[1] == pytest.approx(forces[0], abs=1e-10)
 
 
 def test_a_warm_start_is_the_same_function_in_another_range(fitted, images):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -24,6 +25,7 @@ from amp.nft.kernels.training.network import (
 )
 from amp.nft.records import MemberReport, MemberStep, Watch, unwatched
 from amp.nft.training.checks import check_labels, check_weights
+from amp.nft.training.null_inputs import Kept, collapse, describe_dropped, expand, find_kept, reduced
 from amp.nft.training.out_of_bag import UNTIL, Until, choose_judges, describe
 
 if TYPE_CHECKING:
@@ -129,16 +131,20 @@ def fit(
     if energy_weights is not None:
         energies = np.where(np.asarray(energy_weights) > 0.0, energies, np.nan)
     spec, criteria = _trained(spec.resolved(sorted(fprange)), until)
-    layout = _layout(spec, fprange)
-    inputs = whitened_inputs([*rows, *unlabelled], scaled_inputs(fprange[element] for element in layout.elements))
+    whole = _layout(spec, fprange)
+    kept = find_kept({element: spec.gs[element] for element in whole.elements}, [*rows, *unlabelled])
+    if dropped := describe_dropped(whole.elements, kept):
+        warnings.warn(dropped, stacklevel=2)
+    layout, chosen = reduced(whole, kept), [of_element.chosen for of_element in kept]
+    amps = scaled_inputs(fprange[element][some] for element, some in zip(whole.elements, chosen, strict=True))
+    inputs = whitened_inputs([*rows, *unlabelled], amps, chosen)
     problem = make_problem(
         layout, rows, energies, forces, n_atoms, fprange, inputs, spec.energy_coefficient, spec.force_coefficient, spec.overfit,
-        force_weights, energy_weights, divisors,
+        force_weights, energy_weights, divisors, chosen,
     )  # fmt: skip
     if start is None and spec.model is not None:
         start = [spec.model] * len(weights_mi)
     scalings = [_first_scalings(layout, rows, energies, n_atoms, weights) for weights in weights_mi]
-    amps = scaled_inputs(fprange[element] for element in layout.elements)
     tries: list[list[Fit]] = [[] for _ in weights_mi]
     retry_m = [True] * len(tries) if retry_m is None else retry_m
     n_forces_i = np.array([len(force) for force in forces]) * (spec.force_coefficient is not None)
@@ -151,7 +157,7 @@ def fit(
         attempts = ATTEMPTS if retry_m[member] else 1
         while len(done) < attempts and (not done or done[-1].outcome == "stalled") and not _met_floor(done):
             if start is not None and not done:
-                theta = change_inputs(pack(start[member], layout), layout, _inputs_of(start[member], layout), inputs)
+                theta = change_inputs(*_collapsed(start[member], whole, layout, kept), inputs)
             else:
                 theta = change_inputs(_random_start(layout, rng, scalings[member]), layout, amps, inputs)
             tell, judges = partial(_tell, watch, member, steps), judges_m[member]
@@ -169,7 +175,7 @@ def fit(
     for report in reports:
         log(f"member {report.member}: {report.message}")
     thetas = [change_inputs(_best(done).theta, layout, inputs, amps) for done in tries]
-    return [unpack(theta, layout, spec, fprange) for theta in thetas], reports
+    return [unpack(expand(theta, layout, whole, kept), whole, spec, fprange) for theta in thetas], reports
 
 
 def _trained(spec: CalculatorSpec, until: Until) -> tuple[CalculatorSpec, np.ndarray]:
@@ -323,6 +329,8 @@ def unpack(theta: np.ndarray, layout: Layout, spec: CalculatorSpec, fprange: dic
     )
 
 
-def _inputs_of(model: AmpModel, layout: Layout) -> Inputs:
-    """How a model scales its fingerprints."""
-    return scaled_inputs(model.fprange[element] for element in layout.elements)
+def _collapsed(model: AmpModel, whole: Layout, layout: Layout, kept: Sequence[Kept]) -> tuple[np.ndarray, Layout, Inputs]:
+    """Parameters of a model with the kept fingerprints only, their layout, and the inputs that they are for."""
+    ranges = [np.asarray(model.fprange[element], dtype=float) for element in whole.elements]
+    theta = collapse(pack(model, whole), whole, layout, kept, scaled_inputs(ranges))
+    return theta, layout, scaled_inputs(some[of_element.chosen] for some, of_element in zip(ranges, kept, strict=True))

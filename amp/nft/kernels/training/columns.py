@@ -62,7 +62,7 @@ def pack_lanes(
         In eV; nan where there is none to learn.
     n_atoms : ndarray, shape (images,)
         Atoms of each whole image.
-    inputs : sequence of (ndarray, ndarray), shapes (features, features) and (features,)
+    inputs : sequence of (ndarray, ndarray), shapes (inputs, fingerprints) and (inputs,)
         Per element, in the order of `Rows.kind`, the matrix and the shift that make a network's inputs of the fingerprints.
     with_forces : bool
         False leaves the derivatives out.
@@ -83,7 +83,7 @@ def pack_lanes(
     x, values = np.zeros((features[segments["kind"]] * segments["lanes"]).sum()), np.concatenate([r.x for r in rows])
     for k, (matrix, shift) in enumerate(inputs):
         chosen = np.flatnonzero(kind == k)
-        _scatter(x, segments["x"][segment[chosen]], lane[chosen], values[chosen, : features[k]] @ matrix.T + shift)
+        _scatter(x, segments["x"][segment[chosen]], lane[chosen], values[chosen, : matrix.shape[1]] @ matrix.T + shift)
     if not n_forces.any():
         return Lanes(images, segments, np.zeros(0, PIECE), x, np.zeros(0), np.zeros(0, np.int64))
     return Lanes(images, segments, *_pack_pieces(rows, images, segments, segment, lane, [matrix for matrix, _ in inputs], x))
@@ -116,7 +116,7 @@ def _pack_pieces(rows, images, segments, segment, lane, matrices, x):
             chosen = np.flatnonzero(kind[first:last] == k)
             at = pieces[piece[first + chosen]]
             for c in range(3):
-                values = dx[chosen, c, : features[k]] @ matrix.T
+                values = dx[chosen, c, : matrix.shape[1]] @ matrix.T
                 _scatter(d, at["d"] + c * features[k] * at["lanes"], place[first + chosen], values)
     return pieces, x, d, lanes_listed
 

@@ -100,18 +100,21 @@ def scaled_inputs(fpranges: Iterable[np.ndarray]) -> Inputs:
     return inputs
 
 
-def whitened_inputs(rows: Sequence[Any], inputs: Inputs) -> Inputs:
+def whitened_inputs(rows: Sequence[Any], inputs: Inputs, chosen: Sequence[np.ndarray] | None = None) -> Inputs:
     """Inputs of zero mean, with the spreads of their principal directions drawn together a little, over the rows of all images.
 
     Fingerprints are nearly linearly dependent. Divided by the whole spread, the inputs are uncorrelated and fits are quick, but
     what hardly varies among the images counts as much as what varies most, and on other atoms the fits are rough: with 20
     fingerprints and (10, 10) they need twice the chunks for the same true error. Not divided at all, fits are as smooth, but take
     more steps.
+
+    `chosen` has for each element the numbers of the fingerprints of which `inputs` are; the first ones if not given.
     """
     x, kind = np.concatenate([r.x for r in rows]), np.concatenate([r.kind for r in rows])
     result = []
     for k, (matrix, shift) in enumerate(inputs):
-        values = x[kind == k, : len(shift)] @ matrix.T + shift
+        columns = np.arange(len(shift)) if chosen is None else chosen[k]
+        values = np.take(x[kind == k], columns, axis=1) @ matrix.T + shift
         if len(values) == 0:
             result.append((matrix, shift))
             continue
@@ -159,6 +162,7 @@ def make_problem(
     force_weights: Sequence[np.ndarray] | None = None,
     energy_weights: np.ndarray | None = None,
     divisors: np.ndarray | None = None,
+    chosen: Sequence[np.ndarray] | None = None,
 ) -> Problem:
     """Arrange networks and labels for the kernels.
 
@@ -189,8 +193,12 @@ def make_problem(
         Weight of each energy; 1 if not given. An energy of weight 0 is not trained.
     divisors : ndarray, shape (images,), optional
         Divisor of the weighted sum over the forces of each image; if not given their number, as in Amp's loss.
+    chosen : sequence of ndarray of int, shape (inputs,), optional
+        For each element the numbers of the fingerprints, ascending, that the networks use; all if not given.
     """
-    scaled = scaled_inputs(fprange[element] for element in layout.elements)
+    if chosen is None:
+        chosen = [np.arange(len(fprange[element])) for element in layout.elements]
+    scaled = scaled_inputs(fprange[element][some] for element, some in zip(layout.elements, chosen, strict=True))
     inputs = scaled if inputs is None else inputs
     width = max(len(shift) for _, shift in inputs)
     restore = np.zeros((len(inputs), width, width))
@@ -201,7 +209,7 @@ def make_problem(
         force_weights = [np.ones(len(f)) for f in forces]
     return Problem(
         net=layout.net(),
-        data=pack_lanes(rows, energies, n_atoms, inputs, with_forces, energy_weights, divisors),
+        data=pack_lanes(rows, energies, n_atoms, _of_all(inputs, chosen), with_forces, energy_weights, divisors),
         forces=np.concatenate([np.asarray(f, dtype=float).reshape(-1, 3) for f in forces]),
         force_weights=np.concatenate([np.asarray(w, dtype=float) for w in force_weights]),
         energy_coefficient=float(energy_coefficient),
@@ -209,6 +217,16 @@ def make_problem(
         overfit=float(overfit),
         restore=restore,
     )
+
+
+def _of_all(inputs: Inputs, chosen: Sequence[np.ndarray]) -> Inputs:
+    """Turn matrices for chosen fingerprints into those for all up to the last one chosen."""
+    result = []
+    for (matrix, shift), some in zip(inputs, chosen, strict=True):
+        wide = np.zeros((len(shift), some[-1] + 1))
+        wide[:, some] = matrix
+        result.append((wide, shift))
+    return result
 
 
 def losses(
