@@ -20,7 +20,7 @@ _SMALLEST_RANGE = 1e-8  # Amp leaves inputs alone that vary less
 class Networks(NamedTuple):
     """Feed-forward networks of all members, for every kind of centre. Members run fastest in `weights`."""
 
-    lanes: int  # members, rounded up
+    columns: int  # members, rounded up
     activation: int
     layers: np.ndarray  # (kinds, layers, 3) inputs, outputs, where the weights begin; 0 outputs: no such layer
     weights: np.ndarray  # of each layer (outputs, inputs + 1, members); the last input is the bias
@@ -35,10 +35,10 @@ def build_networks(models: list, slot_feature: np.ndarray, elements: tuple[str, 
     The scaling of the inputs goes into the first layer, but for what the first member subtracts: where a
     fingerprint varies little, that difference is small and must be taken before it is multiplied.
     """
-    n, lanes = len(models), -(-len(models) // MEMBERS) * MEMBERS
+    n, columns = len(models), -(-len(models) // MEMBERS) * MEMBERS
     depth = max(len(models[0].weights[element]) for element in elements)
     layers, blocks = np.zeros((len(elements), depth, 3), dtype=np.int64), []
-    scale, inputs = np.zeros((len(elements), 2, lanes)), np.zeros((len(elements), 3, slot_feature.shape[1]))
+    scale, inputs = np.zeros((len(elements), 2, columns)), np.zeros((len(elements), 3, slot_feature.shape[1]))
     inputs[:, 1], inputs[:, 2] = -np.inf, np.inf
     for kind, element in enumerate(elements):
         used = slot_feature[kind] >= 0
@@ -50,9 +50,9 @@ def build_networks(models: list, slot_feature: np.ndarray, elements: tuple[str, 
             if layer == 0:
                 weights = _scale_inputs(weights[:, [*slot_feature[kind][used], -1]], ranges, used)
             layers[kind, layer] = weights.shape[1] - 1, weights.shape[0], sum(block.size for block in blocks)
-            blocks.append(np.concatenate([weights, np.zeros((*weights.shape[:2], lanes - n))], axis=2))
+            blocks.append(np.concatenate([weights, np.zeros((*weights.shape[:2], columns - n))], axis=2))
     activation = _ACTIVATIONS.index(models[0].activation)
-    return Networks(lanes, activation, layers, np.concatenate([b.ravel() for b in blocks]), scale, inputs)
+    return Networks(columns, activation, layers, np.concatenate([b.ravel() for b in blocks]), scale, inputs)
 
 
 def _scale_inputs(weights: np.ndarray, ranges: np.ndarray, used: np.ndarray) -> np.ndarray:
@@ -90,15 +90,15 @@ class Scratch(NamedTuple):
 
 def make_scratch(networks: Networks, n_atoms: int, n_centres: int, most_touched: int) -> Scratch:
     """Room for blocks of so many centres that touch so many of all atoms."""
-    lanes, depth, n_slots = networks.lanes, networks.layers.shape[1], networks.inputs.shape[2]
+    columns, depth, n_slots = networks.columns, networks.layers.shape[1], networks.inputs.shape[2]
     nodes = max(n_slots, int(networks.layers[..., :2].max()))
     most_touched = min(most_touched, n_atoms)
     vectors = n_slots // LANES
     return Scratch(
-        simd.zeros(depth + 1, nodes, lanes), simd.zeros(depth + 1, nodes, lanes), simd.zeros(n_slots, lanes),
+        simd.zeros(depth + 1, nodes, columns), simd.zeros(depth + 1, nodes, columns), simd.zeros(n_slots, columns),
         simd.zeros(1, vectors, 4, LANES), simd.zeros(3, vectors, 4, LANES), np.full(n_atoms, -1, dtype=np.int64),
-        np.zeros(most_touched, dtype=np.int64), simd.zeros(most_touched, 3, lanes), simd.zeros(n_centres, 3, 3, lanes),
-        simd.zeros(n_centres, lanes), np.zeros(n_centres, dtype=np.bool_), np.zeros(1, dtype=np.int64),
+        np.zeros(most_touched, dtype=np.int64), simd.zeros(most_touched, 3, columns), simd.zeros(n_centres, 3, 3, columns),
+        simd.zeros(n_centres, columns), np.zeros(n_centres, dtype=np.bool_), np.zeros(1, dtype=np.int64),
     )  # fmt: skip
 
 
@@ -110,31 +110,31 @@ def evaluate_block(first, found, kind, stress, tables, networks, ws, scratch):
         i = first + centre
         n = compute(found.start[centre], found.start[centre + 1], found, kind, i, everyone, tables, ws)
         scratch.outside[centre] = _outside(kind[i], networks.inputs, ws.value)
-        _forward(kind[i], networks.lanes, networks.activation, networks.layers, networks.weights, networks.inputs,
+        _forward(kind[i], networks.columns, networks.activation, networks.layers, networks.weights, networks.inputs,
                  ws.value, scratch.output, scratch.slope)  # fmt: skip
-        _backward(kind[i], networks.lanes, networks.layers, networks.weights, networks.scale,
+        _backward(kind[i], networks.columns, networks.layers, networks.weights, networks.scale,
                   scratch.output, scratch.slope, scratch.gradient, scratch.energy, centre)  # fmt: skip
         n_radial, others = tables.kinds[kind[i], 4], tables.kinds[kind[i], 5]
         _add_up(n, n_radial, others, stress, ws.record, ws.radial, ws.grad, scratch.total, scratch.strain)
         size = ws.grad.shape[1] * 4 * LANES
         for j in range(n):
             line = _line_of(ws.atom[j], scratch.line, scratch.touched, scratch.force, scratch.count)
-            for member in range(0, networks.lanes, MEMBERS):
-                _pull(member, networks.lanes, line, j, j * ws.radial.shape[1], n_radial, ws.record, ws.radial,
+            for member in range(0, networks.columns, MEMBERS):
+                _pull(member, networks.columns, line, j, j * ws.radial.shape[1], n_radial, ws.record, ws.radial,
                       j * size, others, ws.grad, scratch.gradient, scratch.force)  # fmt: skip
         line = _line_of(i, scratch.line, scratch.touched, scratch.force, scratch.count)
-        for member in range(0, networks.lanes, MEMBERS):
-            _pull(member, networks.lanes, line, none, none, none, ws.record, ws.radial,
+        for member in range(0, networks.columns, MEMBERS):
+            _pull(member, networks.columns, line, none, none, none, ws.record, ws.radial,
                   none, n_radial + others, scratch.total, scratch.gradient, scratch.force)  # fmt: skip
             for axis in range(3 if stress else 0):
-                _pull(member, networks.lanes, 3 * centre + axis, none, none, none, ws.record, ws.radial,
+                _pull(member, networks.columns, 3 * centre + axis, none, none, none, ws.record, ws.radial,
                       axis * scratch.total.size, n_radial + others, scratch.strain, scratch.gradient, scratch.virial)  # fmt: skip
 
 
 @inner
 def _outside(kind, inputs, value):
     """Return True if any fingerprint is outside the trained range."""
-    for slot in range(value.size):
+    for slot in range(inputs.shape[2]):  # value may be longer
         if value[slot] < inputs[kind, 1, slot] or value[slot] > inputs[kind, 2, slot]:
             return True
     return False
@@ -156,22 +156,22 @@ def _line_of(atom, lines, touched, force, count):
 
 
 @inner
-def _forward(kind, lanes, activation, layers, weights, inputs, value, output, slope):
+def _forward(kind, columns, activation, layers, weights, inputs, value, output, slope):
     """Outputs of all layers and derivatives of their activation."""
-    size = output.shape[1] * lanes
+    size = output.shape[1] * columns
     for slot in range(layers[kind, 0, 0]):
         x = splat(value[slot] - inputs[kind, 0, slot])
-        for member in range(0, lanes, LANES):
-            store(output, slot * lanes + member, x)
+        for member in range(0, columns, LANES):
+            store(output, slot * columns + member, x)
     for layer in range(layers.shape[1]):
         n_in, n_out, at = layers[kind, layer, 0], layers[kind, layer, 1], layers[kind, layer, 2]
         for node in range(n_out):
-            for member in range(0, lanes, LANES):
-                begin = at + node * (n_in + 1) * lanes + member
-                total = load(weights, begin + n_in * lanes)
+            for member in range(0, columns, LANES):
+                begin = at + node * (n_in + 1) * columns + member
+                total = load(weights, begin + n_in * columns)
                 for source in range(n_in):
-                    total = total + load(weights, begin + source * lanes) * load(output, layer * size + source * lanes + member)
-                _activate(activation, total, (layer + 1) * size + node * lanes + member, output, slope)
+                    total = total + load(weights, begin + source * columns) * load(output, layer * size + source * columns + member)
+                _activate(activation, total, (layer + 1) * size + node * columns + member, output, slope)
 
 
 @inner
@@ -190,30 +190,30 @@ def _activate(activation, total, at, output, slope):
 
 
 @inner
-def _backward(kind, lanes, layers, weights, scale, output, slope, gradient, energies, row):
+def _backward(kind, columns, layers, weights, scale, output, slope, gradient, energies, row):
     """Energies, and their derivatives in the fingerprints, from the outputs; `slope` is overwritten."""
-    size, depth = output.shape[1] * lanes, layers.shape[1]
+    size, depth = output.shape[1] * columns, layers.shape[1]
     while layers[kind, depth - 1, 1] == 0:
         depth -= 1
-    for member in range(0, lanes, LANES):
-        factor = load(scale, 2 * kind * lanes + member)
-        energy = factor * load(output, depth * size + member) + load(scale, (2 * kind + 1) * lanes + member)
-        store(energies, row * lanes + member, energy)
+    for member in range(0, columns, LANES):
+        factor = load(scale, 2 * kind * columns + member)
+        energy = factor * load(output, depth * size + member) + load(scale, (2 * kind + 1) * columns + member)
+        store(energies, row * columns + member, energy)
         store(slope, depth * size + member, factor * load(slope, depth * size + member))
     for layer in range(depth - 1, -1, -1):
         n_in, n_out, at = layers[kind, layer, 0], layers[kind, layer, 1], layers[kind, layer, 2]
         for source in range(n_in):
-            for member in range(0, lanes, LANES):
+            for member in range(0, columns, LANES):
                 total = splat(0.0)
                 for node in range(n_out):
-                    total = total + load(weights, at + (node * (n_in + 1) + source) * lanes + member) * load(
-                        slope, (layer + 1) * size + node * lanes + member
+                    total = total + load(weights, at + (node * (n_in + 1) + source) * columns + member) * load(
+                        slope, (layer + 1) * size + node * columns + member
                     )
-                to = layer * size + source * lanes + member
+                to = layer * size + source * columns + member
                 if layer > 0:
                     store(slope, to, total * load(slope, to))
                 else:
-                    store(gradient, source * lanes + member, total)
+                    store(gradient, source * columns + member, total)
 
 
 @inner
@@ -253,20 +253,20 @@ def _add_row(at, way, gx, gy, gz, strain):
 
 
 @inner
-def _pull(member, lanes, line, j, at_radial, n_radial, record, radial, at, others, grad, gradient, force):
+def _pull(member, columns, line, j, at_radial, n_radial, record, radial, at, others, grad, gradient, force):
     """
     Add -dE/dx of three vectors of members to a line of forces.
 
     The gradients of the first `n_radial` fingerprints point to the j-th neighbour; those of the `others` begin at `at`.
     """
-    to, axis = 3 * line * lanes + member, lanes
+    to, axis = 3 * line * columns + member, columns
     ax, bx, cx = load(force, to), load(force, to + LANES), load(force, to + 2 * LANES)
     ay, by, cy = load(force, to + axis), load(force, to + axis + LANES), load(force, to + axis + 2 * LANES)
     az, bz, cz = load(force, to + 2 * axis), load(force, to + 2 * axis + LANES), load(force, to + 2 * axis + 2 * LANES)
     if n_radial > 0:
         a, b, c = splat(0.0), splat(0.0), splat(0.0)
         for slot in range(n_radial):
-            bend, of = splat(get(radial, at_radial + slot)), slot * lanes + member
+            bend, of = splat(get(radial, at_radial + slot)), slot * columns + member
             a, b, c = (a + bend * load(gradient, of), b + bend * load(gradient, of + LANES),
                        c + bend * load(gradient, of + 2 * LANES))  # fmt: skip
         x, y, z = splat(get(record, j * RECORD)), splat(get(record, j * RECORD + 1)), splat(get(record, j * RECORD + 2))
@@ -274,7 +274,7 @@ def _pull(member, lanes, line, j, at_radial, n_radial, record, radial, at, other
         bx, by, bz = bx - b * x, by - b * y, bz - b * z
         cx, cy, cz = cx - c * x, cy - c * y, cz - c * z
     for slot in range(others):
-        of = (n_radial + slot) * lanes + member
+        of = (n_radial + slot) * columns + member
         row = at + 4 * slot - 3 * (slot % LANES)
         x, y, z = (splat(get(grad, row + LANES)), splat(get(grad, row + 2 * LANES)),
                    splat(get(grad, row + 3 * LANES)))  # fmt: skip

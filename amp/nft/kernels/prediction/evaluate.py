@@ -210,7 +210,7 @@ class _Sweep:
         threads: int,
         progress: Callable[[int, int], None] | None,
     ):
-        n, lanes = len(kind), owner._networks.lanes
+        n, columns = len(kind), owner._networks.columns
         self._tables, self._networks, self._n_members = owner.fingerprints.tables, owner._networks, owner.n_members
         self._surroundings, self._kind, self._stress, self._progress = surroundings, kind, stress, progress
         self._position = surroundings.search.placed(positions)
@@ -219,7 +219,7 @@ class _Sweep:
         self._places = threading.Semaphore(2 * threads)  # for blocks that are worked on, or wait for their turn
         self._waiting: dict[int, tuple[int, _Room]] = {}
         self._done = 0
-        self.forces, self.virial = np.zeros((n, 3, lanes)), np.zeros((3, 3, lanes))
+        self.forces, self.virial = np.zeros((n, 3, columns)), np.zeros((3, 3, columns))
         self.virial_iab = np.empty((n, 3, 3)) if stress else None
         self.energies_mi, self.extrapolating = np.empty((owner.n_members, n)), np.empty(n, dtype=bool)
 

@@ -1,6 +1,6 @@
 """Small dense linear algebra on flat arrays: the two tiles on which networks and optimiser spend their time.
 
-The columns of a matrix are its *lanes*, of which PAD at a time make a *block*. A matrix is an array, the offset of its first
+PAD *columns* of a matrix make a *block*. A matrix is an array, the offset of its first
 element, the distance of its rows within a block, and that of its blocks. The matrices of the networks are stored block by block
 (rows PAD apart), so that all a block needs is read in one stream; those of the optimiser row by row (blocks PAD apart). Nothing
 here allocates, and no BLAS is called, whose threads would compete with ours and whose sums depend on their number.
@@ -13,7 +13,7 @@ import numpy as np
 from amp.nft.kernels.jit import inner
 from amp.nft.kernels.simd.vectors import LANES, get, load, pack, splat, store, total
 
-PAD = 2 * LANES  # the lanes of a matrix are padded to a multiple of this, so that kernels may take two vectors at a time
+PAD = 2 * LANES  # the columns of a matrix are padded to a multiple of this, so that kernels may take two vectors at a time
 
 
 def padded(n):
@@ -23,7 +23,7 @@ def padded(n):
 
 @inner
 def mix(w, w0, step_k, step_m, depth, x, x0, x_row, x_block, z, z0, z_row, z_block, rows, blocks):
-    """z[m] = sum_k w[k, m] x[k] for m < rows, in all lanes.
+    """z[m] = sum_k w[k, m] x[k] for m < rows, in all columns.
 
     w[k, m] is ``w[w0 + k * step_k + m * step_m]``.
     """
@@ -67,13 +67,13 @@ def _put(z, at, a, b):
 
 
 @inner
-def add_products(a, a0, c, c0, left, b, b0, d, d0, right, rows, columns, blocks, scale, out, out0):
-    """out[i, j] += scale * (a[i] . b[j] + c[i] . d[j]) for i < rows, j < columns, summing over all lanes.
+def add_products(a, a0, c, c0, left, b, b0, d, d0, right, rows, width, blocks, scale, out, out0):
+    """out[i, j] += scale * (a[i] . b[j] + c[i] . d[j]) for i < rows, j < width, summing over all columns.
 
     Blocks of a and c are `left` apart, those of b and d `right`; rows PAD.
     """
     for i in range(0, rows - 1, 2):
-        for j in range(0, columns - 3, 4):
+        for j in range(0, width - 3, 4):
             _products24(
                 a,
                 a0 + i * PAD,
@@ -85,26 +85,26 @@ def add_products(a, a0, c, c0, left, b, b0, d, d0, right, rows, columns, blocks,
                 d,
                 d0 + j * PAD,
                 right,
-                columns,
+                width,
                 blocks,
                 scale,
                 out,
-                out0 + i * columns + j,
+                out0 + i * width + j,
             )
-    square, whole = columns - columns % 4, rows - rows % 2
+    square, whole = width - width % 4, rows - rows % 2
     for i in range(rows):
-        for j in range(square if i < whole else 0, columns):
+        for j in range(square if i < whole else 0, width):
             s = t = splat(0.0)
             for block in range(blocks):
                 at, to = i * PAD + block * left, j * PAD + block * right
                 s = s + load(a, a0 + at) * load(b, b0 + to) + load(a, a0 + at + LANES) * load(b, b0 + to + LANES)
                 t = t + load(c, c0 + at) * load(d, d0 + to) + load(c, c0 + at + LANES) * load(d, d0 + to + LANES)
-            out[out0 + i * columns + j] += scale * total(s + t)
+            out[out0 + i * width + j] += scale * total(s + t)
 
 
 @inner
-def _products24(a, a0, c, c0, left, b, b0, d, d0, right, columns, blocks, scale, out, out0):
-    """Two rows and four columns of `add_products`: eight accumulators."""
+def _products24(a, a0, c, c0, left, b, b0, d, d0, right, width, blocks, scale, out, out0):
+    """Two rows and four width of `add_products`: eight accumulators."""
     p0 = p1 = p2 = p3 = q0 = q1 = q2 = q3 = splat(0.0)
     for block in range(blocks):
         for half in range(0, PAD, LANES):
@@ -122,7 +122,7 @@ def _products24(a, a0, c, c0, left, b, b0, d, d0, right, columns, blocks, scale,
             p2, q2, p3, q3 = p2 + u * x, q2 + v * x, p3 + u * y, q3 + v * y
     f = splat(scale)
     store(out, out0, load(out, out0) + f * pack(total(p0), total(p1), total(p2), total(p3)))
-    store(out, out0 + columns, load(out, out0 + columns) + f * pack(total(q0), total(q1), total(q2), total(q3)))
+    store(out, out0 + width, load(out, out0 + width) + f * pack(total(q0), total(q1), total(q2), total(q3)))
 
 
 @inner

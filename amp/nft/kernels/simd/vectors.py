@@ -116,6 +116,19 @@ def store(typingctx, array, index, value):
     return types.void(array, types.intp, value), generate
 
 
+@intrinsic
+def store_single(typingctx, array, index, value):
+    """Write a vector into an array of single precision, from a flat index on."""
+
+    def generate(context, builder, sig, args):
+        singles = ir.VectorType(ir.FloatType(), value.lanes)
+        address = builder.bitcast(_address(context, builder, sig, args), singles.as_pointer())
+        builder.store(builder.fptrunc(args[2], singles), address, align=4)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, value), generate
+
+
 def _splatter(vector: VectorType) -> Any:
     """Intrinsic that repeats a double in every lane."""
 

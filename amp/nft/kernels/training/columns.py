@@ -1,8 +1,8 @@
 """Fingerprints of many images as one block of memory, in the order in which the network kernels walk through it.
 
-Within an image the rows of one element form a *segment*: a matrix (features, lanes) of the networks' inputs, padded with lanes
-that count for nothing. Each trained force has one *piece* per segment: for each direction a matrix (features, lanes) of derivatives,
-whose lanes are those of the segment or, where only few rows are near, a list of them. Matrices are stored block by block, see
+Within an image the rows of one element form a *segment*: a matrix (features, columns) of the networks' inputs, padded with columns
+that count for nothing. Each trained force has one *piece* per segment: for each direction a matrix (features, columns) of derivatives,
+whose columns are those of the segment or, where only few rows are near, a list of them. Matrices are stored block by block, see
 :mod:`amp.nft.kernels.simd.linalg`.
 """
 
@@ -16,7 +16,7 @@ import numpy as np
 from amp.nft.kernels.simd.linalg import PAD, padded
 
 BATCH = 8192  # derivatives that are arranged together
-ALIGN_FROM = 0.7  # a piece that touches this fraction of a segment's rows takes all of its lanes
+ALIGN_FROM = 0.7  # a piece that touches this fraction of a segment's rows takes all of its columns
 
 IMAGE = np.dtype([
     ("segment", "i8"), ("end", "i8"),  # its segments: segment <= s < end
@@ -28,11 +28,11 @@ IMAGE = np.dtype([
     ("energy_weight", "f8"),  # 0 where there is no energy
     ("divisor", "f8"),  # of the weighted sum over the forces
 ])  # fmt: skip
-SEGMENT = np.dtype([("kind", "i8"), ("real", "i8"), ("lanes", "i8"), ("x", "i8")])  # real: lanes that are atoms
-PIECE = np.dtype([("lanes", "i8"), ("d", "i8"), ("row", "i8")])  # row: -1 where the lanes are those of the segment
+SEGMENT = np.dtype([("kind", "i8"), ("real", "i8"), ("columns", "i8"), ("x", "i8")])  # real: columns that are atoms
+PIECE = np.dtype([("columns", "i8"), ("d", "i8"), ("row", "i8")])  # row: -1 where the columns are those of the segment
 
 
-class Lanes(NamedTuple):
+class Columns(NamedTuple):
     """All images of a training set."""
 
     images: np.ndarray  # of IMAGE
@@ -40,10 +40,10 @@ class Lanes(NamedTuple):
     pieces: np.ndarray  # of PIECE
     x: np.ndarray  # inputs, from segment.x on
     d: np.ndarray  # their derivatives, from piece.d on
-    row: np.ndarray  # lanes of the segment that a piece's lanes refer to, from piece.row on
+    row: np.ndarray  # columns of the segment that a piece's columns refer to, from piece.row on
 
 
-def pack_lanes(
+def pack_images(
     rows: Sequence[Any],
     energies: np.ndarray,
     n_atoms: np.ndarray,
@@ -51,7 +51,7 @@ def pack_lanes(
     with_forces: bool = True,
     energy_weights: np.ndarray | None = None,
     divisors: np.ndarray | None = None,
-) -> Lanes:
+) -> Columns:
     """Arrange what is known of all images, fingerprints turned into the networks' inputs.
 
     Parameters
@@ -71,7 +71,7 @@ def pack_lanes(
 
     Returns
     -------
-    Lanes
+    Columns
     """
     features = np.array([len(shift) for _, shift in inputs])
     n_forces = np.array([len(r.force_start) - 1 if with_forces else 0 for r in rows])
@@ -79,14 +79,14 @@ def pack_lanes(
     group = np.repeat(np.arange(len(rows)), [len(r.x) for r in rows]) * len(features) + kind  # a number for each segment
     images, segments = _plan_segments(np.bincount(group, minlength=len(rows) * len(features)), features, n_forces)
     _describe(images, energies, n_atoms, energy_weights, divisors)
-    segment, lane = np.unique(group, return_inverse=True)[1], _rank(group)
-    x, values = np.zeros((features[segments["kind"]] * segments["lanes"]).sum()), np.concatenate([r.x for r in rows])
+    segment, column = np.unique(group, return_inverse=True)[1], _rank(group)
+    x, values = np.zeros((features[segments["kind"]] * segments["columns"]).sum()), np.concatenate([r.x for r in rows])
     for k, (matrix, shift) in enumerate(inputs):
         chosen = np.flatnonzero(kind == k)
-        _scatter(x, segments["x"][segment[chosen]], lane[chosen], values[chosen, : matrix.shape[1]] @ matrix.T + shift)
+        _scatter(x, segments["x"][segment[chosen]], column[chosen], values[chosen, : matrix.shape[1]] @ matrix.T + shift)
     if not n_forces.any():
-        return Lanes(images, segments, np.zeros(0, PIECE), x, np.zeros(0), np.zeros(0, np.int64))
-    return Lanes(images, segments, *_pack_pieces(rows, images, segments, segment, lane, [matrix for matrix, _ in inputs], x))
+        return Columns(images, segments, np.zeros(0, PIECE), x, np.zeros(0), np.zeros(0, np.int64))
+    return Columns(images, segments, *_pack_pieces(rows, images, segments, segment, column, [matrix for matrix, _ in inputs], x))
 
 
 def _describe(images, energies, n_atoms, energy_weights, divisors):
@@ -97,8 +97,8 @@ def _describe(images, energies, n_atoms, energy_weights, divisors):
     images["divisor"] = np.maximum(images["last"] - images["force"], 1) if divisors is None else divisors
 
 
-def _pack_pieces(rows, images, segments, segment, lane, matrices, x):
-    """Pieces, x, derivatives and listed lanes, from each row's segment and lane."""
+def _pack_pieces(rows, images, segments, segment, column, matrices, x):
+    """Pieces, x, derivatives and listed columns, from each row's segment and column."""
     n_forces, per_image = images["last"] - images["force"], images["end"] - images["segment"]
     force = np.repeat(np.arange(n_forces.sum()), np.concatenate([np.diff(r.force_start) for r in rows]))  # of each entry
     image = np.repeat(np.arange(len(rows)), n_forces)[force]
@@ -108,17 +108,17 @@ def _pack_pieces(rows, images, segments, segment, lane, matrices, x):
     features = np.array([len(matrix) for matrix in matrices])
     pieces, d = _plan_pieces(np.bincount(piece, minlength=(per_image * n_forces).sum()), images, segments, features)
     listed, place = pieces["row"][piece] >= 0, _rank(piece)
-    lanes_listed = np.zeros(pieces["lanes"][pieces["row"] >= 0].sum(), dtype=np.int64)
-    lanes_listed[(pieces["row"][piece] + place)[listed]] = lane[row][listed]
-    place, kind = np.where(listed, place, lane[row]), segments["kind"][segment[row]]
+    columns_listed = np.zeros(pieces["columns"][pieces["row"] >= 0].sum(), dtype=np.int64)
+    columns_listed[(pieces["row"][piece] + place)[listed]] = column[row][listed]
+    place, kind = np.where(listed, place, column[row]), segments["kind"][segment[row]]
     for first, last, dx in _batches(rows):
         for k, matrix in enumerate(matrices):
             chosen = np.flatnonzero(kind[first:last] == k)
             at = pieces[piece[first + chosen]]
             for c in range(3):
                 values = dx[chosen, c, : matrix.shape[1]] @ matrix.T
-                _scatter(d, at["d"] + c * features[k] * at["lanes"], place[first + chosen], values)
-    return pieces, x, d, lanes_listed
+                _scatter(d, at["d"] + c * features[k] * at["columns"], place[first + chosen], values)
+    return pieces, x, d, columns_listed
 
 
 def _batches(rows):
@@ -136,8 +136,8 @@ def _plan_segments(count, features, n_forces):
     """Images and segments, from the number of rows in each image of each element."""
     present = np.flatnonzero(count)
     segments = np.zeros(len(present), SEGMENT)
-    segments["kind"], segments["real"], segments["lanes"] = present % len(features), count[present], padded(count[present])
-    segments["x"] = _offsets(features[segments["kind"]] * segments["lanes"])[:-1]
+    segments["kind"], segments["real"], segments["columns"] = present % len(features), count[present], padded(count[present])
+    segments["x"] = _offsets(features[segments["kind"]] * segments["columns"])[:-1]
     images = np.zeros(len(n_forces), IMAGE)
     per_image = np.bincount(present // len(features), minlength=len(images))
     for first, end, number in (("segment", "end", per_image), ("force", "last", n_forces)):
@@ -153,9 +153,9 @@ def _plan_pieces(near, images, segments, features):
     segment = segments[images["segment"][image] + (np.arange(len(near)) - images["piece"][image]) % per_image[image]]
     aligned = near >= ALIGN_FROM * segment["real"]
     pieces = np.zeros(len(near), PIECE)
-    pieces["lanes"] = np.where(aligned, segment["lanes"], padded(near))
-    pieces["row"] = np.where(aligned, -1, _offsets(np.where(aligned, 0, pieces["lanes"]))[:-1])
-    offsets = _offsets(3 * features[segment["kind"]] * pieces["lanes"])
+    pieces["columns"] = np.where(aligned, segment["columns"], padded(near))
+    pieces["row"] = np.where(aligned, -1, _offsets(np.where(aligned, 0, pieces["columns"]))[:-1])
+    offsets = _offsets(3 * features[segment["kind"]] * pieces["columns"])
     pieces["d"] = offsets[:-1]
     return pieces, np.zeros(offsets[-1])
 
@@ -174,7 +174,7 @@ def _rank(group):
     return rank
 
 
-def _scatter(out, start, lane, values):
-    """Write each line of `values` to a lane of the matrix that begins at `start`."""
+def _scatter(out, start, column, values):
+    """Write each line of `values` to a column of the matrix that begins at `start`."""
     n = values.shape[1]
-    out[(start + lane // PAD * n * PAD + lane % PAD)[:, None] + PAD * np.arange(n)] = values
+    out[(start + column // PAD * n * PAD + column % PAD)[:, None] + PAD * np.arange(n)] = values

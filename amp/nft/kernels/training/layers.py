@@ -1,11 +1,11 @@
-"""Feed-forward networks on lanes: one lane per atom, one row of lanes per node.
+"""Feed-forward networks on columns: one column per atom, one row of columns per node.
 
 With z the input of a node, h = f(z) its output and e = h of the last node (the atomic energy before Amp's slope and intercept),
-`forward` and `backward` leave for every node and lane
+`forward` and `backward` leave for every node and column
 
     h,   s = f'(z),   b = de/dz,   p = f''(z) de/dh
 
-as four matrices (nodes, lanes), one after the other, each block by block as :mod:`amp.nft.kernels.simd.linalg` says. The derivative of e
+as four matrices (nodes, columns), one after the other, each block by block as :mod:`amp.nft.kernels.simd.linalg` says. The derivative of e
 along a change t of the fingerprints is a second pass forward, ż = Wᵀ ḣ and ḣ = s ż; its derivative in the weights a second pass
 backward, with ḃ = p ż + s W ḃ' (Pearlmutter, Neural Comput. 6, 147 (1994), in the roles used here). Both leave ż, ḣ and ḃ in the
 same way.
@@ -49,7 +49,7 @@ class Net(NamedTuple):
 
 @inner
 def forward(net, kind, theta, x, x0, n, nodes, at):
-    """Fill h and s for n lanes whose fingerprints begin at x[x0] and whose nodes begin at `at`."""
+    """Fill h and s for n columns whose fingerprints begin at x[x0] and whose nodes begin at `at`."""
     blocks, stride, size = n // PAD, net.kinds[kind].nodes * PAD, net.kinds[kind].nodes * n
     source, s0, s_block = x, x0, net.kinds[kind].features * PAD
     one, row = np.int64(1), np.int64(PAD)
@@ -83,7 +83,7 @@ def _activate(activation, bias, nodes, at, size):
 
 @inner
 def backward(net, kind, theta, n, real, nodes, at):
-    """Fill b and p; in the last layer zero, as h is, in the lanes from `real` on, so that padding adds nothing to any sum."""
+    """Fill b and p; in the last layer zero, as h is, in the columns from `real` on, so that padding adds nothing to any sum."""
     blocks, stride, size = n // PAD, net.kinds[kind].nodes * PAD, net.kinds[kind].nodes * n
     last, b, one, row = net.kinds[kind].layers - 1, at + 3 * size, np.int64(1), np.int64(PAD)
     top = net.layers[kind, last].node * PAD
@@ -136,13 +136,13 @@ def _times_derivatives(activation, nodes, at, size, stride, count, blocks):
 
 @inner
 def sum_outputs(net, kind, n, nodes, at):
-    """Sum of e over the lanes."""
+    """Sum of e over the columns."""
     return _sum(nodes, at + net.layers[kind, net.kinds[kind].layers - 1].node * PAD, net.kinds[kind].nodes * PAD, n // PAD)
 
 
 @inner
 def input_slopes(net, kind, theta, n, nodes, at, g, g0):
-    """de/dx, without Amp's slope, for each fingerprint and lane."""
+    """de/dx, without Amp's slope, for each fingerprint and column."""
     layer, one, row = net.layers[kind, 0], np.int64(1), np.int64(PAD)
     b, stride = at + 3 * net.kinds[kind].nodes * n, net.kinds[kind].nodes * PAD
     mix(theta, layer.weight, one, layer.n_out, layer.n_out, nodes, b, row, stride, g, g0, row, layer.n_in * PAD, layer.n_in, n // PAD)
@@ -150,9 +150,9 @@ def input_slopes(net, kind, theta, n, nodes, at, g, g0):
 
 @inner
 def add_gradient(net, kind, theta, x, x0, t, t0, parts, n, real, nodes, at, tangent, plain, scale, value, v0, out, out0, width):
-    """Gradients of the lanes' energy E and of its derivatives E_t along some directions t of the fingerprints.
+    """Gradients of the columns' energy E and of its derivatives E_t along some directions t of the fingerprints.
 
-    There are `parts` directions, one matrix (features, lanes) after the other. For part c, add scale * E_t to ``value[v0 + c]``,
+    There are `parts` directions, one matrix (features, columns) after the other. For part c, add scale * E_t to ``value[v0 + c]``,
     and scale * d(E_t + plain * E)/d(parameters) to the stretch of `out` that begins at ``out0 + c * width``.
     """
     blocks, features, size = n // PAD, net.kinds[kind].features, net.kinds[kind].nodes * n

@@ -18,7 +18,7 @@ import numpy as np
 from amp.nft.kernels.jit import inner, kernel
 from amp.nft.kernels.simd.linalg import PAD
 from amp.nft.kernels.simd.vectors import LANES, load, splat, store, total
-from amp.nft.kernels.training.columns import Lanes
+from amp.nft.kernels.training.columns import Columns
 from amp.nft.kernels.training.layers import Net, add_gradient, backward, forward, input_slopes, sum_outputs
 
 
@@ -26,7 +26,7 @@ class Problem(NamedTuple):
     """Networks, the images they are to learn, and what each residual costs."""
 
     net: Net
-    data: Lanes
+    data: Columns
     forces: np.ndarray  # (forces, 3) eV/Å
     force_weights: np.ndarray  # (forces,)
     energy_coefficient: float
@@ -40,7 +40,7 @@ class Scratch(NamedTuple):
 
     nodes: np.ndarray  # h, s, p and b of all segments of an image
     inputs: np.ndarray  # as many numbers as there are fingerprints in an image
-    near_nodes: np.ndarray  # of the listed lanes of a piece
+    near_nodes: np.ndarray  # of the listed columns of a piece
     near_inputs: np.ndarray
     tangent: np.ndarray  # ż, ḣ and ḃ of a segment or piece, in three directions
 
@@ -48,9 +48,9 @@ class Scratch(NamedTuple):
 def make_scratch(problem: Problem) -> Scratch:
     """Memory that the functions of this module work in; one per thread."""
     data, kinds = problem.data, problem.net.kinds
-    most = max(data.segments["lanes"].max(), data.pieces["lanes"].max(initial=PAD))
+    most = max(data.segments["columns"].max(), data.pieces["columns"].max(initial=PAD))
     nodes, inputs = (
-        np.add.reduceat(kinds[field][data.segments["kind"]] * data.segments["lanes"], data.images["segment"]).max()
+        np.add.reduceat(kinds[field][data.segments["kind"]] * data.segments["columns"], data.images["segment"]).max()
         for field in ("nodes", "features")
     )
     near_nodes, near_inputs = (kinds[field].max() * most for field in ("nodes", "features"))
@@ -63,7 +63,7 @@ def run_image(problem, theta, image, scratch):
     net, at, energy = problem.net, np.int64(0), 0.0
     for s in range(image.segment, image.end):
         segment = problem.data.segments[s]
-        kind, n = segment.kind, segment.lanes
+        kind, n = segment.kind, segment.columns
         forward(net, kind, theta, problem.data.x, segment.x, n, scratch.nodes, at)
         backward(net, kind, theta, n, segment.real, scratch.nodes, at)
         scaling = net.kinds[kind].scaling
@@ -74,10 +74,10 @@ def run_image(problem, theta, image, scratch):
 
 @inner
 def _gather(rows, row0, n_near, source, at, count, out):
-    """Copy the listed lanes of a matrix of `count` rows."""
+    """Copy the listed columns of a matrix of `count` rows."""
     for r in range(n_near):
-        lane = rows[row0 + r]
-        begin, to = at + lane // PAD * count * PAD + lane % PAD, r // PAD * count * PAD + r % PAD
+        column = rows[row0 + r]
+        begin, to = at + column // PAD * count * PAD + column % PAD, r // PAD * count * PAD + r % PAD
         for k in range(0, count * PAD, PAD):
             out[to + k] = source[begin + k]
 
@@ -88,7 +88,7 @@ def _fill_slopes(problem, theta, image, scratch):
     net, at, g0 = problem.net, np.int64(0), np.int64(0)
     for s in range(image.segment, image.end):
         segment = problem.data.segments[s]
-        kind, n = net.kinds[segment.kind], segment.lanes
+        kind, n = net.kinds[segment.kind], segment.columns
         input_slopes(net, segment.kind, theta, n, scratch.nodes, at, scratch.inputs, g0)
         at += 4 * kind.nodes * n
         g0 += kind.features * n
@@ -116,13 +116,13 @@ def _fill_force_residuals(problem, theta, image, scratch, residual, k):
             kind = problem.net.kinds[segment.kind]
             slope, g, at = theta[kind.scaling + 1], scratch.inputs, g0
             if piece.row >= 0:
-                _gather(data.row, piece.row, piece.lanes, g, g0, kind.features, scratch.near_inputs)
+                _gather(data.row, piece.row, piece.columns, g, g0, kind.features, scratch.near_inputs)
                 g, at = scratch.near_inputs, np.int64(0)
-            x, y, z = _dot3(g, at, data.d, piece.d, kind.features * piece.lanes)
+            x, y, z = _dot3(g, at, data.d, piece.d, kind.features * piece.columns)
             fx -= slope * x
             fy -= slope * y
             fz -= slope * z
-            g0 += kind.features * segment.lanes
+            g0 += kind.features * segment.columns
             q += 1
         residual[k] = fx - problem.forces[f, 0]
         residual[k + 1] = fy - problem.forces[f, 1]
@@ -178,11 +178,11 @@ def add_gradients(problem, theta, image, force, scratch, plain, scale, value, v0
     q = image.piece + (force - image.force) * (image.end - image.segment)
     for s in range(image.segment, image.end):
         segment = data.segments[s]
-        kind, n, real, parts, t = net.kinds[segment.kind], segment.lanes, segment.real, np.int64(1), scratch.inputs
+        kind, n, real, parts, t = net.kinds[segment.kind], segment.columns, segment.real, np.int64(1), scratch.inputs
         nodes, nodes0, x, x0, begin = scratch.nodes, at, data.x, segment.x, t0
         if force >= 0:
             piece, parts, t = data.pieces[q], np.int64(3), data.d
-            n, begin = piece.lanes, piece.d
+            n, begin = piece.columns, piece.d
             if piece.row >= 0:
                 _gather(data.row, piece.row, n, x, x0, kind.features, scratch.near_inputs)
                 for k in range(4):
@@ -191,7 +191,7 @@ def add_gradients(problem, theta, image, force, scratch, plain, scale, value, v0
                         piece.row,
                         n,
                         nodes,
-                        at + k * kind.nodes * segment.lanes,
+                        at + k * kind.nodes * segment.columns,
                         kind.nodes,
                         scratch.near_nodes[k * kind.nodes * n :],
                     )
@@ -218,8 +218,8 @@ def add_gradients(problem, theta, image, force, scratch, plain, scale, value, v0
             out0,
             width,
         )
-        at += 4 * kind.nodes * segment.lanes
-        t0 += kind.features * segment.lanes
+        at += 4 * kind.nodes * segment.columns
+        t0 += kind.features * segment.columns
         q += 1
 
 
@@ -241,7 +241,7 @@ def fill_direction(problem, image, scratch, factor, k):
         for f in range(image.last - image.force):
             piece, c = data.pieces[image.piece + f * per_force + s - image.segment], k + 3 * f
             x, y, z = splat(-factor[c]), splat(-factor[c + 1]), splat(-factor[c + 2])
-            size, t, at = features * piece.lanes, scratch.inputs, t0
+            size, t, at = features * piece.columns, scratch.inputs, t0
             if piece.row >= 0:
                 t, at = scratch.near_inputs, np.int64(0)
                 clear(t)
@@ -250,16 +250,16 @@ def fill_direction(problem, image, scratch, factor, k):
                 change = x * load(data.d, d) + y * load(data.d, d + size) + z * load(data.d, d + 2 * size)
                 store(t, at + r, load(t, at + r) + change)
             if piece.row >= 0:
-                _scatter(data.row, piece.row, piece.lanes, t, features, scratch.inputs, t0)
-        t0 += features * segment.lanes
+                _scatter(data.row, piece.row, piece.columns, t, features, scratch.inputs, t0)
+        t0 += features * segment.columns
 
 
 @inner
 def _scatter(rows, row0, n_near, source, count, out, at):
-    """Add a matrix of `count` rows to the listed lanes of another."""
+    """Add a matrix of `count` rows to the listed columns of another."""
     for r in range(n_near):
-        lane = rows[row0 + r]
-        begin, to = r // PAD * count * PAD + r % PAD, at + lane // PAD * count * PAD + lane % PAD
+        column = rows[row0 + r]
+        begin, to = r // PAD * count * PAD + r % PAD, at + column // PAD * count * PAD + column % PAD
         for k in range(0, count * PAD, PAD):
             out[to + k] += source[begin + k]
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from amp.nft.kernels.jit import available_cpus, run_threads
-from amp.nft.kernels.training.columns import pack_lanes
+from amp.nft.kernels.training.columns import pack_images
 from amp.nft.kernels.training.layers import ACTIVATIONS, KIND, LAYER, Net
 from amp.nft.kernels.training.loss import Problem, add_losses, make_scratch
 
@@ -209,7 +209,7 @@ def make_problem(
         force_weights = [np.ones(len(f)) for f in forces]
     return Problem(
         net=layout.net(),
-        data=pack_lanes(rows, energies, n_atoms, _of_all(inputs, chosen), with_forces, energy_weights, divisors),
+        data=pack_images(rows, energies, n_atoms, _of_all(inputs, chosen), with_forces, energy_weights, divisors),
         forces=np.concatenate([np.asarray(f, dtype=float).reshape(-1, 3) for f in forces]),
         force_weights=np.concatenate([np.asarray(w, dtype=float) for w in force_weights]),
         energy_coefficient=float(energy_coefficient),

@@ -12,9 +12,9 @@ from typing import NamedTuple
 import numpy as np
 
 from amp.nft.kernels.jit import inner, kernel
-from amp.nft.kernels.simd.linalg import PAD, add_scaled, padded
+from amp.nft.kernels.simd.linalg import PAD, padded
 from amp.nft.kernels.simd.tiles import DEPTH, add_strip, pack_columns, pack_rows
-from amp.nft.kernels.simd.vectors import LANES, load, splat, store, zeros
+from amp.nft.kernels.simd.vectors import LANES, load, splat, store, store_single, zeros
 from amp.nft.kernels.training.jacobian import count_residuals, fill_image_rows, fill_penalty_rows
 from amp.nft.kernels.training.loss import clear
 
@@ -86,17 +86,17 @@ def linearize(problem, theta, weights, scratch, work):
 @inner
 def _weigh_rows(work, k, row, n):
     """Multiply n residuals from k on, and their rows, by their roots; add to the gradient and to `single`."""
-    width, zero = len(work.step), np.int64(0)
+    width = len(work.step)
     for r in range(n):
-        root, at = splat(work.root[k + r]), (row + r) * width
         work.residual[k + r] *= work.root[k + r]
-        for p in range(at, at + width, LANES):
-            store(work.rows, p, root * load(work.rows, p))
-        add_scaled(work.residual[k + r], work.rows, at, work.gradient, zero, width)
-        if len(work.single) > 0:
-            begin = (k + r) * width
-            for p in range(width):
-                work.single[begin + p] = work.rows[at + p]
+        root, residual = splat(work.root[k + r]), splat(work.residual[k + r])
+        at, begin = (row + r) * width, (k + r) * width
+        for p in range(0, width, LANES):
+            derivative = root * load(work.rows, at + p)
+            store(work.rows, at + p, derivative)
+            store(work.gradient, p, load(work.gradient, p) + residual * derivative)
+            if len(work.single) > 0:
+                store_single(work.single, begin + p, derivative)
 
 
 @inner
@@ -131,9 +131,11 @@ def _finish(work, row):
         add_strip(work.strip, depth, size // PAD, work.tiles)
     clear(work.bend)
     largest = 0.0
+    for r in range(row):
+        for p in range(0, width, LANES):
+            derivative = load(work.rows, r * width + p)
+            store(work.bend, p, load(work.bend, p) + derivative * derivative)
     for p in range(width):
-        for r in range(row):
-            work.bend[p] += work.rows[r * width + p] ** 2
         largest = max(largest, work.bend[p])
     return largest
 
