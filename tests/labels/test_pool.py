@@ -16,6 +16,7 @@ from ase.calculators.emt import EMT
 from ase.calculators.lj import LennardJones
 from label_helpers import NOTICE, assert_good, images, label_all
 from parents import parent
+from special_files import SPECIAL, put
 from waiting import wait_for
 
 from amp.nft.labels import pool as labelpool
@@ -24,8 +25,8 @@ from amp.nft.labels.identity import digest_of, identify
 from amp.nft.labels.pool import LabelPool
 from amp.nft.labels.single_point import LabelFailure, LabelTask, carry_out
 from amp.nft.records import LabelOptions
-from amp.nft.system.liveness import Heartbeat, Watched
-from amp.nft.system.processes import Process, machine, process_of, runs
+from amp.nft.system.liveness import Heartbeat, Watched, read_process
+from amp.nft.system.processes import Process, machine, process_of, runs, this_process
 
 TESTS = str(Path(__file__).parents[1])
 
@@ -185,6 +186,23 @@ def test_what_is_left_of_another_image_is_not_taken(tmp_path):
     assert_good(outcomes, [image])
     (tmp_path / "labels" / "0-torn").mkdir(parents=True)
     (tmp_path / "labels" / "0-torn" / "label.json").write_text('{"energy": 1.0, "for')
+    assert_good(label_all(tmp_path, [image], EMT(), None)[0], [image])
+
+
+@pytest.mark.parametrize("what", SPECIAL)
+@pytest.mark.parametrize("name", ["label.json", "worker.json"])
+def test_special_files_in_a_label_directory_neither_hang_nor_fill_the_memory(tmp_path, what, name):
+    image, left = images(1)[0], tmp_path / "labels" / "0-before"
+    carry_out(LabelTask("0-before", EMT(), image, str(left), parent_digest=digest_of(identify(EMT()))))
+    put(what, left / name)
+    assert read_process(left / "worker.json") == (None if name == "worker.json" else this_process())
+    assert_good(label_all(tmp_path, [image], EMT(), None)[0], [image])
+
+
+def test_a_nested_label_file_is_dropped(tmp_path):
+    image, left = images(1)[0], tmp_path / "labels" / "0-before"
+    left.mkdir(parents=True)
+    (left / "label.json").write_text(100_000 * "[")
     assert_good(label_all(tmp_path, [image], EMT(), None)[0], [image])
 
 

@@ -16,6 +16,7 @@ import pytest
 from ase.build import molecule
 from ase.calculators.singlepoint import SinglePointCalculator
 from journals import begin, chosen, label
+from special_files import SPECIAL, put
 
 from amp.nft.run import read_status
 from amp.nft.run.store import RunRecord, RunStore, RunStoreError, write_atomically
@@ -247,15 +248,6 @@ def test_content_that_is_no_trajectory_is_refused(tmp_path, data):
             store.image(name)
 
 
-SPECIAL = {
-    "a link to /dev/zero": lambda path: path.symlink_to("/dev/zero"),
-    "a link to a file outside": lambda path: path.symlink_to("/etc/passwd"),
-    "a pipe": os.mkfifo,
-    "a directory": Path.mkdir,
-    "a sparse file of 4 TB": lambda path: (path.touch(), os.truncate(path, 2**42)),
-}
-
-
 @pytest.mark.parametrize("what", SPECIAL)
 @pytest.mark.parametrize("name", ["journal.jsonl", "content", "lock", "progress.json"])
 def test_special_files_in_a_foreign_directory_neither_hang_nor_fill_the_memory(tmp_path, what, name):
@@ -264,11 +256,7 @@ def test_special_files_in_a_foreign_directory_neither_hang_nor_fill_the_memory(t
         begin(store)
         content = store.keep_array(np.zeros(3))
     path = place / "content" / content if name == "content" else place / name
-    path.unlink(missing_ok=True)
-    try:
-        SPECIAL[what](path)
-    except OSError as error:
-        pytest.skip(f"this file system does not have it: {error}")
+    put(what, path)
     if name == "journal.jsonl":
         for reader in (RunRecord, RunStore, lambda _: read_status(tmp_path)):
             with pytest.raises(RunStoreError):

@@ -601,7 +601,15 @@ def test_shared_database_is_read_whole_or_not_at_all():
         for _ in range(50):
             assert len(SharedDatabase("x")["key"]) == 50_000
         writer.kill()
-    assert len(SharedDatabase("x")["key"]) == 50_000
+    assert len(SharedDatabase("x")["key"]) == 50_000 and SharedDatabase("x").keys() == ["key"]
+
+
+def test_shared_database_opens_no_file_of_a_guessed_name():
+    database = SharedDatabase("x")
+    Path("victim").write_text("kept")
+    Path(database.path, f"key.{socket.gethostname()}.{os.getpid()}").symlink_to(Path("victim").absolute())
+    database["key"] = [1]
+    assert SharedDatabase("x")["key"] == [1] and Path("victim").read_text() == "kept"
 
 
 def test_shared_database_keeps_little_and_forgets_nothing():

@@ -164,7 +164,8 @@ class LabelPool:
         """Remove what only this program needs from an atom's directories; those that are empty then go too."""
         for directory in self._places.get(atom, []):
             for name in (WORKER, RESULT):
-                (directory / name).unlink(missing_ok=True)
+                with contextlib.suppress(OSError):  # a directory, for example: not this program's
+                    (directory / name).unlink(missing_ok=True)
             with contextlib.suppress(OSError):  # not there, or the parent's files are in it
                 directory.rmdir()
 

@@ -38,6 +38,7 @@ Parent = BaseCalculator | Callable[[str], BaseCalculator]
 
 WORKER = "worker.json"  # in a label's directory: who works on it
 RESULT = "label.json"  # and the outcome
+LARGEST, LARGEST_ATOM = 2**24, 2**11  # bytes of an outcome, and more per atom: geometries and forces take some 400
 _PLACE = re.compile(r"(\d{1,9})-\w+")
 
 
@@ -129,9 +130,9 @@ def carry_out(task: LabelTask) -> dict[str, Any]:
 def left_label(directory: Path, image: Atoms, parent_digest: str) -> Label | LabelFailure | None:
     """Return the label of `image` by a parent that a worker left in a directory: a failure if it is bad, None if there is none."""
     try:
-        data = json.loads((directory / RESULT).read_text())
+        data = json.loads(files.read(directory / RESULT, LARGEST + LARGEST_ATOM * len(image)))
         return check(image, data) if (data["image"], data["parent"]) == (digest(image), parent_digest) else None
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None
 
 

@@ -13,7 +13,7 @@ NO_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS}  # of file systems that ca
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 
 
-def write(path: str | os.PathLike[str], data: bytes) -> None:
+def write(path: str | os.PathLike[str], data: bytes, *, scratch: str | os.PathLike[str] | None = None, durable: bool = True) -> None:
     """Write a file, or replace it, such that no reader and no crash ever sees half of it.
 
     Parameters
@@ -21,6 +21,10 @@ def write(path: str | os.PathLike[str], data: bytes) -> None:
     path : path
         Its directory is made if missing. A file that is replaced passes its permissions on.
     data : bytes
+    scratch : path, optional
+        Directory of the temporary file, on the same file system; that of the file if not given.
+    durable : bool
+        False for a file that is not needed after a crash of the machine: the disk is not waited for.
 
     Raises
     ------
@@ -30,20 +34,22 @@ def write(path: str | os.PathLike[str], data: bytes) -> None:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     # nobody can guess this name, and a file or link that has it is never opened
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+    temporary = Path(scratch or path.parent, f".{path.name}.{secrets.token_hex(8)}.tmp")
     descriptor = os.open(temporary, _NEW, 0o666)
     try:
         with open(descriptor, "wb") as file:
             _keep_mode(path, temporary)
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
-    sync_directory(path.parent)
+    if durable:
+        sync_directory(path.parent)
 
 
 def _keep_mode(old: Path, new: Path) -> None:

@@ -64,10 +64,7 @@ class Heartbeat:
             self.path.unlink(missing_ok=True)
 
     def _write(self, content: dict[str, Any]) -> None:
-        temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(asdict(this_process()) | content))
-        os.replace(temporary, self.path)
+        files.write(self.path, json.dumps(asdict(this_process()) | content).encode(), durable=False)
         self._content = content
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import pickle
-import socket
 import time
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
 from amp.utilities import FileDatabase
+
+from amp.nft.system import files
 
 PROGRESS = 20.0  # s between two lines in the log
 KEPT = 8  # entries in memory; the derivatives of a chunk of 79 atoms take about 20 MB
@@ -35,10 +36,9 @@ class SharedDatabase(FileDatabase):
         """Report progress; a subclass says where."""
 
     def __setitem__(self, key: str, value: Any) -> None:
-        temporary = os.path.join(self.path, f"{key}.{socket.gethostname()}.{os.getpid()}")
-        with open(temporary, "wb") as file:
-            pickle.dump(value, file, protocol=pickle.HIGHEST_PROTOCOL)
-        os.replace(temporary, os.path.join(self.loosepath, key))
+        # all files of loosepath count as entries, also those that a killed job leaves
+        data = pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
+        files.write(os.path.join(self.loosepath, key), data, scratch=self.path, durable=False)
         self._keep(key, value)
         self._report()
 
