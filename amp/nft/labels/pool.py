@@ -163,11 +163,9 @@ class LabelPool:
     def tidy(self, atom: int) -> None:
         """Remove what only this program needs from an atom's directories; those that are empty then go too."""
         for directory in self._places.get(atom, []):
-            for name in (WORKER, RESULT):
-                with contextlib.suppress(OSError):  # a directory, for example: not this program's
-                    (directory / name).unlink(missing_ok=True)
-            with contextlib.suppress(OSError):  # not there, or the parent's files are in it
-                directory.rmdir()
+            for remove in ((directory / WORKER).unlink, (directory / RESULT).unlink, directory.rmdir):
+                with contextlib.suppress(OSError):  # not there, or there are files of the parent
+                    remove()
 
     # -- handing over --------------------------------------------------------------------------------------
 
