@@ -16,6 +16,7 @@ import os
 import random
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -70,7 +71,50 @@ def parent(directory: str) -> Witness:
     return Witness()
 
 
-def drive(workers: int, trainer: str = "batched") -> None:
+class Panic(BaseException):
+    """An exception that `except Exception` does not catch."""
+
+
+def panic() -> None:
+    """Raise it."""
+    raise Panic
+
+
+class Spoiled(Witness):
+    """A parent that misbehaves at its first attempt at each label, in a way that depends on the atom."""
+
+    def calculate(self, atoms=None, *args, **kwargs):
+        """Do as `Witness` does, then misbehave."""
+        super().calculate(atoms, *args, **kwargs)
+        once = Path(f"spoiled-{atoms.info['target_atom']}")
+        if once.exists():
+            return
+        once.touch()
+        ways = (
+            lambda: atoms.positions.__iadd__(0.1), lambda: self.results.update(energy=complex(self.results["energy"])),
+            lambda: self.results["forces"].fill(math.nan), lambda: setattr(self, "converged", [False]), panic, os.fork,
+            lambda: os.chdir("/"), lambda: os.environ.clear(), lambda: PROGRAMS.append(subprocess.Popen(["sleep", "1000"])),
+        )  # fmt: skip
+        ways[atoms.info["target_atom"] % len(ways)]()
+
+
+PROGRAMS: list[subprocess.Popen] = []
+
+
+def spoiled_parent(directory: str) -> Spoiled:
+    """A fresh parent that misbehaves."""
+    return Spoiled()
+
+
+def other_parent(directory: str) -> Witness:
+    """A parent that is not the run's."""
+    return Witness()
+
+
+PARENTS = {"": parent, "spoiled": spoiled_parent, "other": other_parent}
+
+
+def drive(workers: int, trainer: str = "batched", made_by: str = "") -> None:
     """The user's script: a target of 38 atoms, five labels in each of two iterations."""
     octahedron = Octahedron("Pt", 4, cutoff=1, latticeconstant=3.99)
     target = Atoms(octahedron.symbols, octahedron.positions)
@@ -85,7 +129,8 @@ def drive(workers: int, trainer: str = "batched") -> None:
         progress=False,
     )
     learner.run(
-        bulk_images(6), target, n=3, calc_text=CALC_TEXT, cutoff=5.0, parent_calc=parent, start_command=f"{sys.executable} run.py &",
+        bulk_images(6), target, n=3, calc_text=CALC_TEXT, cutoff=5.0, parent_calc=PARENTS[made_by],
+        start_command=f"{sys.executable} run.py &",
         executor=partial(ProcessPoolExecutor, workers) if workers else None,
     )  # fmt: skip
 
@@ -109,26 +154,27 @@ class Tally:
 class Trial:
     """One run in a directory of its own, from the first fault until it is through."""
 
-    def __init__(self, directory: Path, workers: int, trainer: str = "batched") -> None:
-        self.directory, self.workers, self.trainer, self.starts = directory, workers, trainer, 0
+    def __init__(self, directory: Path, workers: int, trainer: str = "batched", made_by: str = "") -> None:
+        self.directory, self.workers, self.trainer, self.made_by, self.starts = directory, workers, trainer, made_by, 0
+        self.complaints: list[str] = []
         self.struck = 0  # how often something else than the driver was killed
         self.finished: list[set[int]] = []  # labels that were safe before each start
 
-    def start(self) -> BaseProcess:
+    def start(self, made_by: str | None = None) -> BaseProcess:
         """Run the script (again)."""
         self.finished.append(self.labels())
-        driver = get_context("fork").Process(target=self._script, args=(self.starts,))
+        driver = get_context("fork").Process(target=self._script, args=(self.starts, made_by or self.made_by))
         self.starts += 1
         driver.start()
         return driver
 
-    def _script(self, number: int) -> None:
+    def _script(self, number: int, made_by: str) -> None:
         os.chdir(self.directory)
         os.environ[NUMBER] = str(number)
         errors = os.open("errors.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(errors, 1)
         os.dup2(errors, 2)
-        drive(self.workers, self.trainer)
+        drive(self.workers, self.trainer, made_by)
 
     def events(self) -> list[dict]:
         """The journal, but for a torn last line."""
@@ -219,6 +265,24 @@ def kill_job(trial: Trial, driver: BaseProcess, rng: random.Random, length: floa
         time.sleep(0.01)
 
 
+def misbehave(trial: Trial, driver: BaseProcess, rng: random.Random, length: float) -> None:
+    """a parent that moves atoms, returns complex numbers or NaN, panics, forks, changes its process or leaves programs"""
+    driver.join()
+    trial.struck = len(list(trial.directory.glob("spoiled-*")))
+
+
+def another_parent(trial: Trial, driver: BaseProcess, rng: random.Random, length: float) -> None:
+    """kill -9 of the driver at a random time, then a start with another parent, which must be refused"""
+    kill_at_random(trial, driver, rng, length)
+    driver.join()
+    if not any(event["event"] == "label" for event in trial.events()):
+        return
+    other = trial.start("other")
+    other.join()
+    if not (other.exitcode == 1 and "accept_parent=True" in (trial.directory / "errors.txt").read_text()):
+        trial.complaints.append("a start with another parent was not refused")
+
+
 def strike_until_through(trial: Trial, strike: Strike, rng: random.Random, length: float, tally: Tally) -> None:
     """Start the run and break it until it is through."""
     while True:
@@ -232,6 +296,7 @@ def strike_until_through(trial: Trial, strike: Strike, rng: random.Random, lengt
             tally.slowest_stop = max(tally.slowest_stop, time.monotonic() - begin)
             continue
         tally.strikes += trial.struck
+        tally.complaints += trial.complaints
         if status:
             tally.complaints.append((trial.directory / "errors.txt").read_text()[-2000:])
         return
@@ -255,7 +320,7 @@ def strike_often(strike: Strike, strikes: int, workers: int, trainer: str = "bat
     with tempfile.TemporaryDirectory() as scratch:
         expected, length = uninterrupted(Path(scratch), workers, trainer)
         while tally.strikes < strikes and not tally.complaints:
-            trial = Trial(Path(scratch, f"trial-{tally.runs}"), workers, trainer)
+            trial = Trial(Path(scratch, f"trial-{tally.runs}"), workers, trainer, "spoiled" if strike is misbehave else "")
             trial.directory.mkdir()
             strike_until_through(trial, strike, rng, length, tally)
             tally.runs += 1
@@ -282,7 +347,8 @@ def uninterrupted(scratch: Path, workers: int, trainer: str) -> tuple[dict[str, 
 FAULTS: list[tuple[Strike, int, str]] = [
     (kill_after_event, 0, "batched"), (kill_at_random, 0, "batched"), (kill_at_random, 2, "batched"),
     (terminate_at_random, 0, "batched"), (terminate_at_random, 2, "batched"), (kill_worker, 2, "batched"),
-    (kill_job, 0, "jobs"), (kill_at_random, 0, "jobs"),
+    (kill_job, 0, "jobs"), (kill_at_random, 0, "jobs"), (misbehave, 0, "batched"), (misbehave, 2, "batched"),
+    (another_parent, 0, "batched"),
 ]  # fmt: skip
 
 

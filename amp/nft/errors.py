@@ -69,3 +69,7 @@ class ChunkError(NFTError, ValueError):
 
 class ParentMismatch(NFTError, ValueError):
     """The parent does not give the labels of the first images, or their cells are too small for it."""
+
+
+class CorrectionError(NFTError, ValueError):
+    """A correction by a cheap calculator that does not help, or cannot be applied."""

@@ -7,7 +7,7 @@ from ase.build import add_adsorbate, bulk, fcc100, molecule
 from ase.calculators.emt import EMT
 from ase.data import covalent_radii
 
-from amp.nft.chunks import carve_chunk, carve_chunks, check_magnetic_moments, summarise_terminations
+from amp.nft.chunks import carve_chunk, carve_chunks, charge_warning, check_magnetic_moments, summarise_terminations
 from amp.nft.chunks.bonds import BondGraph
 from amp.nft.chunks.termination import CLASH
 from amp.nft.errors import ChunkError
@@ -43,6 +43,18 @@ def oxide_slab():
     target.rattle(0.03, seed=3)
     add_adsorbate(target, molecule("CO"), 2.6, (2.1, 2.1), mol_index=1)
     return target
+
+
+def nanodiamond():
+    """A ball of diamond whose surface is capped."""
+    ball = carve_chunk(bulk("C", "diamond", a=3.57, cubic=True), 0, 4.6, termination="hydrogen")
+    return Atoms(ball.symbols, ball.positions)
+
+
+def molecular_cluster():
+    """The molecules of a box, without its images."""
+    target = carve_chunk(water_box(), 0, 5.5, termination="molecules")
+    return Atoms(target.symbols, target.positions)
 
 
 def ring():
@@ -243,6 +255,8 @@ def test_initial_charges_of_the_target_make_no_ions():
     sphere, auto = (carve_chunk(target, 4, 4.0, termination=name) for name in ("sphere", "auto"))
     assert sphere.get_initial_charges()[0] == target.get_initial_charges()[4]
     assert not auto.get_initial_charges().any()
+    assert "Initial charges of 1 of 1 chunks do not sum to 0 (up to" in charge_warning([sphere])
+    assert charge_warning([auto]) == ""
     assert auto.get_initial_magnetic_moments()[0] == target.get_initial_magnetic_moments()[4]
 
 
@@ -303,3 +317,30 @@ def test_magnetic_moments_stop_a_parent_that_adds_them_up():
     for parent in (tblite.TBLite(verbosity=0), lambda directory: tblite.TBLite(verbosity=0)):
         with pytest.raises(ChunkError, match="moments of the target sum to 12: tblite adds those of each chunk to a total spin"):
             check_magnetic_moments(target, parent)
+
+
+@pytest.mark.slow
+@pytest.mark.parents
+@pytest.mark.parametrize(("target", "radius", "gain"), [(nanodiamond, 3.3, 4.0), (molecular_cluster, 4.5, 1.5)])
+def test_terminated_chunks_of_a_real_parent_are_nearer_to_the_target(target, radius, gain):
+    """GFN1-xTB, mean error of central forces; spheres whose electrons do not converge count as they come."""
+    TBLite = pytest.importorskip("tblite.ase").TBLite
+
+    def force(atoms, index):
+        atoms = atoms.copy()
+        atoms.calc = TBLite(method="GFN1-xTB", electronic_temperature=300.0, verbosity=0)
+        try:
+            return atoms.get_forces()[index]
+        except RuntimeError:
+            return np.full((*np.shape(index), 3), np.nan)
+
+    whole = target()
+    centres = np.linspace(0, len(whole) - 1, 12).astype(int)
+    true = force(whole, centres)
+    means = []
+    for termination in ("sphere", "auto"):
+        chunks = carve_chunks(whole, centres, radius, termination=termination)
+        errors = np.linalg.norm([force(chunk, 0) - f for chunk, f in zip(chunks, true, strict=True)], axis=1)
+        means.append(np.nanmean(errors))
+    assert not np.isnan(errors).any()  # each terminated chunk converges
+    assert means[1] < means[0] / gain, means

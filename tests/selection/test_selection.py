@@ -180,3 +180,14 @@ def test_features_are_those_of_elements():
     for nothing in ([], ["Cq"], "Plat"):
         with pytest.raises(ValueError, match="give chemical symbols"):
             g2x(nothing)
+
+
+def test_fingerprints_of_centres_are_those_of_the_first_atoms():
+    images = [bulk("Pt", cubic=True) * (n, 1, 2) for n in (1, 2)]
+    for seed, image in enumerate(images):
+        image.rattle(0.1, seed=seed)
+    x, kinds, _ = fingerprints(images, cutoff=4.5)
+    first = [0, len(images[0])]
+    centre_x, centre_kinds, _ = fingerprints(images, cutoff=4.5, centres=True)
+    np.testing.assert_allclose(centre_x, x[first], rtol=1e-12)
+    assert (centre_kinds == kinds[first]).all()

@@ -284,7 +284,7 @@ class NFT:
             distinct=distinct_rule(distinct, spec, targets), aim=method.aim or self.stop_delta / CONFIDENCE,
             force_rmse=None if choice.spec is None else choice.spec.convergence.get("force_rmse"),
         )  # fmt: skip
-        settings = identity(setup, calc_text, train_line, init_nft_ids) | {"distinct": distinct}
+        settings = identity(setup, calc_text, train_line) | {"distinct": distinct}
         return self._carry_out(setup, choice, settings, directory)
 
     def _carry_out(self, setup: Setup, choice: Choice, settings: dict[str, Any], directory: Path) -> bool:

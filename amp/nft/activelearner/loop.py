@@ -17,6 +17,7 @@ from ase import Atoms
 from amp.nft.activelearner.batches import START_BATCH, batch_size, spread_atoms
 from amp.nft.activelearner.chunk_labels import Carving, ChunkLabels
 from amp.nft.activelearner.chunk_rows import rows_of_chunks
+from amp.nft.activelearner.identity import changed_structures, kept_images
 from amp.nft.activelearner.method import Method
 from amp.nft.activelearner.output_files import RunFiles
 from amp.nft.activelearner.parent_record import ParentRecord
@@ -107,9 +108,10 @@ class Loop:
             self.files.check_fresh()
         before = self.state()
         if before.iterations:
-            compare_settings(before.settings, settings, self.files.saved_info.parent)
+            changed = changed_structures(self.store, before, self.setup.images, self.setup.targets)
+            compare_settings(before.settings, settings, self.files.saved_info.parent, changed)
         else:  # nothing is lost that other settings would contradict
-            self.store.append("run", format=FORMAT, settings=settings)
+            self.store.append("run", format=FORMAT, settings=settings, **kept_images(self.store, self.setup.images))
         options = self.setup.labels
         parents = ParentRecord(self.store.events, identify(options.parent), options.accept_parent, self.files.saved_info.parent)
         targets = [self.store.keep_image(target) for target in self.setup.targets]

@@ -9,7 +9,7 @@ from ase import Atoms
 
 from amp.nft.chunks.bonds import BondGraph
 from amp.nft.chunks.sites import Site, depths, sites_within
-from amp.nft.chunks.termination import Cut, Termination, check_termination, terminate
+from amp.nft.chunks.termination import Cut, Termination, check_termination, terminate, termination_name
 from amp.nft.errors import ChunkError
 from amp.nft.inputs.arguments import check_lengths, checked_indices
 from amp.nft.inputs.geometry import check_atoms, neighbor_pairs
@@ -155,7 +155,9 @@ def _cluster(target: Atoms, centre: int, cut: Cut, radius: float, vacuum: float,
     chunk.set_array("target_index", np.append(members, np.full(n_caps, -1)))
     chunk.set_array("depth", np.append(depths(target, sites), np.full(n_caps, np.nan)))
     chunk.center(vacuum=vacuum)
-    chunk.info.update(target_atom=int(centre), termination=_name(termination), radius=float(radius), n_caps=n_caps, clashes=cut.clashes)
+    chunk.info.update(
+        target_atom=int(centre), termination=termination_name(termination), radius=float(radius), n_caps=n_caps, clashes=cut.clashes
+    )
     return chunk
 
 
@@ -177,7 +179,3 @@ def _with_caps(name: str, values: np.ndarray, n_caps: int) -> np.ndarray:
     if name == "masses":
         caps[:] = Atoms("H").get_masses()[0]
     return np.concatenate([values, caps])
-
-
-def _name(termination: Termination) -> str:
-    return termination if isinstance(termination, str) else getattr(termination, "__name__", type(termination).__name__)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from ase import Atoms
@@ -20,6 +20,8 @@ MOST_ROWS = 20_000  # for the fit; more are thinned by whole atoms
 # Weak priors of the logarithms: scale 0.3 eV/Å within a factor 2.7, length 1.7 Å within 1.3, floor 0.01 eV/Å within 2.7.
 _PRIOR = np.array([-1.2, 0.53, -4.6])
 _WIDTH = np.array([1.0, 0.25, 1.0])
+_FACTOR_WIDTH = 0.5  # of the logarithm of an element's factor
+_SAFE = 6.0  # widths of the priors, within which the fit stays
 
 
 @dataclass(frozen=True)
@@ -36,12 +38,15 @@ class LabelRows:
         In eV/Å.
     centres : ndarray of bool, shape (rows,)
         Whether the atom is the central one of its chunk.
+    numbers : ndarray of int, shape (rows,)
+        Atomic number.
     """
 
     atoms: np.ndarray
     depths: np.ndarray
     forces_rx: np.ndarray
     centres: np.ndarray
+    numbers: np.ndarray
 
 
 def label_rows(chunks: Sequence[Atoms], forces: Iterable[np.ndarray], first: Iterable[int] | None = None) -> LabelRows:
@@ -77,15 +82,14 @@ def label_rows(chunks: Sequence[Atoms], forces: Iterable[np.ndarray], first: Ite
         kept = chunk.arrays["target_index"] >= 0
         parts.append((
             chunk.arrays["target_index"][kept] + offset, chunk.arrays["depth"][kept], np.asarray(forces_ax)[kept],
-            np.arange(kept.sum()) == 0,
+            np.arange(kept.sum()) == 0, chunk.numbers[kept],
         ))  # fmt: skip
-    atoms, depths, forces_rx, centres = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return LabelRows(atoms, depths, forces_rx, centres)
+    return LabelRows(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
 @dataclass(frozen=True)
 class LabelError:
-    """Label error per force component: sigma(d)² = scale² exp(-2 (d - 3 Å) / length) + floor².
+    """Label error per force component: sigma(d)² = factor² (scale² exp(-2 (d - 3 Å) / length) + floor²).
 
     Attributes
     ----------
@@ -100,6 +104,8 @@ class LabelError:
     common : float or None
         Error per component of central forces that chunks of one radius share, eV/Å, from `common_error`: overlapping chunks cannot
         show it.
+    factors : dict
+        By atomic number; 1 for an element that it lacks. Stiff bonds make the errors of heavy atoms larger than those of hydrogen.
     """
 
     scale: float
@@ -107,6 +113,7 @@ class LabelError:
     floor: float
     n_atoms: int = 0
     common: float | None = None
+    factors: dict[int, float] = field(default_factory=dict)
 
     @classmethod
     def fit(cls, rows: LabelRows) -> LabelError:
@@ -123,39 +130,52 @@ class LabelError:
         -------
         LabelError
         """
-        atoms, depths, forces_rx = _overlapping(rows)
-        if not len(atoms):
+        chosen = _overlapping(rows)
+        if not len(chosen):
             return cls(*np.exp(_PRIOR).tolist())
-        _, first, counts = np.unique(atoms, return_index=True, return_counts=True)
+        depths, forces_rx = rows.depths[chosen], rows.forces_rx[chosen]
+        _, first, counts = np.unique(rows.atoms[chosen], return_index=True, return_counts=True)
+        elements, code = np.unique(rows.numbers[chosen], return_inverse=True)
+        several = len(elements) > 1
+        prior = np.append(_PRIOR, np.zeros(len(elements))) if several else _PRIOR
+        width = np.append(_WIDTH, np.full(len(elements), _FACTOR_WIDTH)) if several else _WIDTH
 
         def minus_log_posterior(logs: np.ndarray) -> float:
-            variance = _variance(np.exp(logs), depths)
+            variance = _variance(np.exp(logs[:3]), depths) * (np.exp(2 * logs[3:])[code] if several else 1.0)
             precision = np.add.reduceat(1 / variance, first)
             mean = np.add.reduceat(forces_rx / variance[:, None], first) / precision[:, None]
             squares = ((forces_rx - np.repeat(mean, counts, axis=0)) ** 2).sum(axis=1)
             likelihood = 3 * np.log(variance).sum() + (squares / variance).sum() + 3 * np.log(precision).sum()
-            return 0.5 * (likelihood + (((logs - _PRIOR) / _WIDTH) ** 2).sum())
+            return 0.5 * (likelihood + (((logs - prior) / width) ** 2).sum())
 
-        found = minimize(minus_log_posterior, _PRIOR, method="Nelder-Mead", options={"maxiter": 600, "xatol": 3e-3, "fatol": 1e-2})
-        scale, length, floor = np.exp(found.x).tolist()
-        return cls(scale, length, floor, n_atoms=len(first))
+        bounds = list(zip(prior - _SAFE * width, prior + _SAFE * width, strict=True))
+        logs = minimize(minus_log_posterior, prior, method="L-BFGS-B", bounds=bounds).x
+        shift = float(logs[3:][code].mean()) if several else 0.0  # so that sigma without elements is that of a typical row
+        scale, length, floor = np.exp(logs[:3] + np.array([shift, 0.0, shift])).tolist()
+        factors = dict(zip(elements.tolist(), np.exp(logs[3:] - shift).tolist(), strict=True)) if several else {}
+        return cls(scale, length, floor, n_atoms=len(first), factors=factors)
 
-    def sigma(self, depths: np.ndarray | float) -> np.ndarray:
+    def sigma(self, depths: np.ndarray | float, numbers: np.ndarray | int | None = None) -> np.ndarray:
         """Return the label error at depths.
 
         Parameters
         ----------
         depths : ndarray or float
             In Å.
+        numbers : ndarray of int or int, optional
+            Atomic numbers; without them the factors of elements are 1.
 
         Returns
         -------
         ndarray
             Standard deviation per component, eV/Å.
         """
-        return np.sqrt(_variance(np.array([self.scale, self.length, self.floor]), np.asarray(depths, dtype=float)))
+        sigma = np.sqrt(_variance(np.array([self.scale, self.length, self.floor]), np.asarray(depths, dtype=float)))
+        if numbers is None or not self.factors:
+            return sigma
+        return sigma * np.vectorize(lambda number: self.factors.get(int(number), 1.0), otypes=[float])(numbers)
 
-    def weights(self, depths: np.ndarray | float, floor: float) -> np.ndarray:
+    def weights(self, depths: np.ndarray | float, floor: float, numbers: np.ndarray | int | None = None) -> np.ndarray:
         """Return the weights of rows in the training, floor² / (sigma² + floor²).
 
         Parameters
@@ -164,12 +184,14 @@ class LabelError:
             In Å.
         floor : float
             About what the model cannot represent, eV/Å; see `default_floor`.
+        numbers : ndarray of int or int, optional
+            Atomic numbers.
 
         Returns
         -------
         ndarray
         """
-        return floor**2 / (self.sigma(depths) ** 2 + floor**2)
+        return floor**2 / (self.sigma(depths, numbers) ** 2 + floor**2)
 
     def rows(self, chunk: Atoms, floor: float) -> tuple[np.ndarray, np.ndarray]:
         """Return the atoms of a chunk to train, and their weights.
@@ -188,7 +210,7 @@ class LabelError:
         weights : ndarray, shape (rows,)
         """
         kept = np.flatnonzero(chunk.arrays["target_index"] >= 0)
-        weights = self.weights(chunk.arrays["depth"][kept], floor)
+        weights = self.weights(chunk.arrays["depth"][kept], floor, chunk.numbers[kept])
         trained = (weights >= LEAST_WEIGHT) | (kept == 0)
         return kept[trained], weights[trained]
 
@@ -206,20 +228,22 @@ class LabelError:
         """
         return replace(self, common=float(common))
 
-    def at_centres(self, depths: np.ndarray) -> float:
+    def at_centres(self, depths: np.ndarray, numbers: np.ndarray | None = None) -> float:
         """Return the label error of central atoms: the larger of the overlaps' estimate and of the common error.
 
         Parameters
         ----------
         depths : ndarray
             Of central atoms, Å.
+        numbers : ndarray of int, optional
+            Their atomic numbers.
 
         Returns
         -------
         float
             Root mean square per component, eV/Å.
         """
-        return float(max(np.sqrt(np.mean(self.sigma(depths) ** 2)), self.common or 0.0))
+        return float(max(np.sqrt(np.mean(self.sigma(depths, numbers) ** 2)), self.common or 0.0))
 
 
 def common_error(forces_cx: np.ndarray, larger_cx: np.ndarray) -> float:
@@ -269,11 +293,10 @@ def _variance(values: np.ndarray, depths: np.ndarray) -> np.ndarray:
     return (scale * np.exp(-(np.minimum(depths, DEEPEST) - REFERENCE_DEPTH) / length)) ** 2 + floor**2
 
 
-def _overlapping(rows: LabelRows) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rows of atoms that occur more than once, by atom; evenly thinned where there are too many."""
+def _overlapping(rows: LabelRows) -> np.ndarray:
+    """Return the rows of atoms that occur more than once, by atom; evenly thinned where there are too many."""
     order = np.argsort(rows.atoms, kind="stable")
     _, place, counts = np.unique(rows.atoms[order], return_inverse=True, return_counts=True)
     several = np.flatnonzero(counts > 1)
     thinning = int(np.ceil(counts[several].sum() / MOST_ROWS)) or 1
-    chosen = order[np.isin(place, several[::thinning])]
-    return rows.atoms[chosen], rows.depths[chosen], rows.forces_rx[chosen]
+    return order[np.isin(place, several[::thinning])]

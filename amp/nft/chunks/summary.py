@@ -24,6 +24,9 @@ _TREATMENTS = {  # by termination, then by kind of matter
 _TOTAL_SPIN = ("tblite", "xtb")  # packages whose calculators add up the initial magnetic moments to one total spin
 
 
+_NEUTRAL = 0.01  # e; a smaller sum is rounding
+
+
 @dataclass(frozen=True)
 class TerminationSummary:
     """Treatment of each kind of matter, and the caps of a set of chunks; print it for one line of a log.
@@ -87,6 +90,29 @@ def summarise_terminations(targets: Atoms | Sequence[Atoms], chunks: Iterable[At
     treatments = {kind: _TREATMENTS.get(name, {}).get(kind, default) for kind in counts}
     clashes = {chunk.info["target_atom"]: chunk.info["clashes"] for chunk in chunks if chunk.info["clashes"]}
     return TerminationSummary(name, counts, treatments, len(chunks), sum(chunk.info["n_caps"] for chunk in chunks), clashes)
+
+
+def charge_warning(chunks: Iterable[Atoms]) -> str:
+    """Return one line on chunks whose initial charges make ions of them, or an empty text.
+
+    Parameters
+    ----------
+    chunks : iterable of Atoms
+
+    Returns
+    -------
+    str
+        Parents that take the sum of the initial charges for the total charge label such a chunk as an ion.
+    """
+    sums = {chunk.info["target_atom"]: float(chunk.get_initial_charges().sum()) for chunk in chunks}
+    charged = {atom: total for atom, total in sums.items() if abs(total) > _NEUTRAL}
+    if not charged:
+        return ""
+    atom = max(charged, key=lambda key: abs(charged[key]))
+    return (
+        f"Initial charges of {len(charged)} of {len(sums)} chunks do not sum to 0 (up to {charged[atom]:.3g} e, around atom {atom}): "
+        "a parent that takes their sum for the total charge labels ions. Remove the target's initial charges, or use termination='auto'."
+    )
 
 
 def check_magnetic_moments(target: Atoms, parent: Parent) -> None:

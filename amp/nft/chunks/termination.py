@@ -70,6 +70,11 @@ def check_termination(termination: Termination) -> None:
         raise ChunkError(f"termination = {termination!r} must be one of {names}, or a function f(target, centre, radius) -> Atoms.")
 
 
+def termination_name(termination: Termination) -> str:
+    """Return the name of a termination, for logs and tables."""
+    return termination if isinstance(termination, str) else getattr(termination, "__name__", type(termination).__name__)
+
+
 def terminate(graph: BondGraph, sites: set[Site], centre: int, radius: float, termination: Termination) -> Cut:
     """Terminate a chunk.
 

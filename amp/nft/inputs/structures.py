@@ -14,6 +14,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read
 
 from amp.nft.errors import InputError, printable
+from amp.nft.inputs.agreement import check_agreement
 from amp.nft.inputs.arguments import ABSURD_FORCE
 from amp.nft.inputs.geometry import check_atoms, check_places
 
@@ -72,13 +73,14 @@ def _read_file(path: str | os.PathLike[str], name: str) -> list[Atoms]:
 def read_training_images(images: Images) -> list[Atoms]:
     """Training images as labelled copies, each kept once; InputError if one lacks energy or forces.
 
-    Bulk images are told apart by Amp's hash, as Amp does.
+    Images are told apart by Amp's hash, as Amp does; labels of one geometry must agree.
     """
     found = read_images(images)
     for i, image in enumerate(found):
         check_atoms(image, f"images[{i}]")
-    unique = {get_hash(image): image for image in found}
-    return [_labelled_copy(image, f"images[{i}] ({image.get_chemical_formula()})") for i, image in enumerate(unique.values())]
+    copies = [_labelled_copy(image, f"images[{i}] ({image.get_chemical_formula()})") for i, image in enumerate(found)]
+    check_agreement(copies)
+    return list({get_hash(image): copy for image, copy in zip(found, copies, strict=True)}.values())
 
 
 def _labelled_copy(image: Atoms, name: str) -> Atoms:

@@ -94,6 +94,7 @@ SETTINGS = has(
         "n": optional(integer(1)), "n_images": optional(integer(0)), "target_atoms": optional(list_of(integer(1), "", least=1)),
         "cutoff": optional(number(0, above=True)), "seed": optional(integer(0)),
         "calc_text": optional(TEXT), "train_line": optional(TEXT),
+        "images": optional(list_of(TEXT, "")), "targets": optional(list_of(TEXT, "")),
     },
     "object: settings that stay the same while the run lasts",
 )  # fmt: skip

@@ -161,9 +161,8 @@ def choose_chunks(
         If there are fewer than `k` chunks, or the method is another.
     """
     chunks = _checked(chunks, k, method, METHODS, of="chunks")
-    x, kinds, elements = fingerprints(chunks, Gs, cutoff)
-    centres = np.cumsum([0, *map(len, chunks[:-1])])
-    return METHODS[method](apart(scaled(x[centres], kinds[centres]), kinds[centres], len(elements)), k)
+    x, kinds, elements = fingerprints(chunks, Gs, cutoff, centres=True)
+    return METHODS[method](apart(scaled(x, kinds), kinds, len(elements)), k)
 
 
 def _robust(x: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ NARROW = 1e-9  # a fingerprint whose values lie within this is constant
 
 
 def fingerprints(
-    images: Sequence[Atoms], Gs: SymmetryFunctions | None = None, cutoff: float | dict[str, Any] = 6.5
+    images: Sequence[Atoms], Gs: SymmetryFunctions | None = None, cutoff: float | dict[str, Any] = 6.5, *, centres: bool = False
 ) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
     """Fingerprints of all atoms of images, one image after the other.
 
@@ -25,6 +25,8 @@ def fingerprints(
         Those of `amp.nft.features.g2x` if not given.
     cutoff : float or dict
         As for `choose_features`.
+    centres : bool
+        Only atom 0 of each image, as of a chunk.
 
     Returns
     -------
@@ -40,7 +42,7 @@ def fingerprints(
     if Gs is None:
         Gs = g2x({symbol for image in images for symbol in image.symbols})
     made = Fingerprints(Gs, cutoff if isinstance(cutoff, dict) else {"name": "Cosine", "kwargs": {"Rc": float(cutoff)}})
-    found = [made.values(image) for image in images]
+    found = [made.centre(image) if centres else made.values(image) for image in images]
     return np.concatenate([one.x for one in found]), np.concatenate([one.kind for one in found]), made.elements
 
 

@@ -195,6 +195,27 @@ class Fingerprints:
             x[search.order[centres]], _ = self._fill(centres, centres, found, first, placed, wanted)
         return Rows(x, kind, np.zeros(1, dtype=np.int64), none, np.zeros((0, 3, self.width)))
 
+    def centre(self, atoms: Atoms, atom: int = 0) -> Rows:
+        """
+        Fingerprints of one atom alone: one row, no force atom. Time and memory are those of its own neighbours.
+
+        Parameters
+        ----------
+        atoms : Atoms
+            The image.
+        atom : int
+            Its index, from 0.
+
+        Raises
+        ------
+        ValueError
+            For an element without symmetry functions, or two atoms in one place.
+        """
+        kind, none, row = self.kinds(atoms.numbers), np.zeros(0, dtype=np.int64), np.array([atom])
+        found = Search(atoms.positions, atoms.cell.array, atoms.pbc, self.radius).neighbors_of(row)
+        x, _ = self._fill(row, row, found, atom, kind, _Wanted(np.zeros(2, dtype=np.int64), none, none))
+        return Rows(x, kind[row], np.zeros(1, dtype=np.int64), none, np.zeros((0, 3, self.width)))
+
     def _fill(
         self, row_atom: np.ndarray, special: np.ndarray, found: Neighbors, first: int, kind: np.ndarray, wanted: _Wanted
     ) -> tuple[np.ndarray, np.ndarray]:
