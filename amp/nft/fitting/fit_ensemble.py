@@ -111,7 +111,7 @@ def fit(
         iteration=0,
         until=fit_until,
     )
-    identity = {"images": _digest(labelled, rows), "calculator": repr(spec), "n": n, "valid": valid, "seed": seed, "fit_until": fit_until}
+    identity = {"images": [_digest(labelled, rows)], "calculator": repr(spec), "n": n, "valid": valid, "seed": seed, "fit_until": fit_until}
     log(f"Fitting {n} members to {len(trained)} images; {len(validation)} images for validation.")
     with RunStore(directory) as store:
         _begin(store, identity)
