@@ -1,4 +1,4 @@
-"""Sessions that a contributor runs: ``uvx nox`` lists them all, ``uvx nox -s docs`` runs one.
+"""Sessions for contributors: ``uvx nox --list`` lists them, ``uvx nox -s docs`` runs one.
 
 uv makes each session's environment from pyproject.toml and its groups, the build recipe for Amp included.
 """
@@ -14,7 +14,7 @@ BENCHMARKS = ("evaluate", "fingerprints", "loss", "fit", "loop", "distinct", "re
 
 
 def install(session: nox.Session, *groups: str) -> None:
-    """Install the project as it stands, and groups of pyproject.toml, into the session's environment."""
+    """Install the project and groups of pyproject.toml into the session's environment."""
     chosen = [f"--group={group}" for group in groups]
     here = {"UV_PROJECT_ENVIRONMENT": session.virtualenv.location}
     session.run_install("uv", "sync", "--quiet", "--no-default-groups", *chosen, env=here)
@@ -22,7 +22,7 @@ def install(session: nox.Session, *groups: str) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Ruff and codespell; mends what can be mended with ``-- --fix``."""
+    """Run Ruff and codespell; ``-- --fix`` corrects what Ruff can correct."""
     install(session, "lint")
     session.run("ruff", "check", *session.posargs)
     session.run("ruff", "format", *([] if "--fix" in session.posargs else ["--check"]))
@@ -31,14 +31,14 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def typing(session: nox.Session) -> None:
-    """Mypy."""
+    """Run mypy."""
     install(session, "lint")
     session.run("mypy", *session.posargs)
 
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """The default tests, or what is asked for: ``-- -m slow``."""
+    """Run the default tests, or those selected: ``-- -m slow``."""
     install(session, "dev")
     session.run("pytest", *session.posargs)
 
@@ -52,28 +52,28 @@ def min_deps(session: nox.Session) -> None:
 
 @nox.session
 def coverage(session: nox.Session) -> None:
-    """Which lines the default tests run; kernels are compiled, and so not seen."""
+    """Measure the coverage of the default tests, except in kernels, which are compiled."""
     install(session, "dev")
     session.run("pytest", "--cov", "--cov-report=term-missing:skip-covered", *session.posargs)
 
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """The pages, with the tutorial run, into docs/_build; docstrings are checked."""
+    """Build the pages in docs/_build, run the tutorial, and check docstrings."""
     install(session, "docs", "dev")
     session.run("sphinx-build", "-W", "--keep-going", "docs", "docs/_build", *session.posargs)
-    session.run("pytest", "--quiet", "tests/test_docstrings.py")
+    session.run("pytest", "--quiet", "tests/project/test_docstrings.py")
 
 
 @nox.session
 @nox.parametrize("name", BENCHMARKS)
 def benchmarks(session: nox.Session, name: str) -> None:
-    """One benchmark, with its own options: ``-s "benchmarks(name='loss')" -- 26``."""
+    """Run one benchmark, with its own options: ``-s "benchmarks(name='loss')" -- 26``."""
     install(session)
     session.run("python", f"benchmarks/{name}.py", *session.posargs)
 
 
 @nox.session
 def build(session: nox.Session) -> None:
-    """Sdist and wheel into dist/, the wheel made from the sdist."""
+    """Build sdist and wheel in dist/, the wheel from the sdist."""
     session.run("uv", "build", "--out-dir=dist", *session.posargs, external=True)

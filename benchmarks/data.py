@@ -25,7 +25,7 @@ CELLS = [
 
 
 def label(atoms: Atoms) -> Atoms:
-    """A copy with EMT's energy and forces."""
+    """Return a copy with EMT's energy and forces."""
     atoms = atoms.copy()
     atoms.calc = EMT()
     forces = atoms.get_forces()
@@ -46,12 +46,12 @@ def bulk_images(n: int = len(CELLS), seed: int = 0) -> list[Atoms]:
 
 
 def pt260() -> Atoms:
-    """The paper's truncated octahedron, rattled."""
+    """Return the paper's truncated octahedron, rattled."""
     return _octahedron(8, 3, seed=42)
 
 
 def pt1415() -> Atoms:
-    """The paper's larger truncated octahedron, rattled."""
+    """Return the paper's larger truncated octahedron, rattled."""
     return _octahedron(15, 7, seed=0)
 
 

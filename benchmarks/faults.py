@@ -67,7 +67,7 @@ class Witness(EMT):
 
 
 def parent(directory: str) -> Witness:
-    """A fresh parent."""
+    """Return a fresh parent."""
     return Witness()
 
 
@@ -102,12 +102,12 @@ PROGRAMS: list[subprocess.Popen] = []
 
 
 def spoiled_parent(directory: str) -> Spoiled:
-    """A fresh parent that misbehaves."""
+    """Return a fresh parent that misbehaves."""
     return Spoiled()
 
 
 def other_parent(directory: str) -> Witness:
-    """A parent that is not the run's."""
+    """Return a parent that is not the run's."""
     return Witness()
 
 
@@ -115,7 +115,7 @@ PARENTS = {"": parent, "spoiled": spoiled_parent, "other": other_parent}
 
 
 def drive(workers: int, trainer: str = "batched", made_by: str = "") -> None:
-    """The user's script: a target of 38 atoms, five labels in each of two iterations."""
+    """Return the user's script: a target of 38 atoms, five labels in each of two iterations."""
     octahedron = Octahedron("Pt", 4, cutoff=1, latticeconstant=3.99)
     target = Atoms(octahedron.symbols, octahedron.positions)
     target.rattle(0.1, seed=42)
@@ -140,7 +140,7 @@ def drive(workers: int, trainer: str = "batched", made_by: str = "") -> None:
 
 @dataclass
 class Tally:
-    """What one kind of fault did."""
+    """Results of one kind of fault."""
 
     strikes: int = 0
     runs: int = 0
@@ -177,7 +177,7 @@ class Trial:
         drive(self.workers, self.trainer, made_by)
 
     def events(self) -> list[dict]:
-        """The journal, but for a torn last line."""
+        """Return the journal without a truncated last line."""
         path = self.directory / JOURNAL
         lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
         return [json.loads(line) for line in lines]
@@ -188,7 +188,7 @@ class Trial:
         return {e["atom"] for e in self.events() if e["event"] == "label"} | {int(p.parent.name.split("-")[0]) for p in left}
 
     def results(self) -> dict[str, bytes]:
-        """All that a user may read."""
+        """Return all files that a user may read."""
         saved = self.directory / "al-training" / "saved-info"
         paths = [*self.directory.glob("*.ensemble"), *saved.glob("*.npy"), *saved.glob("*.traj")]
         return {path.name: path.read_bytes() for path in sorted(paths)}
@@ -332,7 +332,7 @@ def strike_often(strike: Strike, strikes: int, workers: int, trainer: str = "bat
 
 
 def uninterrupted(scratch: Path, workers: int, trainer: str) -> tuple[dict[str, bytes], float]:
-    """What the run leaves that nothing happens to, and how long it takes, in s."""
+    """Return the results of an undisturbed run, and its duration in s."""
     whole = Trial(scratch / "whole", workers, trainer)
     whole.directory.mkdir()
     begin = time.monotonic()

@@ -35,7 +35,7 @@ REPEATS = 300
 
 
 def largest_chunk(radius: float = 6.5) -> Atoms:
-    """The chunk of Pt260 with most atoms: 79."""
+    """Return the chunk of Pt260 with most atoms: 79."""
     target = pt260()
     return max(carve_chunks(target, range(len(target)), radius), key=len)
 
@@ -54,7 +54,7 @@ def amp_pipeline(chunk: Atoms, gs: dict) -> dict:
 
 
 def compare(chunk: Atoms, gs: dict) -> dict:
-    """Times of both, and their largest difference."""
+    """Return times of both, and their largest difference."""
     ours = Fingerprints(gs, CUTOFF)
     found: dict = {}
     theirs = microseconds(lambda: found.update(amp_pipeline(chunk, gs)), 1)

@@ -45,7 +45,7 @@ def fit(data: TrainingSet, start: list[AmpModel] | None, threads: int, maxiter: 
 
 
 def ours(data: TrainingSet, start: list[AmpModel] | None) -> dict[str, float]:
-    """Median times of our fits on one thread and on two, and what came of them."""
+    """Median times of our fits on one thread and on two, and the outcomes."""
     fit(data, start, 1)
     times: dict[int, list[float]] = {1: [], 2: []}
     for _ in range(ROUNDS):

@@ -39,7 +39,7 @@ class Slow(EMT):
 
 
 def build(directory: str, seconds: float) -> Slow:
-    """A fresh parent."""
+    """Return a fresh parent."""
     return Slow(seconds)
 
 
@@ -60,7 +60,7 @@ def seconds_for(chunks: list[Atoms], seconds: float, workers: int) -> float:
 
 
 def begin_labelling(store: RunStore, atoms: int) -> None:
-    """The events before the first label."""
+    """Return the events before the first label."""
     name = store.keep_array(np.ones(atoms))
     store.append("run", format=FORMAT, settings={})
     store.append("start", trainer="batched", parent="EMT", settings={})

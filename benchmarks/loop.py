@@ -5,7 +5,7 @@
 Ours is run. Amp's is put together from pieces measured in the same run with its own code, its defects side-stepped: the fingerprint
 derivatives of a chunk, one member's training on 12 bulk cells and 26 chunks with all fingerprints in memory (from files, as Amp
 has it on one core, it does not take its first step within ten minutes), and one member's forces on the target. These are multiplied
-by how often the loop that we ran needs them; training is taken as no dearer with more chunks, so the ratio is a lower bound.
+by how often the loop that we ran needs them; training is counted as equally expensive with more chunks, so the ratio is a lower bound.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ calc.model.lossfunction = LossFunction(
 
 
 def run_ours(calc_text: str, target: Atoms, seed: int) -> dict:
-    """The loop with 20 retrainings; seconds, chunks, and the true errors of the best ensemble."""
+    """Return the loop with 20 retrainings; seconds, chunks, and the true errors of the best ensemble."""
     begin = time.perf_counter()
     al = NFT(threshold=-0.9, stop_delta=1e-9, max_iterations=20, steps_not_improved=99, seed=seed, log=os.devnull)
     al.run(bulk_images(20), target, n=MEMBERS, calc_text=calc_text, start_command="python run.py", parent_calc=EMT())

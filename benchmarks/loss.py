@@ -47,7 +47,7 @@ def starts(data: TrainingSet, layout: Layout) -> np.ndarray:
 
 
 def compare(n_chunks: int, directory: Path) -> dict[str, float]:
-    """Times of both, and how far they differ."""
+    """Return the times of both, and their difference."""
     data = training_set(n_chunks)
     layout = Layout(("Pt",), ((12, 5, 5, 1),), "tanh")
     problem = make_problem(layout, data.rows, data.energies, data.forces, data.n_atoms, data.fprange)

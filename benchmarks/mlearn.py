@@ -34,13 +34,13 @@ KINDS = {"SNAP": "", "qSNAP": ".quadratic"}
 
 
 def load(element: str, part: str) -> list[Atoms]:
-    """The training or test set of an element."""
+    """Return the training or test set of an element."""
     with lzma.open(HERE / "data" / "mlearn" / f"{element}-{part}.xyz.xz", "rt") as file:
         return read(io.StringIO(file.read()), index=":", format="extxyz")  # type: ignore[return-value]
 
 
 def functions(element: str, name: str):
-    """The fingerprints of an element by the name of their set."""
+    """Return the fingerprints of an element by the name of their set."""
     if name != "large":
         return name
     return features.large(element, offsets=np.linspace(*SHIFTED[element], 6))

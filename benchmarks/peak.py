@@ -1,4 +1,4 @@
-"""What part of the processor's rate the kernels reach. One command:
+"""Arithmetic rate of the kernels relative to that of the processor. One command:
 
     env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE OPENBLAS_NUM_THREADS=1 python benchmarks/peak.py
 
@@ -38,7 +38,7 @@ def matrix_rate(n: int = 1000) -> float:
 
 
 def evaluation() -> dict[str, float]:
-    """Forces of ten members on Pt1415 with Amp's default fingerprints, on one thread."""
+    """Return forces of ten members on Pt1415 with Amp's default fingerprints, on one thread."""
     target = pt1415()
     evaluator = Evaluator(ensemble(target))
     found = find_neighbors(target.positions, np.zeros((3, 3)), np.zeros(3, dtype=bool), RADIUS)

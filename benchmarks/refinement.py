@@ -1,10 +1,10 @@
-"""What a round of refinement does to a relaxation of Pt55, for some bands. One command:
+"""Effect of a round of refinement on a relaxation of Pt55, for some bands. One command:
 
     python benchmarks/refinement.py [--seeds 3] [--rounds 2]
 
 Five members of (5, 5) neurons on the twelve g2x fingerprints (Rc 5 Å) learn the rattled icosahedron with two retrainings of six
 chunks (6.5 Å); then each round adds ten chunks of a relaxation and as many retrainings. Beside it, as many chunks of the target
-itself: three retrainings more for each round. The yardstick is EMT's largest force where the ensemble relaxes the cluster to.
+itself: three retrainings more for each round. The metric is EMT's largest force at the ensemble's minimum.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ BANDS = ((1.0, 1.5), (1.0, 4.0))
 
 
 def pt55() -> Atoms:
-    """An icosahedron, rattled."""
+    """Return an icosahedron, rattled."""
     cluster = Icosahedron("Pt", 3, latticeconstant=3.99)
     atoms = Atoms(cluster.symbols, np.array(cluster.positions))
     atoms.rattle(0.1, seed=42)
@@ -58,7 +58,7 @@ def run(seed: int, band: tuple[float, float], rounds: int) -> list[dict]:
 
 
 def run_on(seed: int, rounds: int) -> list[dict]:
-    """The same of the target's chunks alone, three retrainings more for each round."""
+    """Return the same of the target's chunks alone, three retrainings more for each round."""
     text = CALC_TEXT.format(set="g2x(['Pt'])", layers=(5, 5)).replace("cutoff=6.5", "cutoff=5.0")
     found, before = [], 0
     for number in range(rounds + 1):

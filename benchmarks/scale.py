@@ -48,7 +48,7 @@ def images(elements: int, features: int, cells: int, chunks: int) -> list[Simple
 
 
 def problem_of(elements: int, features: int, hidden: tuple[int, ...], cells: int, chunks: int):
-    """A problem and parameters."""
+    """Return a problem and parameters."""
     try:
         from amp.nft.kernels.training.network import Layout, draw_weights, make_problem
     except ImportError:
@@ -80,7 +80,7 @@ def peak_memory() -> float:
 
 
 def measure(case: str) -> dict[str, float]:
-    """Times of the parts of a step, in s, and memory."""
+    """Return times of the parts of a step, in s, and memory."""
     problem, theta = problem_of(*CASES[case])
     data = problem.data.images
     count = int((data["has_energy"] + 3 * (data["last"] - data["force"])).sum())
@@ -103,7 +103,7 @@ def measure(case: str) -> dict[str, float]:
 
 
 def _operations(problem, theta) -> float:
-    """What the formulas of the Jacobian need: the tangents of both passes and two products for each weight, direction and row."""
+    """Count the operations of the Jacobian: the tangents of both passes and two products for each weight, direction and row."""
     kind, operations = problem.net.kinds, 0.0
     for image in problem.data.images:
         directions = 3 * (image["last"] - image["force"]) + image["has_energy"]

@@ -1,6 +1,7 @@
 """Sphinx configuration: `uv run --group docs sphinx-build -W docs docs/_build`."""
 
 import shutil
+import sys
 from importlib.metadata import version as version_of
 from pathlib import Path
 
@@ -25,8 +26,13 @@ autodoc_member_order = "bysource"
 numpydoc_show_class_members = False  # autodoc shows them already
 numpydoc_class_members_toctree = False
 
-# A tutorial leaves a run's files beside itself, and would go on with them: it runs in a fresh copy of its directory.
 here = Path(__file__).parent
+sys.path.insert(0, str(here))
+from levels import draw_levels  # noqa: E402
+
+draw_levels(here.parent / "CONTRIBUTING.rst", here / "_generated" / "levels.svg")
+
+# A tutorial leaves a run's files in its directory, and would resume that run: it runs in a fresh copy of its directory.
 shutil.rmtree(here / "_gallery", ignore_errors=True)
 shutil.copytree(here / "tutorials", here / "_gallery")
 sphinx_gallery_conf = {
@@ -37,23 +43,23 @@ sphinx_gallery_conf = {
     "show_memory": False,
     "capture_repr": (),
     "download_all_examples": False,
-    "run_stale_examples": True,  # what it shows is what this version does
+    "run_stale_examples": True,  # the page shows results of this version
     "remove_config_comments": True,
 }
 
 
 def inline_math(writer, node):
-    """A formula within a line, as MathML."""
+    """Write a formula within a line as MathML."""
     writer.body.append(convert(node.astext()))
     raise nodes.SkipNode
 
 
 def displayed_math(writer, node):
-    """A formula on lines of its own."""
+    """Write a displayed formula as MathML."""
     writer.body.append(f'<div class="math" style="overflow-x: auto">{convert(node.astext(), display="block")}</div>')
     raise nodes.SkipNode
 
 
 def setup(app):
-    """Register how formulas are written; Sphinx's own way fetches a script from elsewhere."""
+    """Register the writers of formulas; Sphinx's own fetches a script from the network."""
     app.add_html_math_renderer("mathml", (inline_math, None), (displayed_math, None))

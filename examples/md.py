@@ -1,4 +1,4 @@
-"""Molecular dynamics of Pt260 at 600 K with the ensemble of examples/pt260.py; stops when it leaves what was learned."""
+"""Molecular dynamics of Pt260 at 600 K with the ensemble of examples/pt260.py; stops when it leaves the trained region."""
 
 import numpy as np
 from ase import units

@@ -1,7 +1,7 @@
 """Learn the forces on a platinum cluster of 260 atoms from bulk cells and small chunks, with EMT as the parent.
 
-Writes its files into the working directory: best.al.ensemble, and al-training/ with all that lies between.
-Run it again and it goes on where it stopped.
+It writes best.al.ensemble and the directory al-training/ into the working directory.
+Run it again to resume where it stopped.
 """
 
 import numpy as np
@@ -28,7 +28,7 @@ calc.model.lossfunction = LossFunction(
 
 
 def main() -> None:
-    """Train, then compare with what EMT says of the whole cluster, which the training never saw."""
+    """Train, then compare with EMT's forces on the whole cluster, which no training used."""
     write("initial_images.traj", initial_images(EMT()))
     write("pt260.traj", pt260())
     al = NFT(stop_delta=0.02, max_iterations=20, steps_not_improved=2, threshold=-0.9)

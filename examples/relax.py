@@ -1,4 +1,4 @@
-"""Relax Pt260 with the ensemble of examples/pt260.py, watching the uncertainty; then ask EMT what it thinks of the minimum."""
+"""Relax Pt260 with the ensemble of examples/pt260.py, monitor the uncertainty, and evaluate the minimum with EMT."""
 
 import numpy as np
 from ase.calculators.emt import EMT
@@ -9,7 +9,7 @@ from amp.nft.calculator import EnsembleCalculator, UncertaintyMonitor
 
 atoms = pt260()
 atoms.calc = EnsembleCalculator("best.al.ensemble")
-dyn = LBFGS(atoms, trajectory="relax.traj")  # BFGS would spend its time on the Hessian, not on forces
+dyn = LBFGS(atoms, trajectory="relax.traj")  # BFGS spends most of its time on the Hessian
 monitor = UncertaintyMonitor(dyn, threshold=0.5, trajectory="uncertain.extxyz")
 dyn.attach(monitor)
 dyn.run(fmax=0.02, steps=200)

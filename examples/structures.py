@@ -1,4 +1,4 @@
-"""Structures of the examples: bulk cells to start from, and platinum clusters as targets. Needs no download."""
+"""Structures of the examples: bulk cells as first images, and platinum clusters as targets; no download is needed."""
 
 import numpy as np
 from ase import Atoms
@@ -9,7 +9,7 @@ from ase.cluster import Icosahedron, Octahedron
 
 
 def labelled(atoms: Atoms, parent: BaseCalculator) -> Atoms:
-    """The image with its energy and forces, as ASE's readers and writers keep them."""
+    """Return the image with its energy and forces, as ASE's readers and writers keep them."""
     atoms.calc = parent
     energy, forces = atoms.get_potential_energy(), atoms.get_forces()
     atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=forces)
@@ -45,10 +45,10 @@ def _plain(cluster: Atoms, stdev: float, seed: int) -> Atoms:
 
 
 def pt55() -> Atoms:
-    """An icosahedron of 55 atoms."""
+    """Return an icosahedron of 55 atoms."""
     return _plain(Icosahedron("Pt", 3, latticeconstant=3.99), 0.1, 42)
 
 
 def pt260() -> Atoms:
-    """The truncated octahedron of 260 atoms of the paper."""
+    """Return the truncated octahedron of 260 atoms of the paper."""
     return _plain(Octahedron("Pt", 8, cutoff=3, latticeconstant=3.99), 0.1, 42)

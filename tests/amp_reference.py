@@ -21,7 +21,7 @@ def symmetry_functions(elements):
 
 
 class Reference:
-    """What Amp makes of some images; with `centres` as in a TrainingTask, and images listed as often as they count."""
+    """Amp's results for some images; with `centres` as in a TrainingTask, and images listed as often as they count."""
 
     def __init__(self, directory, images, centres, hidden=(4, 3), activation="tanh", fortran=True, gs=None, **loss):
         self.images, self.centres = images, centres

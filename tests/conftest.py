@@ -47,7 +47,7 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture
 def emt():
-    """A fresh EMT calculator, the parent of every test."""
+    """Return a fresh EMT calculator, the parent of every test."""
     return EMT()
 
 
@@ -62,7 +62,7 @@ def pt260():
 
 @pytest.fixture(scope="session")
 def slurm():
-    """A Slurm of one node, started for these tests."""
+    """Return a Slurm of one node, started for these tests."""
     if shutil.which("slurmctld") is None or os.getuid():
         pytest.skip("Slurm can be started by root where it is installed: tests/slurm/slurm.sh install")
     directory = tempfile.mkdtemp(prefix="slurm-")  # pytest's own is closed to others, which munge does not like

@@ -10,7 +10,7 @@ SETTINGS = {"n": 2, "n_images": 4, "target_atoms": [50]}
 
 
 def begin(store, **changes):
-    """The first events of a run."""
+    """Return the first events of a run."""
     store.append("run", format=FORMAT, settings=SETTINGS)
     start(store, **changes)
 

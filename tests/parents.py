@@ -47,7 +47,7 @@ class Misbehaving(EMT):
 
 
 def build(directory, **settings):
-    """A parent in a directory of its own, which it uses."""
+    """Return a parent in a directory of its own, which it uses."""
     assert os.path.isdir(directory)
     calculator = Misbehaving(**settings)
     Path(directory, "output.txt").write_text(directory)
@@ -55,7 +55,7 @@ def build(directory, **settings):
 
 
 def parent(**settings):
-    """A factory of such parents that travels."""
+    """Return a factory of such parents that travels."""
     return partial(build, **settings)
 
 
@@ -120,7 +120,7 @@ class Changing(EMT):
 
 
 def changing(directory, **settings):
-    """A factory of such parents that travels."""
+    """Return a factory of such parents that travels."""
     return Changing(**settings)
 
 
@@ -159,7 +159,7 @@ class Uncopyable(EMT):
 
 
 def switching(directory):
-    """A factory whose body changes: with a file `switch` it returns EMT with another cutoff."""
+    """Return a factory whose body changes: with a file `switch` it returns EMT with another cutoff."""
     return EMT(asap_cutoff=True) if Path("switch").exists() else EMT()
 
 
@@ -259,5 +259,5 @@ class Disturbing(EMT):
 
 
 def disturbing(directory, **settings):
-    """A factory of such parents that travels."""
+    """Return a factory of such parents that travels."""
     return Disturbing(**settings)

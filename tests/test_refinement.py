@@ -62,6 +62,7 @@ def largest_true_force(ensemble):
     return np.linalg.norm(atoms.get_forces(), axis=1).max()
 
 
+@pytest.mark.filterwarnings("ignore:.* atoms have a fingerprint outside")
 def test_the_minimum_is_nearer_to_the_parents_afterwards():
     """With members that can tell the difference: criteria far below the forces that are left without refinement."""
     text = CALC_TEXT.replace("hiddenlayers=(5,)", "hiddenlayers=(5, 5)").replace("0.05}", "0.02}").replace("0.01,", "0.005,")

@@ -90,7 +90,16 @@ class JobOptions:
 
 
 def as_plain(record: Any) -> dict[str, Any]:
-    """Return the fields of a dataclass for JSON, in which a number that is not finite is null."""
+    """Return the fields of a dataclass for JSON, in which a number that is not finite is null.
+
+    Parameters
+    ----------
+    record : dataclass
+
+    Returns
+    -------
+    dict
+    """
     return {name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in asdict(record).items()}
 
 
@@ -188,7 +197,12 @@ class MemberReport:
     oob_force_rmse: float = field(default=math.nan, compare=False)  # nan differs from itself
 
     def as_dict(self) -> dict[str, Any]:
-        """Return plain data for the journal, in which a number that is not finite is null: JSON has none."""
+        """Return plain data for the journal, in which a number that is not finite is null: JSON has none.
+
+        Returns
+        -------
+        dict
+        """
         return as_plain(self)
 
 
@@ -231,7 +245,12 @@ Watch = Callable[[MemberStep], object]
 
 
 def unwatched(step: MemberStep) -> None:
-    """Ignore the step."""
+    """Ignore the step.
+
+    Parameters
+    ----------
+    step : MemberStep
+    """
 
 
 class Trainer(Protocol):
@@ -240,5 +259,16 @@ class Trainer(Protocol):
     name: str
 
     def train(self, task: TrainingTask, watch: Watch = unwatched) -> Ensemble:
-        """Train each member of `task`; `watch` gets the progress and changes nothing."""
+        """Train each member of `task`.
+
+        Parameters
+        ----------
+        task : TrainingTask
+        watch : callable, optional
+            Gets the progress; it changes nothing.
+
+        Returns
+        -------
+        Ensemble
+        """
         ...

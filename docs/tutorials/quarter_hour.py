@@ -2,18 +2,18 @@
 A quarter of an hour
 ====================
 
-From a structure to a potential that knows where it is unsure, and to a relaxation with it.  The parent is ASE's EMT, so that nothing
-has to be installed and everything runs in a minute or two; the steps are the same with DFT.
+This tutorial trains a potential with uncertainties for one structure and uses it for a relaxation.  The parent is ASE's EMT, which needs no
+installation, so everything runs in a minute or two; the steps are the same with DFT.
 
-Run the blocks in a notebook, or put them into one script in an empty directory.  The whole of it can be downloaded
-at the end of this page.
+Run the blocks in a notebook, or put them into one script in an empty directory.  The complete script is at the end of
+this page.
 """
 
 # %%
 # 1. The structure to learn
 # -------------------------
-# A copper particle of some 160 atoms, cut along its facets, with four atoms knocked off, and shaken.  For your
-# own, read a file: ``ase.io.read("mine.xyz")``.
+# A copper particle of about 160 atoms with facets, four atoms removed, and random displacements.  For your
+# own structure, read a file: ``ase.io.read("mine.xyz")``.
 
 from ase import Atoms
 from ase.cluster import wulff_construction
@@ -29,7 +29,7 @@ print(len(target), "atoms")
 # 2. The first images
 # -------------------
 # Small bulk cells with energies and forces of the parent: here fcc, bcc and simple cubic crystals (space groups
-# 225, 229 and 221), relaxed, doubled and rattled.  They are all that is known at first: of a surface, nothing.
+# 225, 229 and 221), relaxed, doubled and rattled.  They contain no information about surfaces.
 
 from ase.calculators.emt import EMT
 
@@ -47,10 +47,10 @@ images = initial_images(
 print(len(images), "cells of", sorted({len(cell) for cell in images}), "atoms")
 
 # %%
-# 3. What is trained
-# ------------------
-# A text that builds an Amp calculator: fingerprints that see 6 Å far, two hidden layers of five nodes, and the
-# criteria that each member is to meet.
+# 3. The model
+# ------------
+# ``calc_text`` builds an Amp calculator: fingerprints with a cutoff of 6 Å, two hidden layers of five nodes, and the
+# criteria for each member.
 
 calc_text = """
 from amp import Amp
@@ -70,11 +70,11 @@ calc.model.lossfunction = LossFunction(
 """
 
 # %%
-# 4. Train, look, cut out, label, train
-# -------------------------------------
-# Ten members.  After each training a chunk of 6 Å around each of the most uncertain tenth of the atoms goes to
-# the parent, until the largest uncertainty is below
-# 0.05 eV/Å.  On its first use the package compiles its kernels, some twenty seconds, once.
+# 4. The loop: train, evaluate, carve, label
+# -------------------------------------------
+# The ensemble has ten members.  After each training the parent labels a chunk of 6 Å around each of the most uncertain
+# tenth of the atoms, until the largest uncertainty is below
+# 0.05 eV/Å.  On first use the package compiles its kernels once, which takes about twenty seconds.
 
 from amp.nft.activelearner import NFT
 
@@ -91,7 +91,7 @@ al.run(
 print(al.stop_reason)
 
 # %%
-# What each iteration came to; ``nft.log`` says more.
+# The result of each iteration; ``nft.log`` contains more details.
 
 for entry in al.history:
     print(
@@ -100,10 +100,10 @@ for entry in al.history:
     )
 
 # %%
-# 5. Is it any good?
-# ------------------
-# The report is one page that opens in a browser: whether to trust the result, and why; open it now.  Its first and
-# its last words:
+# 5. The report
+# -------------
+# The report is one HTML page that says whether to trust the result, and why; open it now.  Its first and
+# last sentences:
 
 from amp.nft.report import report
 
@@ -112,9 +112,9 @@ print(verdict.headline)
 print("What next:", verdict.advice)
 
 # %%
-# 6. Where was it unsure?
-# -----------------------
-# ``deltas.npy`` has the uncertainty of every atom at every iteration.
+# 6. The uncertain atoms
+# ----------------------
+# ``deltas.npy`` contains the uncertainty of each atom at each iteration.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -132,10 +132,10 @@ bar = figure.colorbar(scale, ax=axes, label="uncertainty, eV/Å", ticks=[0.01, 0
 bar.minorticks_off()
 
 # %%
-# 7. Use it
-# ---------
-# The ensemble of the lowest uncertainty is an ASE calculator.  EMT can do the whole particle, which a real
-# parent could not, so here the errors can be seen:
+# 7. Use the ensemble
+# -------------------
+# The ensemble with the lowest uncertainty is an ASE calculator.  EMT can compute the whole particle, unlike a real
+# parent, so the errors are known here:
 
 from amp.nft.calculator import EnsembleCalculator
 
@@ -147,8 +147,8 @@ errors = np.linalg.norm(atoms.get_forces() - true.get_forces(), axis=1)
 print(f"error of the force on an atom: {errors.mean():.4f} on average, {errors.max():.4f} eV/Å at most")
 
 # %%
-# Relax the particle.  It leaves the geometry that was learned, so a monitor watches the uncertainty; it would
-# stop the relaxation, and keep the frame, above 0.3 eV/Å.
+# Relax the particle.  It leaves the trained geometry, so a monitor checks the uncertainty; above 0.3 eV/Å it would
+# stop the relaxation and save the frame.
 
 from ase.optimize import BFGS
 
@@ -162,16 +162,16 @@ print(f"{dyn.nsteps} steps; uncertainty {monitor.deltas[0]:.3f} at first, {monit
 print("left what was learned" if monitor.exceeded else "stayed within what was learned")
 
 # %%
-# And the parent's word on the minimum:
+# The parent's forces at the minimum:
 
 true.positions = atoms.positions
 print(f"EMT's largest force there: {np.linalg.norm(true.get_forces(), axis=1).max():.3f} eV/Å")
 
 # %%
-# What next
-# ---------
-# * :doc:`../report`: what to look at in it.
-# * :doc:`../own_structure`: the same, for what you brought.
-# * :doc:`../settings`: how to choose cutoff, fingerprints, criteria and thresholds.
+# Next steps
+# ----------
+# * :doc:`../report`: the parts of the report.
+# * :doc:`../own_structure`: the same for your own structure.
+# * :doc:`../settings`: choose cutoff, fingerprints, criteria and thresholds.
 # * :doc:`../labels`: DFT as the parent, in local processes, with Dask or Slurm.
-# * Run the script again: it goes on where it stopped (:doc:`../restarting`).
+# * Run the script again to resume it (:doc:`../restarting`).

@@ -1,4 +1,4 @@
-"""What each part of the method is worth: the loop on Pt260 with one thing changed, several times.
+"""Effect of each part of the method: the loop on Pt260 with one change, several times.
 
     python examples/paper/ablations.py [--seeds 5] [--small] [--only NAME ...]
 
@@ -106,7 +106,7 @@ FIGURES = {
 
 @dataclass(frozen=True)
 class Lesson:
-    """What is trained of an image."""
+    """Trained part of an image."""
 
     rows: Rows
     energy: float
@@ -115,7 +115,7 @@ class Lesson:
 
 
 def lesson(image: Atoms, make: Fingerprints, signal: str) -> Lesson:
-    """The image, labelled by EMT, as far as it is trained."""
+    """Return the image, labelled by EMT, as far as it is trained."""
     image = image.copy()
     image.calc = EMT()
     centre = 0 if signal == "central" else None
@@ -125,7 +125,7 @@ def lesson(image: Atoms, make: Fingerprints, signal: str) -> Lesson:
 
 
 def run(name: str, seed: int, small: bool) -> dict[str, Any]:
-    """The loop with a variant's changes; what each of its ensembles is worth."""
+    """Run the loop with a variant's changes; return the errors of each ensemble."""
     variant, target, begin = VARIANTS[name], pt260(small), time.perf_counter()
     settings = variant.settings
     spec = read_calc_text(settings.calc_text(["Pt"])).resolved(["Pt"])

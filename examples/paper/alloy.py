@@ -14,7 +14,7 @@ from workflow import RESULTS, broad_images, for_each, learn, learned, options, s
 
 
 def particle(small: bool = False) -> Atoms:
-    """A truncated octahedron, half of it gold, rattled; with `small`, 79 atoms."""
+    """Return a truncated octahedron, half of it gold, rattled; with `small`, 79 atoms."""
     cluster = Octahedron("Cu", 5 if small else 7, cutoff=1 if small else 2, latticeconstant=3.85)
     atoms = Atoms(cluster.symbols, cluster.positions)
     gold = np.random.default_rng(0).permutation(len(atoms))[: len(atoms) // 2]
@@ -24,12 +24,12 @@ def particle(small: bool = False) -> Atoms:
 
 
 def directory(seed: int) -> Path:
-    """Where the run of a seed is."""
+    """Return the directory of the run of a seed."""
     return RESULTS / f"cuau-{seed}"
 
 
 def one(seed: int, small: bool) -> dict[str, Any]:
-    """The run of a seed."""
+    """Run one seed."""
     return learn(directory(seed), particle(small), broad_images(("Cu", "Au"), n=40, a0=3.6), seed)
 
 

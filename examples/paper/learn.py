@@ -28,12 +28,12 @@ PAPER_DELTAS = [9.5, 7, 0.7, 0.2, 0.11, 0.04, 0.03, 0.03, 0.024, 0.022, 0.019]
 
 
 def directory(seed: int) -> Path:
-    """Where the run of a seed is."""
+    """Return the directory of the run of a seed."""
     return RESULTS / f"pt260-{seed}"
 
 
 def one(seed: int, small: bool) -> dict[str, Any]:
-    """The run of a seed."""
+    """Run one seed."""
     return learn(directory(seed), pt260(small), broad_images(), seed)
 
 

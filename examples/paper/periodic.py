@@ -21,12 +21,12 @@ def stepped(small: bool = False) -> Atoms:
 
 
 def directory(seed: int) -> Path:
-    """Where the run of a seed is."""
+    """Return the directory of the run of a seed."""
     return RESULTS / f"cu211-{seed}"
 
 
 def one(seed: int, small: bool) -> dict[str, Any]:
-    """The run of a seed."""
+    """Run one seed."""
     return learn(directory(seed), stepped(small), broad_images(("Cu",), a0=3.6), seed)
 
 

@@ -1,4 +1,4 @@
-"""Relax Pt260 with the ensembles of learn.py; what EMT says of the minimum.
+"""Relax Pt260 with the ensembles of learn.py, and evaluate the minimum with EMT.
 
 python examples/paper/relax.py [--seeds 5] [--small]
 """
@@ -21,7 +21,7 @@ def main(seeds: int, small: bool) -> None:
 def relax_with_ensembles(
     name: str, start: Atoms, directories: list[Path], paper_fmax: str = "none", paper_delta: str = "none"
 ) -> list[dict[str, Any]]:
-    """Relax a structure with the best ensemble of each directory, and with EMT itself; print and plot what came of it."""
+    """Relax a structure with the best ensemble of each directory, and with EMT itself; print and plot the results."""
     energy, positions = relax_with_emt(start)
     runs = for_each(relax, [(path / "best.al.ensemble", start) for path in directories])
     for run in runs:

@@ -1,7 +1,7 @@
-"""What the scripts of this directory share: settings, structures, one run of the loop, a relaxation, and the yardstick.
+"""Common parts of the scripts in this directory: settings, structures, one run of the loop, a relaxation, and the metric.
 
-The yardstick is the length of the difference between the ensemble's mean force on an atom and EMT's in the whole target, of which no
-training saw anything. Results go into paper-results/ in the working directory; a run that is there is not made again.
+The metric is the length of the difference between the ensemble's mean force on an atom and EMT's in the whole target, which no
+training used. Results go into paper-results/ in the working directory; an existing run is not repeated.
 """
 
 import argparse
@@ -35,7 +35,7 @@ FMAX, STEPS = 0.01, 500  # of relaxations
 
 @dataclass(frozen=True)
 class Settings:
-    """How to learn: fingerprints, networks, when a member is good enough, and how large chunks are.
+    """Settings of a run: fingerprints, networks, criteria of a member, and the radius of chunks.
 
     Energies in eV/atom, forces in eV/Å, radii in Å.
     """
@@ -47,13 +47,13 @@ class Settings:
     force_rmse: float = 1e-3
     force_maxresid: float = 4e-3
     overfit: float = 0.0
-    maxiter: int = 60  # Levenberg-Marquardt steps; what is not met by then will hardly be met with five times as many
+    maxiter: int = 60  # Levenberg-Marquardt steps; criteria not met by then are hardly met with five times as many
     chunk_cutoff: float = 6.5
     members: int = 10
     threshold: float = -0.9
 
     def calc_text(self, elements: list[str]) -> str:
-        """The text that builds Amp's calculator."""
+        """Return the text that builds Amp's calculator."""
         return f"""
 from amp import Amp
 from amp.descriptor.gaussian import Gaussian
@@ -77,7 +77,7 @@ PAPER = Settings(features="paper20", fingerprint_cutoff=6.5, energy_rmse=1e-3, f
 
 
 def platinum(length: int, cut: int, seed: int) -> Atoms:
-    """A truncated octahedron of the paper's lattice constant, rattled; plain Atoms, which can be carved."""
+    """Return a truncated octahedron of the paper's lattice constant, rattled; plain Atoms, which can be carved."""
     cluster = Octahedron("Pt", length, cutoff=cut, latticeconstant=3.99)
     atoms = Atoms(cluster.symbols, cluster.positions)
     atoms.rattle(0.1, seed=seed)
@@ -85,12 +85,12 @@ def platinum(length: int, cut: int, seed: int) -> Atoms:
 
 
 def pt260(small: bool = False) -> Atoms:
-    """The target of the paper; with `small`, 79 atoms to try the scripts on."""
+    """Return the target of the paper; with `small`, 79 atoms to try the scripts on."""
     return platinum(5, 1, 42) if small else platinum(8, 3, 42)
 
 
 def pt1415(small: bool = False) -> Atoms:
-    """What the potential is transferred to; with `small`, 140 atoms."""
+    """Return the target of the transfer; with `small`, 140 atoms."""
     return platinum(6, 1, 0) if small else platinum(15, 7, 0)
 
 
@@ -115,7 +115,7 @@ def learn(
     directory: Path, target: Atoms, images: list[Atoms], seed: int, settings: Settings = OURS, stop_delta: float = 0.015,
     iterations: int = 10,
 ) -> dict[str, Any]:  # fmt: skip
-    """Run NFT in a directory of its own; what each of its ensembles is worth on the whole target."""
+    """Run NFT in a separate directory; return the errors of each ensemble on the whole target."""
     directory.mkdir(parents=True, exist_ok=True)
     begin = time.perf_counter()
     with contextlib.chdir(directory):
@@ -141,13 +141,13 @@ def judge(ensemble: Any, target: Atoms) -> tuple[np.ndarray, np.ndarray]:
 
 
 def figures(delta: np.ndarray, error: np.ndarray) -> dict[str, float]:
-    """What the tables show of these."""
+    """Return the numbers of the tables."""
     return {"delta_max": float(delta.max()), "mean_error": float(error.mean()), "max_error": float(error.max()),
             "covered": float((error <= delta).mean())}  # fmt: skip
 
 
 def relax(ensemble: Path, start: Atoms) -> dict[str, Any]:
-    """Relax with the ensemble, watching its uncertainty; what EMT thinks of the minimum."""
+    """Relax with the ensemble and record its uncertainty; evaluate the minimum with EMT."""
     atoms = start.copy()
     atoms.calc = EnsembleCalculator(ensemble, threads=1)
     deltas: list[float] = []
@@ -171,7 +171,7 @@ def relax_with_emt(start: Atoms) -> tuple[float, np.ndarray]:
 
 
 def for_each(function: Callable[..., Any], calls: list[tuple[Any, ...]]) -> list[Any]:
-    """Results of ``function(*call)`` for each call, one process for each processor core."""
+    """Return results of ``function(*call)`` for each call, one process for each processor core."""
     workers = min(len(os.sched_getaffinity(0)), len(calls))
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
         return [future.result() for future in [pool.submit(function, *call) for call in calls]]
@@ -181,7 +181,7 @@ def for_each(function: Callable[..., Any], calls: list[tuple[Any, ...]]) -> list
 
 
 def options(description: str | None, only: list[str] | None = None) -> argparse.Namespace:
-    """The command line that all scripts have; `only` lists what may be chosen of a script's parts."""
+    """Parse the command line of all scripts; `only` lists the selectable parts of a script."""
     parser = argparse.ArgumentParser(description=(description or "").splitlines()[0])
     parser.add_argument("--seeds", type=int, default=5, help="runs of each kind")
     parser.add_argument("--small", action="store_true", help="smaller structures, to try the scripts")
@@ -200,7 +200,7 @@ def load(name: str) -> Any:
     """Results of another script."""
     path = RESULTS / f"{name}.json"
     if not path.exists():
-        raise SystemExit(f"{path} is not there: run {Path(__file__).with_name(name + '.py')} first.")
+        raise SystemExit(f"{path} does not exist: run {Path(__file__).with_name(name + '.py')} first.")
     return json.loads(path.read_text())
 
 
@@ -227,7 +227,7 @@ def chunks_to_reach(rows: list[dict[str, Any]], error: float = PAPER_ERROR) -> f
 
 
 def figure(columns: int = 1, rows: int = 1, **kwargs: Any) -> tuple[Any, Any]:
-    """A figure and its axes, without a screen."""
+    """Return a figure and its axes, without a screen."""
     import matplotlib as mpl
 
     mpl.use("Agg")

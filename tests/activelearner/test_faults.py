@@ -102,7 +102,7 @@ HANGING = {
 
 
 def endless(directory):
-    """A parent that does not come back from compiled code, as a long fit might not."""
+    """Return a parent that does not come back from compiled code, as a long fit might not."""
     from numba import njit
 
     @njit(nogil=True)
@@ -200,7 +200,7 @@ def test_a_truncated_ensemble_is_refused_before_any_work():
 
 @pytest.mark.parametrize(("step", "last"), [("_grow", "evaluated"), ("_leave_training_directory", "stopped")])
 def test_a_disk_that_fills_up_in_the_middle(step, last):
-    """The next run, with room, goes on where this one stopped."""
+    """The next run, with free space, resumes where this one stopped."""
     script = f"""
 import resource
 from amp.nft.activelearner.loop import Loop
@@ -214,7 +214,7 @@ run()
     driver = start(script)
     errors = driver.communicate(timeout=PATIENCE)[1]
     assert driver.returncode == 1
-    assert "cannot be written (File too large)" in errors and "make room" in errors
+    assert "cannot be written (File too large)" in errors and "free space" in errors
     before = journal()
     assert before[-1]["event"] == last
     al, _ = run()
@@ -241,7 +241,7 @@ def test_failures_are_retried_recorded_replaced_and_tried_again_by_the_next_run(
     assert len([event for event in journal("b") if event["event"] == "label-failed"]) == 2
 
 
-def test_a_worker_that_dies_costs_the_run_nothing():
+def test_a_worker_that_exits_costs_the_run_nothing():
     run(parent_calc=parent())
     whole = results()
     killer = parent(what="kill", atoms=range(99), once=os.path.abspath("once"))

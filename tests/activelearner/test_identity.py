@@ -22,14 +22,14 @@ def _elsewhere(tmp_path, monkeypatch):
 
 
 def labelled(atoms, energy=0.0, forces=0.0):
-    """A copy with its label, changed by these amounts."""
+    """Return a copy with its label, changed by these amounts."""
     copy, known = atoms.copy(), atoms.calc.results  # also where the atoms were moved since
     copy.calc = SinglePointCalculator(copy, energy=known["energy"] + energy, forces=known["forces"] + forces)
     return copy
 
 
 def changed(atoms, what):
-    """A copy that differs in one thing."""
+    """Return a copy that differs in one thing."""
     forces = np.zeros((len(atoms), 3))
     if what == "energy":
         return labelled(atoms, energy=CHANGE)

@@ -107,11 +107,11 @@ def _journal():
     return path.read_text().splitlines() if path.exists() else []
 
 
-@pytest.mark.parametrize("laxer", [{"max_iterations": 1}, {"stop_delta": 100.0}])
-def test_laxer_criteria_lose_nothing_that_was_done(laxer):
+@pytest.mark.parametrize("looser", [{"max_iterations": 1}, {"stop_delta": 100.0}])
+def test_looser_criteria_keep_finished_work(looser):
     al, _ = run(max_iterations=3)
     before, iterations = results(), len(al.history)
-    again, _ = run(**laxer)
+    again, _ = run(**looser)
     assert len(again.history) == iterations
     assert results() == before
 
@@ -198,7 +198,7 @@ def test_load_starts_from_another_ensemble():
     assert not os.path.exists("c-training")
 
 
-def test_settings_may_be_mended_while_nothing_is_trained():
+def test_settings_may_change_while_nothing_is_trained():
     with pytest.raises(ValueError, match=r"no symmetry functions|leaves out|Gs"):
         run(calc_text=CALC_TEXT.replace("g2x(['Pt'])", "g2x(['Cu'])"))
     run(max_iterations=0)
@@ -217,7 +217,7 @@ def test_a_small_chunk_cutoff_warns_of_the_range_of_the_forces():
         run(cutoff=4.0, max_iterations=0)
 
 
-def test_distinct_spends_no_label_on_a_twin():
+def test_distinct_spends_no_label_on_a_duplicate_environment():
     """A cluster of ideal shape: atoms that its symmetry turns into each other have the same surroundings."""
     octahedron = Octahedron("Pt", 3, cutoff=1, latticeconstant=3.99)
     ideal = Atoms(octahedron.symbols, octahedron.positions)

@@ -92,7 +92,7 @@ HOSTILE = {
 
 
 def random_model(seed: int = 0) -> AmpModel:
-    """A model of two elements whose numbers use all their bits."""
+    """Return a model of two elements whose numbers use all their bits."""
     rng = np.random.default_rng(seed)
     g2 = [{"type": "G2", "element": e, "eta": eta, "offset": 0.5} for e in ("Cu", "Pt") for eta in (0.05, 4.0)]
     g4 = {"type": "G4", "elements": ["Cu", "Pt"], "eta": 0.005, "gamma": -1.0, "zeta": 4.0}
@@ -232,7 +232,7 @@ def test_hostile_text_raises_and_runs_nothing(name, tmp_path):
 
 
 def repr_in_model(text: str) -> str:
-    """An .amp text that holds `text` where Amp keeps the model's parameters."""
+    """Return an .amp text that holds `text` where Amp keeps the model's parameters."""
     return f"dict(descriptor={write_descriptor()!r}, model={text!r})"
 
 
@@ -282,7 +282,7 @@ WORD = re.compile(r"[A-Za-z_]\w*")
 
 
 def mutated(text, rng):
-    """The text with one or two random changes: of a number, a name, a character, or a longer part."""
+    """Return the text with one or two random changes: of a number, a name, a character, or a longer part."""
     for _ in range(rng.integers(1, 3)):
         kind = rng.integers(6)
         a, b = sorted(rng.integers(0, len(text), 2))

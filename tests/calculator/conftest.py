@@ -13,7 +13,7 @@ RADIUS = 4.5
 
 
 def model(rng, elements):
-    """A member with random weights; ranges as for metals at usual distances."""
+    """Return a member with random weights; ranges as for metals at usual distances."""
     gs = g2x(elements)
     width = len(gs[elements[0]])
     return AmpModel(

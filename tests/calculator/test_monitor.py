@@ -44,14 +44,14 @@ DYNAMICS = {
 
 
 def driver(name):
-    """An ASE class by its module and name; skips where this version of ASE has none."""
+    """Return an ASE class by its module and name; skips where this version of ASE has none."""
     module, _, name = f"ase.{name}".rpartition(".")
     found = getattr(importlib.import_module(module), name, None)
     return found or pytest.skip(f"ASE has no {name}")
 
 
 def monitored(dyn, **settings):
-    """A monitor whose threshold is crossed at the step LAST."""
+    """Return a monitor whose threshold is crossed at the step LAST."""
     monitor = UncertaintyMonitor(dyn, 1e6, **settings)
 
     def cross():
@@ -68,7 +68,7 @@ def stopped_at_last_step(dyn, monitor):
 
 
 def plain(atoms):
-    """The same in an upper triangular cell, with velocities, as some barostats need."""
+    """Return the same in an upper triangular cell, with velocities, as some barostats need."""
     atoms.set_cell(atoms.cell.standard_form()[0], scale_atoms=True)
     atoms.set_momenta(np.random.default_rng(4).normal(scale=1.0, size=(len(atoms), 3)))
     return atoms
@@ -237,7 +237,7 @@ def test_the_energy_is_trained_and_not_the_free_energy(models, crystal):
 
 
 def limit_within(atoms):
-    """A threshold that the start does not pass."""
+    """Return a threshold that the start does not pass."""
     return 1.05 * float(atoms.calc.get_property("forces_uncertainty", atoms).max())
 
 

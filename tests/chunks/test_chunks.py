@@ -1,4 +1,4 @@
-"""Carving: the oracle is what the parent says of the centre, in the chunk and in the whole."""
+"""Carving: the reference is the parent's force on the centre, in the chunk and in the target."""
 
 from functools import partial
 
@@ -181,7 +181,7 @@ def counted(directory, log):
     return EMT()
 
 
-def test_convergence_takes_up_labels_that_are_there(pt260, tmp_path):
+def test_convergence_resumes_with_existing_labels(pt260, tmp_path):
     calls = []
     parent = partial(counted, log=calls)
     first = convergence(pt260, parent, [5.0, 5.5], [3, 30], directory=tmp_path)

@@ -17,13 +17,13 @@ VALID = 0.90  # of 95 % intervals of the mean of ten errors, which are skewed
 
 
 def lennard_jones(epsilon=0.05):
-    """A pair potential that reaches farther than small chunks."""
+    """Return a pair potential that reaches farther than small chunks."""
     return LennardJones(sigma=2.3, epsilon=epsilon, rc=9.0, smooth=True)
 
 
 @pytest.fixture(scope="module")
 def silica_like():
-    """A free block of 64 atoms of two elements."""
+    """Return a free block of 64 atoms of two elements."""
     block = bulk("NaCl", "rocksalt", a=5.4, cubic=True) * (2, 2, 2)
     block.pbc = False
     block.rattle(0.2, seed=7)

@@ -46,13 +46,13 @@ def oxide_slab():
 
 
 def nanodiamond():
-    """A ball of diamond whose surface is capped."""
+    """Return a ball of diamond whose surface is capped."""
     ball = carve_chunk(bulk("C", "diamond", a=3.57, cubic=True), 0, 4.6, termination="hydrogen")
     return Atoms(ball.symbols, ball.positions)
 
 
 def molecular_cluster():
-    """The molecules of a box, without its images."""
+    """Return the molecules of a box, without its images."""
     target = carve_chunk(water_box(), 0, 5.5, termination="molecules")
     return Atoms(target.symbols, target.positions)
 
@@ -68,7 +68,7 @@ every_termination = pytest.mark.parametrize("termination", NAMES)
 
 
 def rows(chunk):
-    """A chunk without the order of its atoms: element, vector from the centre, depth; nan becomes -1."""
+    """Return a chunk without the order of its atoms: element, vector from the centre, depth; nan becomes -1."""
     vectors = chunk.positions - chunk.positions[0]
     table = np.column_stack([chunk.numbers, np.nan_to_num(chunk.arrays["depth"], nan=-1, posinf=-2), vectors])
     return table[np.lexsort(np.round(table, 5).T)]
@@ -261,7 +261,7 @@ def test_initial_charges_of_the_target_make_no_ions():
 
 
 def nearest_six(target, centre, radius):
-    """A user's termination: the six nearest atoms, one cap, charge 1."""
+    """Return a user's termination: the six nearest atoms, one cap, charge 1."""
     order = np.argsort(target.get_distances(centre, range(len(target)), mic=True))[:6]
     vectors = target.get_distances(centre, order, mic=True, vector=True)
     chunk = Atoms(target.numbers[order], target.positions[centre] + vectors) + Atoms("H", [target.positions[centre] + [0, 0, 8.0]])

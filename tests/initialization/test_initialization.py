@@ -21,7 +21,7 @@ STRESS_FREE = 2e-3  # eV/Å³; FMAX over the volume of the smallest cell is belo
 
 
 def shortest_by_images(atoms):
-    """The same by brute force over neighbouring cells."""
+    """Return the same by brute force over neighbouring cells."""
     shifts = np.array(np.meshgrid(*[[-2, -1, 0, 1, 2]] * 3)).reshape(3, -1).T @ atoms.cell.array
     vectors = atoms.positions[:, None, None] - atoms.positions[None, :, None] + shifts
     lengths = np.linalg.norm(vectors, axis=-1)

@@ -16,7 +16,7 @@ EXACT = 1e-9  # eV, eV/Å: EMT twice
 
 
 def stored(atoms, energy=1.0, force=1.0, shift=0.0):
-    """A copy labelled by EMT, its energy and forces times a factor, its energy shifted per atom."""
+    """Return a copy labelled by EMT, its energy and forces times a factor, its energy shifted per atom."""
     calculator = EMT()
     copy = atoms.copy()
     copy.calc = calculator
@@ -105,7 +105,7 @@ def test_cells_are_large_enough_for_a_parent_of_short_range():
 
 
 def gamma_only(directory):
-    """A density functional at one k-point."""
+    """Return a density functional at one k-point."""
     from tblite.ase import TBLite
 
     return TBLite(method="GFN1-xTB", verbosity=0)

@@ -51,7 +51,7 @@ def far(distance=2e6):
 
 
 def unknown(number):
-    """A cell with an atom that is not an element's."""
+    """Return a cell with an atom that is not an element's."""
     atoms = labelled(cell(calc=None))
     atoms.numbers[2] = number
     return atoms

@@ -8,7 +8,7 @@ from amp.nft.kernels.compilation import MESSAGE, announced
 
 @pytest.fixture
 def small(monkeypatch, tmp_path):
-    """A kernel and an inner function that no cache contains."""
+    """Return a kernel and an inner function that no cache contains."""
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
     from amp.nft.kernels.jit import inner, kernel
 

@@ -81,7 +81,7 @@ def run(models, atoms, **options):
 
 
 def slope(function):
-    """Derivative at zero, from four values: fourth order in the step."""
+    """Return the derivative at zero, from four values: fourth order in the step."""
     return (8 * (function(STEP) - function(-STEP)) - (function(2 * STEP) - function(-2 * STEP))) / (12 * STEP)
 
 
@@ -281,7 +281,7 @@ def test_an_evaluator_can_be_sent_elsewhere():
 
 @pytest.mark.parametrize("threads", [1, 2, 4])
 def test_an_error_in_one_block_ends_all(monkeypatch, threads):
-    """Two atoms in one place, in the first block; later blocks wait for it, and no thread must wait for ever."""
+    """Two atoms in one place, in the first block; later blocks wait for it, and no thread must wait indefinitely."""
     atoms = cluster("Pt70", seed=2)
     models = ensemble(atoms)
     atoms.positions[0] = atoms.positions[40]
@@ -292,7 +292,7 @@ def test_an_error_in_one_block_ends_all(monkeypatch, threads):
 
 
 def test_what_interrupts_the_sum_ends_all(monkeypatch):
-    """As Ctrl-C does while blocks are added up: the other threads must not wait for ever for the one that was to be next."""
+    """As Ctrl-C does while blocks are added up: the other threads must not wait indefinitely for the next block."""
     atoms, ended = cluster("Pt70", seed=2), threading.Event()
     models = ensemble(atoms)
 

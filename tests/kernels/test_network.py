@@ -34,7 +34,7 @@ def label(atoms):
 
 
 def cluster(symbols, seed):
-    """A free cluster whose first atom is the centre."""
+    """Return a free cluster whose first atom is the centre."""
     rng = np.random.default_rng(seed)
     block = bulk("Cu", cubic=True) * (3, 3, 3)
     near = np.argsort(np.linalg.norm(block.positions - block.positions[52], axis=1))[: len(symbols)]
@@ -108,7 +108,7 @@ def residuals_of(problem, theta, weights):
 
 
 def central_difference(function, theta, step=1e-5):
-    """Derivatives of a vector-valued function, one column per parameter."""
+    """Return derivatives of a vector-valued function, one column per parameter."""
     columns = []
     for p in range(len(theta)):
         ahead, behind = theta.copy(), theta.copy()

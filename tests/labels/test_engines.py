@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.engines]
 
 @pytest.fixture
 def dask():
-    """A Dask cluster of two processes on this machine."""
+    """Return a Dask cluster of two processes on this machine."""
     distributed = pytest.importorskip("distributed", reason="uv run --group engines")
     with (
         distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
@@ -133,7 +133,7 @@ def where_labels_are_made(directory, seconds):
 
 
 def submit(path, engine, seconds=0.1):
-    """Number of a job that runs the documented batch script."""
+    """Return the number of a job that runs the documented batch script."""
     (path / "script.py").write_text(DRIVER.format(engine=engine, seconds=seconds))
     page = (Path(__file__).parents[2] / "docs" / "labels.rst").read_text(encoding="utf-8")
     script = textwrap.dedent(page.split(".. code-block:: bash\n\n")[1].partition("\n\n")[0])

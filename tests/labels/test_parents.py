@@ -36,7 +36,7 @@ def cluster(symbol, constant):
 
 
 def gpaw(directory, maxiter=100):
-    """A coarse GPAW."""
+    """Return a coarse GPAW."""
     from gpaw import GPAW
 
     return GPAW(
@@ -117,7 +117,7 @@ def test_tblite_with_a_density_that_does_not_converge():
 
 
 def documented(heading):
-    """The parent that the documentation has under a heading."""
+    """Return the parent that the documentation has under a heading."""
     page = (Path(__file__).parents[2] / "docs" / "labels.rst").read_text(encoding="utf-8")
     block = page.split(f"\n{heading}\n~~~")[1].split(".. code-block:: python\n\n")[1]
     names = {}
@@ -135,7 +135,7 @@ def test_documented_recipes(heading, module, symbol, constant):
 
 
 def espresso(directory, electron_maxstep=100):
-    """A coarse Quantum ESPRESSO."""
+    """Return a coarse Quantum ESPRESSO."""
     from ase.calculators.espresso import Espresso, EspressoProfile
 
     return Espresso(

@@ -1,4 +1,4 @@
-"""Labels through executors that a user may bring, and what happens when workers fail, hang and die."""
+"""Labels through executors that a user may bring, and workers that fail, hang and exit."""
 
 import multiprocessing
 import os
@@ -52,7 +52,7 @@ _context = multiprocessing.get_context
 
 @pytest.fixture(params=["instance", "factory"])
 def processes(request):
-    """Process pools, which break when a worker dies."""
+    """Process pools, which break when a worker exits."""
     if request.param == "factory":
         yield partial(ProcessPoolExecutor, 2)
     else:
@@ -67,7 +67,7 @@ def test_labels_are_the_parents_own_and_leave_nothing_behind(executor, tmp_path)
     assert not retries and not os.listdir(tmp_path / "labels")
 
 
-def test_workers_that_import_anew(tmp_path):
+def test_workers_that_import_again(tmp_path):
     wanted = images(3)
     with ProcessPoolExecutor(2, _context("spawn")) as pool:
         assert_good(
@@ -104,7 +104,7 @@ def test_labels_come_as_they_are_done(tmp_path):
         assert [atom for atom, _ in pool.done()][-1] == 0
 
 
-def test_a_worker_that_dies_costs_a_retry_and_nothing_else(processes, tmp_path):
+def test_a_worker_that_exits_costs_only_a_retry(processes, tmp_path):
     wanted = images(5)
     spoiled = parent(what="kill", atoms=[2], once=str(tmp_path / "once"), seconds=0.1)
     begin = time.monotonic()
@@ -142,7 +142,7 @@ def test_a_long_wait_is_spoken_of(tmp_path, monkeypatch):
     said = []
     with ThreadPoolExecutor(1) as threads:
         label_all(tmp_path, images(2), parent(seconds=0.8), threads, log=said.append)
-    assert said[0].startswith("Waiting for labels, without a bound: see label_timeout: 1 are being made, the longest for 0 min; 1 have")
+    assert said[0].startswith("Waiting for labels (no label_timeout): 1 running (longest 0 min), 1 not started.")
 
 
 def test_a_worker_that_does_not_listen_is_ended_by_the_driver(processes, tmp_path, monkeypatch):
@@ -154,7 +154,7 @@ def test_a_worker_that_does_not_listen_is_ended_by_the_driver(processes, tmp_pat
 
 
 def deaf(directory):
-    """A parent that hangs around atom 1 with signals blocked, as compiled code does."""
+    """Return a parent that hangs around atom 1 with signals blocked, as compiled code does."""
     return parent(what="hang", atoms=[1])(directory) if not _deafen() else None
 
 

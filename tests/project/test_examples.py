@@ -28,7 +28,7 @@ def run_example(name, cwd):
 
 
 def blocks_of(page):
-    """The Python blocks of a page, in order."""
+    """Return the Python blocks of a page, in order."""
     return [textwrap.dedent(block) for block in BLOCK.findall(page.read_text(encoding="utf-8"))]
 
 
@@ -37,7 +37,7 @@ PAGES = [page for page in DOCS if blocks_of(page) and page.name not in FOR_A_CLU
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """The directory in which the main example ran, and what it printed."""
+    """Return the directory in which the main example ran, and what it printed."""
     directory = tmp_path_factory.mktemp("pt260")
     return directory, run_example("pt260.py", directory)
 
@@ -58,7 +58,7 @@ def test_the_documented_script(tmp_path):
 
 @pytest.mark.slow
 def test_the_main_example_learns_the_cluster(trained):
-    """What the README promises, with room for another machine's rounding."""
+    """The errors in the README, with a margin for the rounding of other machines."""
     mean, largest = map(float, re.search(r"mean ([\d.]+), max ([\d.]+) eV/Å", trained[1]).groups())
     assert mean < 0.01
     assert largest < 0.1

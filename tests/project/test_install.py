@@ -24,7 +24,7 @@ print(amp.__file__, sys.modules[NFT.__module__].__file__, sep="\\n")
 
 
 def run(*command, cwd=None):
-    """Standard output of a command that must succeed."""
+    """Return standard output of a command that must succeed."""
     done = subprocess.run(list(map(str, command)), cwd=cwd, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
     return done.stdout
@@ -91,7 +91,7 @@ class Environment:
 
 @pytest.fixture(scope="module")
 def pip(tmp_path_factory):
-    """The command line of a pip; an environment made by uv has none."""
+    """Return the command line of a pip; an environment made by uv has none."""
     folder = tmp_path_factory.mktemp("pip")
     venv.create(folder, with_pip=True, symlinks=os.name != "nt")
     return [folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python"), "-m", "pip"]

@@ -19,7 +19,7 @@ MAX_LEVELS, MAX_PACKAGES = 7, 22
 
 
 def package_of(path):
-    """The top-level name under amp.nft that a source file belongs to."""
+    """Return the top-level name under amp.nft that a source file belongs to."""
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
@@ -40,7 +40,7 @@ def imports_of(path):
 
 
 def packages_imported(path):
-    """Packages of amp.nft that a file imports, except its own and `errors`, which lies below all."""
+    """Return packages of amp.nft that a file imports, except its own and `errors`, which lies below all."""
     names = (name.split(".") for name in imports_of(path))
     return {name[2] for name in names if name[:2] == ["amp", "nft"] and len(name) > 2} - {package_of(path), "errors"}
 

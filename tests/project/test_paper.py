@@ -10,7 +10,7 @@ import pytest
 
 SCRIPTS = Path(__file__).parents[2] / "examples" / "paper"
 MEAN_ERROR = 0.0039  # eV/Å, the paper's on Pt260
-DELTA = 0.03  # eV/Å: on ten times fewer chunks than Pt260 gets, the targets' 0.015 with room for another machine's rounding
+DELTA = 0.03  # eV/Å: on ten times fewer chunks than Pt260 gets, the targets' 0.015 with a margin for the rounding of other machines
 FMAX = {"relax": 0.03, "transfer": 0.04}  # eV/Å, the targets on Pt260 and Pt1415
 
 pytestmark = pytest.mark.slow
@@ -26,7 +26,7 @@ def run(name, directory, *arguments):
 
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory):
-    """Where learn.py ran."""
+    """Return the directory in which learn.py ran."""
     directory = tmp_path_factory.mktemp("paper")
     run("learn", directory)
     return directory

@@ -54,7 +54,7 @@ def open_page(browser, path):
 
 
 def colours(browser):
-    """How many colours the view shows, that of its paper left out."""
+    """Count the colours in the view, without that of the background."""
     picture = imread(BytesIO(browser.find_element("css selector", ".scene").screenshot_as_png))
     return len(np.unique((picture[60:, : picture.shape[1] // 2, :3] * 15).astype(int).reshape(-1, 3), axis=0))
 

@@ -33,7 +33,7 @@ FORCE = 1e-8  # eV/Å: two ways to the same prediction
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """The directory of a run that ended after two retrainings."""
+    """Return the directory of a run that ended after two retrainings."""
     directory = tmp_path_factory.mktemp("finished")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(directory)
@@ -49,7 +49,7 @@ def truth():
 
 
 class Page(HTMLParser):
-    """What a page asks for from elsewhere, the ids in it, and the tags that are left open."""
+    """External requests of a page, its ids, and the tags that are left open."""
 
     def __init__(self, text):
         super().__init__()
@@ -115,7 +115,7 @@ def test_labels_are_predicted_by_the_ensemble_that_had_not_seen_them(finished, m
 
 
 def having(of, deltas, converged=True, **settings):
-    """A run whose iterations had these largest uncertainties."""
+    """Return a run whose iterations had these largest uncertainties."""
     steps = []
     for k, delta in enumerate(deltas):
         reports = [replace(report, converged=converged) for report in of.steps[0].reports]
@@ -144,7 +144,7 @@ def test_the_verdict_follows_from_the_uncertainty_and_the_members(finished, delt
     nothing = replace(check(replace(of, steps=[])), why_not="")
     verdict = judge(having(of, deltas, converged), nothing)
     assert (verdict.grade, advice in verdict.advice) == (grade, True), verdict
-    told = any("hardly tells good atoms from bad ones" in reason for reason in verdict.reasons)
+    told = any("hardly separates good atoms" in reason for reason in verdict.reasons)
     assert told == (converged and min(deltas) <= 5 * of.settings["criteria"]["force_rmse"])
 
 
@@ -152,7 +152,7 @@ def test_a_loose_stop_delta_is_not_taken_for_the_size_of_the_criteria(finished):
     of = read_run(finished)
     verdict = judge(having(of, [5.0, 0.5], stop_delta=1.0), replace(check(replace(of, steps=[])), why_not=""))
     assert verdict.headline == "UNKNOWN: converged by its criterion; not tested: rerun with test_labels=10"
-    assert any("comes from surroundings that they have not seen" in reason for reason in verdict.reasons)
+    assert any("comes from environments outside the training set" in reason for reason in verdict.reasons)
 
 
 def test_uncertainty_that_does_not_cover_the_labels_is_not_trusted(finished):
@@ -194,7 +194,7 @@ def test_a_run_without_a_finished_iteration_has_a_report_too():
 def test_a_run_on_another_machine_that_stopped_showing_life_is_called_interrupted():
     with RunStore("al-training/saved-info") as store:
         begin(store, machine="node07 pid:[1]", pid=7)
-    for age, said in ((5.0, "Wait"), (600.0, "Run the same script again")):
+    for age, said in ((5.0, "Wait"), (600.0, "Rerun the script")):
         beat = Path("al-training/saved-info/progress.json")
         Heartbeat(beat).beat(iteration=0, members=[])
         os.utime(beat, (time.time() - age,) * 2)
@@ -209,7 +209,7 @@ def test_failed_labels_and_several_targets_are_in_the_report():
     run(target_image=[cluster(), slab], parent_calc=parent, max_iterations=1, label_retries=0, threshold=-0.5)
     verdict = report("al-training")
     text = Path("report.html").read_text(encoding="utf-8")
-    assert "SCF did not converge" in text and "labels could not be had" in " ".join(verdict.reasons)
+    assert "SCF did not converge" in text and "labels failed; the next" in " ".join(verdict.reasons)
     assert {"scene-0", "scene-1", "figure-target-0", "figure-target-1"} <= set(Page(text).ids)
 
 
@@ -218,7 +218,7 @@ def test_three_atoms_are_enough():
     trimer = Atoms("Pt3", [[0, 0, 0], [2.6, 0, 0], [0, 2.7, 0.3]])
     run(target_image=trimer, max_iterations=1, threshold=None)
     report(".")
-    assert "Pt3, drag to turn it" in Path("report.html").read_text(encoding="utf-8")
+    assert "Pt3, drag to rotate" in Path("report.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(("times", "least"), [(1, 0.8), (2, 0.95)])

@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def lines_of(events):
-    """The text of a journal with these events, with correct checksums whatever the events are."""
+    """Return the text of a journal with these events, with correct checksums whatever the events are."""
     checksum, lines = 0, []
     for event in events:
         body = json.dumps(event).encode()[:-1]
@@ -37,7 +37,7 @@ def lines_of(events):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """The journal of a real run with two retrainings, in which a label failed."""
+    """Return the journal of a real run with two retrainings, in which a label failed."""
     directory = tmp_path_factory.mktemp("finished")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(directory)
@@ -246,7 +246,7 @@ def test_events_of_two_threads_are_whole_lines_in_a_chain(tmp_path):
 
 
 def rows_of_the_schema():
-    """The table of events in docs/formats.rst, as the schema gives it."""
+    """Return the table of events in docs/formats.rst, as the schema gives it."""
     for name, kind in schema.EVENTS.items():
         yield f"   * - ``{name}``\n     - {kind.meaning}\n     - " + "; ".join(
             f"``{key}``: {field.text}" for key, field in kind.fields.items()
@@ -263,7 +263,7 @@ def test_the_documentation_shows_the_schema():
 
 
 def mutated(data, rng):
-    """A journal with one random change of its bytes."""
+    """Return a journal with one random change of its bytes."""
     at, kind = rng.randrange(len(data)), rng.randrange(6)
     if kind == 0:  # a bit
         return data[:at] + bytes([data[at] ^ 1 << rng.randrange(8)]) + data[at + 1 :]
@@ -308,7 +308,7 @@ def changed(events, rng):
 
 
 def intact(data, damaged):
-    """How many lines are as they were, if at most one line, cut short, follows; all of them otherwise."""
+    """Count the unchanged lines, if at most one truncated line follows; all of them otherwise."""
     lines = data.splitlines(keepends=True)
     number = next((k for k in range(len(lines), 0, -1) if damaged.startswith(b"".join(lines[:k]))), 0)
     rest = damaged[sum(map(len, lines[:number])) :]
@@ -325,7 +325,7 @@ def survives(directory):
 
 @pytest.mark.parametrize("n", [200, pytest.param(2000, marks=pytest.mark.slow)])
 def test_random_changes_of_bytes_are_refused_or_change_nothing(copy, n):
-    """Where the end of the file is damaged, it may look like a line that a crash cut short: the lines before it count then."""
+    """A damaged end of the file may look like a line that a crash truncated: the lines before it count then."""
     rng, path = random.Random(n), copy / "journal.jsonl"
     data, events = path.read_bytes(), RunRecord(copy).events
     whole, refused = replay(events), 0

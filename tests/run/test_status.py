@@ -1,4 +1,4 @@
-"""Where a run stands: beside the log of a terminal, in a notebook, and from its files alone."""
+"""Status of a run: next to the log of a terminal, in a notebook, and from its files alone."""
 
 import math
 import os
@@ -41,7 +41,7 @@ def script(settings="", before=""):
 
 
 def in_terminal(command):
-    """What a command writes to a terminal of its own."""
+    """Return the output of a command in a terminal of its own."""
     driver, terminal = pty.openpty()
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "120", "LINES": "40"}
     with subprocess.Popen(command, stdin=terminal, stdout=terminal, stderr=terminal, env=environment) as process:
@@ -160,13 +160,13 @@ def test_a_torn_last_line_is_not_read_and_nothing_is_changed():
     assert journal.read_bytes() == before
 
 
-def test_a_driver_that_was_killed_is_called_so_and_one_elsewhere_by_its_signs_of_life():
+def test_status_of_a_killed_driver_and_of_one_on_another_machine_by_its_heartbeat():
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
     with RunStore("dead-training/saved-info") as store:
         begin(store, pid=dead.pid)
     assert read_status("dead-training").alive is False
-    assert "gone without a word" in read_status("dead-training").driver
+    assert "ended with no message" in read_status("dead-training").driver
     with RunStore("far-training/saved-info") as store:
         begin(store, machine="node07 pid:[1]")
     assert read_status("far-training").alive is None

@@ -208,7 +208,7 @@ HEADER = "{'descr': '<f8', 'fortran_order': False, 'shape': (%s,), }"
 
 
 def npy(header, data=b""):
-    """An ``.npy`` file with this header, as NumPy writes it."""
+    """Return an ``.npy`` file with this header, as NumPy writes it."""
     text = header.encode() + b"\n"
     return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text) % 65536) + text + data
 

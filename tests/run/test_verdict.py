@@ -1,4 +1,4 @@
-"""The verdict: a pure function of numbers, by the rules of its states, and what a run's journal says of it."""
+"""The verdict: a pure function of numbers, by the rules of its states, and the verdict in a run's journal."""
 
 import json
 

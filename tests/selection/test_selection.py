@@ -47,7 +47,7 @@ def test_cur_finds_the_rows_that_span_the_others():
 
 
 @pytest.mark.parametrize("choose", [farthest_points, cur])
-@pytest.mark.parametrize("case", ["random", "one column", "constant", "zero", "rank two", "twins"])
+@pytest.mark.parametrize("case", ["random", "one column", "constant", "zero", "rank two", "duplicates"])
 def test_no_row_twice_whatever_the_data(choose, case):
     rng = np.random.default_rng(2)
     x = {
@@ -56,7 +56,7 @@ def test_no_row_twice_whatever_the_data(choose, case):
         "constant": np.ones((12, 3)),
         "zero": np.zeros((12, 3)),
         "rank two": rng.normal(size=(12, 2)) @ rng.normal(size=(2, 6)),
-        "twins": np.repeat(rng.normal(size=(3, 4)), 4, axis=0),
+        "duplicates": np.repeat(rng.normal(size=(3, 4)), 4, axis=0),
     }[case]
     for k in (1, 2, 7, 12):
         chosen = choose(x, k)
@@ -86,7 +86,7 @@ def test_the_first_feature_is_the_one_that_tells_the_force():
     x = rng.normal(size=(200, 6))
     y = 3 * x[:, 4] + 0.5 * x[:, 1] + 0.01 * rng.normal(size=200)
     assert by_correlation(x, y, 2) == [4, 1]
-    x[:, 5] = x[:, 4] * 2 + 1e-3 * rng.normal(size=200)  # a twin of the first tells nothing more
+    x[:, 5] = x[:, 4] * 2 + 1e-3 * rng.normal(size=200)  # a duplicate of the first adds no information
     assert by_correlation(x, y, 2)[1] == 1
 
 
@@ -140,8 +140,8 @@ def test_compositions_differ_even_where_surroundings_do_not():
 
 
 def test_chunks_are_chosen_by_their_central_atoms(pt260):
-    twins = [0, 50, 100, 150, 200, 250]
-    chunks = carve_chunks(pt260, twins * 3, 6.5)
+    duplicates = [0, 50, 100, 150, 200, 250]
+    chunks = carve_chunks(pt260, duplicates * 3, 6.5)
     for method in METHODS:
         chosen = choose_chunks(chunks, 6, method=method)
         assert {i % 6 for i in chosen} == set(range(6))
@@ -151,7 +151,7 @@ def test_distinct_leaves_out_what_others_cover():
     x = np.array([[0.0, 0.0], [0.02, 0.0], [1.0, 1.0], [0.0, 1.0], [1.0, 0.98]])
     kinds = np.zeros(5, dtype=int)
     assert distinct(x, kinds, [0, 1, 2, 3, 4], [], 0.1) == [0, 2, 3]
-    assert distinct(x, kinds, [1, 0, 4, 2], [], 0.1) == [1, 4]  # the most wanted of twins
+    assert distinct(x, kinds, [1, 0, 4, 2], [], 0.1) == [1, 4]  # the most important of duplicates
     assert distinct(x, kinds, [0, 1, 3], [2], 0.1) == [0, 3]
     assert distinct(x, kinds, [4, 3], [2], 0.1) == [3]  # what is known covers
     assert distinct(x, kinds, [2, 4], [2], 0.1) == [2]  # one that is known itself stays: it costs no label

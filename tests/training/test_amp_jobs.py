@@ -161,7 +161,7 @@ def log():
 
 
 def set_up(sample, nft_ids, cores=1, aligned=True):
-    """The user's calculator as a job has it before its train line, and the member's images."""
+    """Return the user's calculator as a job has it before its train line, and the member's images."""
     with Trajectory("sample.traj", "w") as trajectory:
         for atoms in sample:
             trajectory.write(atoms)
@@ -223,7 +223,7 @@ def test_loss_of_a_chunk_is_the_error_of_its_central_force():
 
 
 def test_without_our_alignment_amp_fails():
-    """The defect that `align` is for: if this passes one day, Amp was mended."""
+    """The defect that `align` is for: if this passes one day, Amp was fixed."""
     pytest.importorskip("amp.fmodules")
     sample = [images()[k] for k in (0, 1, 2, 4)]
     calc, hashed = set_up(sample, nft_ids_of(images())[1:2], aligned=False)
@@ -278,7 +278,7 @@ def test_serial_training_leaves_what_amp_leaves(log):
 
 
 def check_report_against_amp(calc, report):
-    """The numbers of a report, from the forces and energies of the saved potential."""
+    """Return the numbers of a report, from the forces and energies of the saved potential."""
     drawn = task().weights_mi[0]
     bulk_cells = [(image, w) for image, w in list(zip(images(), drawn, strict=True))[:3] if w]
     errors = [(calc.get_potential_energy(i) - i.get_potential_energy()) / len(i) for i, _ in bulk_cells]
@@ -291,7 +291,7 @@ def check_report_against_amp(calc, report):
 
 
 def check_warm_start(outcome, log):
-    """A retraining starts from the weights that it is given."""
+    """Return a retraining starts from the weights that it is given."""
     again = jobs(log).train(one_member(start=outcome.texts[:1], iteration=1))
     initial = read_amp(Path("al-training/0/amp-initial-parameters.amp").read_text())
     given = read_amp(outcome.texts[0])
@@ -546,7 +546,7 @@ def test_start_command_is_checked(command):
 
 
 @pytest.mark.parametrize("command", [SERIAL, BACKGROUND, "A=1 sh run.py", "cd . && sh run.py", "nohup sh run.py &", "./later"])
-def test_start_commands_that_will_do(command):
+def test_accepted_start_commands(command):
     check_start_command(command)
 
 
@@ -589,7 +589,7 @@ def test_script_keeps_queue_lines_at_the_top():
 
 
 @pytest.mark.slow
-def test_shared_database_is_read_whole_or_not_at_all():
+def test_shared_database_is_read_atomically():
     """A reader beside a writer that is killed again and again."""
     code = (
         "from amp.nft.training.amp_jobs.database import SharedDatabase\n"
@@ -656,7 +656,7 @@ def test_slow_fingerprints_show_in_the_log(monkeypatch):
 
 
 def test_a_job_knows_whether_its_member_may_begin_again(tmp_path, monkeypatch):
-    """What stalled at the last training stalls again: three attempts would cost a queue three times the hours."""
+    """A member that stalled at the last training stalls again: three attempts would cost a queue three times the hours."""
     files = TrainingDirectory(tmp_path / "al-training")
     for retry_m in (None, (True, False)):
         task = TrainingTask(images(), ROWS, np.ones((2, 5), dtype=int), None, seed=1, iteration=1, retry_m=retry_m, targets=images()[:1])

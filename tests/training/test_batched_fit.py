@@ -21,7 +21,7 @@ from amp.nft.training import batched_fit
 RADIUS = 5.0  # Å
 AMP = 1e-6  # agreement of Amp's predictions with what the report says, eV and eV/Å
 PREDICTED = 1e-6  # relative agreement of reported residuals with those of the ensemble's forces
-ROUNDING = 1e-9  # of the loss, where the inputs are scaled anew
+ROUNDING = 1e-9  # of the loss, where the inputs are scaled again
 CRITERIA = {"energy_rmse": 0.002, "energy_maxresid": None, "force_rmse": 0.02, "force_maxresid": 0.08}
 WEAK = [{"type": "G2", "element": "Cu", "eta": 0.05, "offset": 0.0}, {"type": "G2", "element": "Cu", "eta": 4.0, "offset": 0.0}]
 
@@ -181,7 +181,7 @@ def test_weights_that_do_not_fit_the_labels_are_refused(images):
 
 
 def with_null_functions():
-    """The named set, its first G2 and first G4 again, and a function of an element that is not there."""
+    """Return the named set, its first G2 and first G4 again, and a function of an element that is not there."""
     gs = g2x(["Cu"])["Cu"]
     angular = next(g for g in gs if g["type"] == "G4")
     return [gs[0], *gs, {"type": "G2", "element": "Au", "eta": 1.0, "offset": 0.0}, dict(angular)]

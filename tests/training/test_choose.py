@@ -87,6 +87,7 @@ def choose(tmp_path):
     return choose
 
 
+@pytest.mark.filterwarnings("ignore:calc_text asks for no force criterion")  # Amp's default calc_text
 @pytest.mark.parametrize(
     ("wanted", "changes", "name", "why"),
     [

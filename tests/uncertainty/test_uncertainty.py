@@ -60,7 +60,7 @@ def test_threshold_outside_its_range(threshold):
 
 
 def vectors(sigma, rng):
-    """Normal, isotropic error vectors whose lengths have the root mean square `sigma`."""
+    """Return the normal, isotropic error vectors whose lengths have the root mean square `sigma`."""
     return rng.normal(size=(len(sigma), 3)) * (sigma / np.sqrt(3))[:, None]
 
 

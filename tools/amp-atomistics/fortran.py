@@ -13,7 +13,7 @@ BUILD = Path("build", "fortran")
 
 
 def compiler():
-    """The Fortran compiler's path; without one the program ends with the reason."""
+    """Return the Fortran compiler's path; without one the program ends with the reason."""
     if os.environ.get("AMP_NO_FORTRAN"):
         sys.exit("AMP_NO_FORTRAN is set")
     return shutil.which(os.environ.get("FC") or "gfortran") or sys.exit("no gfortran (or $FC) found")
@@ -32,7 +32,7 @@ def wrap(name, sources):
 
 
 def modules_first(sources):
-    """The sources in an order in which each finds the module files of those that it uses."""
+    """Return the sources in an order in which each finds the module files of those that it uses."""
     text = {source: Path(source).read_text(encoding="utf-8").lower() for source in sources}
     home = {name: s for s in sources for name in re.findall(r"^\s*module\s+(\w+)\s*$", text[s], re.M)}
     uses = {s: re.findall(r"^\s*use\s+(\w+)", text[s], re.M) for s in sources}
@@ -50,7 +50,7 @@ def compile_all(fortran, sources):
 
 
 def runtime_folders(fortran):
-    """Where the compiler keeps libgfortran, which the C linker does not know."""
+    """Return the folders of libgfortran, which the C linker does not know."""
     names = ("libgfortran.so", "libgfortran.dylib", "libgfortran.a")
     answers = [subprocess.check_output([fortran, f"-print-file-name={name}"], text=True) for name in names]
     paths = [Path(answer.strip()) for answer in answers]

@@ -35,7 +35,7 @@ def environment():
 
 
 def prepare_metadata_for_build_wheel(metadata_directory, config_settings=None):
-    """What pyproject.toml says, so that a resolver need not build Amp to learn its dependencies."""
+    """Return the metadata in pyproject.toml, so that a resolver need not build Amp to learn its dependencies."""
     project = tomllib.loads((HERE / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     info = Path(metadata_directory, f"amp_atomistics-{project['version']}.dist-info")
     info.mkdir()

@@ -4,7 +4,7 @@ Amp owns the packages `amp` and `amp.nft`, so no path entry can bring our source
 An editable wheel of ours holds, for each module and package of amp/nft, a file of the same name that loads
 the one in the source tree.  A module that is new there is seen after the next install.
 
-Wheels are built from a scratch tree: in the checkout setuptools would take up what an earlier build left.
+Wheels are built from a scratch tree: in the checkout setuptools would include files of an earlier build.
 """
 
 import os

@@ -23,7 +23,7 @@ from amp.nft.run.store import RunStore
 
 @dataclass(frozen=True)
 class Carving:
-    """How chunks are carved: their targets, radius (Å), termination and least number of atoms."""
+    """Settings of chunks: their targets, radius (Å), termination and least number of atoms."""
 
     targets: list[Atoms]
     cutoff: float

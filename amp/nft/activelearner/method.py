@@ -15,7 +15,7 @@ CHECKS = ("error", "warn", False)
 
 @dataclass(frozen=True)
 class Method:
-    """How a run learns; see :meth:`amp.nft.activelearner.NFT.run` for the meaning of each part.
+    """Settings of the method; see :meth:`amp.nft.activelearner.NFT.run` for the meaning of each part.
 
     Attributes
     ----------

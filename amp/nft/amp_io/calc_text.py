@@ -128,7 +128,21 @@ def read_calc_text(calc_text: str, headerlines: str = "", directory: str | os.Pa
 
 
 def spec_of(calc: Any) -> CalculatorSpec:
-    """Return the settings of an Amp calculator; UnsupportedModel names the part that the kernels do not support."""
+    """Return the settings of an Amp calculator.
+
+    Parameters
+    ----------
+    calc : Amp
+
+    Returns
+    -------
+    CalculatorSpec
+
+    Raises
+    ------
+    UnsupportedModel
+        Names the part that the kernels do not support.
+    """
     _require_own_classes(calc)
     descriptor, model = calc.descriptor.parameters, calc.model.parameters
     require_supported(descriptor, model)

@@ -87,7 +87,21 @@ def write_ensemble(path: str | os.PathLike[str], texts: Sequence[str]) -> None:
 
 
 def forces_by_amp(texts: list[str], target: Atoms, dblabel: str) -> np.ndarray:
-    """Return the forces of each member by Amp itself, shape (members, atoms, 3)."""
+    """Compute the forces of each member by Amp itself.
+
+    Parameters
+    ----------
+    texts : list of str
+        The members' ``.amp`` texts.
+    target : Atoms
+    dblabel : str
+        Path prefix of Amp's fingerprint databases.
+
+    Returns
+    -------
+    ndarray, shape (members, atoms, 3)
+        eV/Å.
+    """
     from amp.stats.bootstrap import BootStrap
     from amp.utilities import Logger
 

@@ -114,7 +114,22 @@ def with_data(text: str, **data: Any) -> str:
 
 
 def check_text(text: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Parameters of descriptor and model in an ``.amp`` text of any kind; AmpFileError if it is not data."""
+    """Return the parameters of descriptor and model in an ``.amp`` text of any kind.
+
+    Parameters
+    ----------
+    text : str
+
+    Returns
+    -------
+    dict, dict
+        Parameters of the descriptor and of the model.
+
+    Raises
+    ------
+    AmpFileError
+        If the text is not data.
+    """
     return _descriptor_and_model(_mapping(parse_literal(text), "the file"))
 
 

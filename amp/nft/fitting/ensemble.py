@@ -59,7 +59,7 @@ class Ensemble:
 
     @property
     def reports(self) -> list[MemberReport]:
-        """How the fit of each member ended; empty for an ensemble of a run or of Amp."""
+        """Report on the fit of each member; empty for an ensemble of a run or of Amp."""
         stored = [read_amp(text).nft.get("report") for text in self.texts]
         return [report_of(data) for data in stored if data is not None]
 

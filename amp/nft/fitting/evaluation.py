@@ -84,7 +84,12 @@ class Table:
         raise InputError(f"There are no errors of {quantity!r} for {element!r}: the table has {known}.")
 
     def as_dicts(self) -> list[dict[str, Any]]:
-        """Return the rows as plain data, for a data frame for example."""
+        """Return the rows as plain data, for a data frame for example.
+
+        Returns
+        -------
+        list of dict
+        """
         return [asdict(row) for row in self.rows]
 
     def __str__(self) -> str:

@@ -50,7 +50,7 @@ def _lower_level() -> list[tuple[Any, str, Any]]:
 
 
 def _inner_functions_are_not_finished() -> list[tuple[Any, str, Any]]:
-    """Changes by which inner functions are neither optimised nor turned into machine code on their own."""
+    """Return the changes by which inner functions are neither optimised nor turned into machine code on their own."""
     from numba.core.codegen import CPUCodeLibrary, JITCPUCodegen
 
     optimize, finish, set_env = CPUCodeLibrary._optimize_final_module, CPUCodeLibrary._finalize_final_module, JITCPUCodegen.set_env

@@ -1,4 +1,4 @@
-"""How every kernel is compiled, and how kernels share the processor."""
+"""Compilation of kernels, and their share of the processor."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def kernel(function: Callable) -> Callable:
 
     Kernels release the interpreter's lock, divide as NumPy does (a test for zero in front of every
     division keeps loops from SIMD), and are kept on disk between processes. Where no directory
-    for that cache can be written, they are compiled anew in each process.
+    for that cache can be written, each process compiles them again.
     """
     try:
         compiled = njit(cache=True, **_SETTINGS)(function)
@@ -74,7 +74,7 @@ def _stamp_below(module: str) -> tuple:
 
 def _forgiving(load: Callable, forget: Callable) -> Callable:
     """
-    A cache's way of loading that starts anew from what it cannot read.
+    Return a cache's load function that treats an unreadable entry as missing.
 
     The names of our classes are in the cache's index, and a release that has others finds the index of the last one.
     """
@@ -101,7 +101,7 @@ def inner(function: Callable) -> Callable:
 
 
 def available_cpus() -> int:
-    """Number of processors that this process may run on."""
+    """Return the number of processors that this process may run on."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

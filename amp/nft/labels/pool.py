@@ -233,7 +233,7 @@ class LabelPool:
             self._watch()
 
     def _remind(self) -> None:
-        """Say what is waited for, when that takes long."""
+        """Log the state of the labels when they take long."""
         now = time.monotonic()
         if self._done:
             self._heard = now
@@ -241,10 +241,10 @@ class LabelPool:
             return
         self._heard = now
         begun = [f.began for f in self._flights.values() if f.look() is not None and f.began is not None]
-        longest = f", the longest for {(time.monotonic() - min(begun)) / 60:.0f} min" if begun else ""
-        bound = "without a bound: see label_timeout" if self._timeout is None else f"for {self._timeout:g} s each at most"
+        longest = f" (longest {(time.monotonic() - min(begun)) / 60:.0f} min)" if begun else ""
+        bound = "no label_timeout" if self._timeout is None else f"label_timeout {self._timeout:g} s"
         waiting = len(self._waiting) + len(self._flights) - len(begun)
-        self._log(f"Waiting for labels, {bound}: {len(begun)} are being made{longest}; {waiting} have not begun.")
+        self._log(f"Waiting for labels ({bound}): {len(begun)} running{longest}, {waiting} not started.")
 
     def _watch(self) -> None:
         """Give up labels that exceed the time limit, and those whose worker exited with no message from the executor."""

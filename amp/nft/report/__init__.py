@@ -1,4 +1,4 @@
-"""Whether a run's potential can be trusted: one HTML page, the same figures as files, and the verdict in words."""
+"""Report on a run: one HTML page, the same figures as files, and the verdict in words."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def report(
     figures: str | os.PathLike[str] | None = None,
     truth: Any = None,
 ) -> Verdict:
-    """Write a report on a run, from its files alone: while it goes on, after it, or on another machine.
+    """Write a report on a run, from its files alone: during the run, after it, or on another machine.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What the ensembles of a run say of forces that are known: of its chunks, before and after they were trained on, and of the target."""
+"""Predictions of a run's ensembles for known forces: of its chunks, before and after training on them, and of the target."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Comparison:
 
     @property
     def coverage(self) -> float:
-        """Fraction of the errors that are not larger than the uncertainty; 0.99 is what it stands for."""
+        """Fraction of the errors that are not larger than the uncertainty; 0.99 is expected."""
         return float(np.mean(self.errors <= self.delta))
 
     @property
@@ -56,7 +56,7 @@ class Comparison:
         return float(spearmanr(self.delta, self.errors).statistic)
 
     def at(self, iteration: int) -> Comparison:
-        """What the ensemble of one iteration predicted.
+        """Return the predictions of one iteration's ensemble.
 
         Parameters
         ----------
@@ -72,7 +72,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Checks:
-    """Predictions against what is known.
+    """Predictions against known forces.
 
     Attributes
     ----------
@@ -114,12 +114,12 @@ def check(run: Run, truth: np.ndarray | None = None) -> Checks:
         trained = _central(run, run.best.iteration, before)
         target = None if truth is None else _predict(run, run.best.iteration, run.targets, truth)
     except UnsupportedModel as error:
-        return Checks(nothing, nothing, why_not=f"The members are of a kind that only Amp itself evaluates ({error}).")
+        return Checks(nothing, nothing, why_not=f"Only Amp itself can evaluate members of this kind ({error}).")
     return Checks(trained, _join([nothing, *unseen]), target)
 
 
 def _central(run: Run, iteration: int, atoms: Sequence[int]) -> Comparison:
-    """Forces on the central atoms of chunks, by the ensemble of an iteration."""
+    """Predict the forces on the central atoms of chunks by the ensemble of an iteration."""
     chunks = [run.record.image(run.label_files[atom]) for atom in atoms]
     known = [chunk.get_forces(apply_constraint=False)[0] for chunk in chunks]
     found = _evaluate(run, iteration, chunks)
@@ -127,14 +127,14 @@ def _central(run: Run, iteration: int, atoms: Sequence[int]) -> Comparison:
 
 
 def _predict(run: Run, iteration: int, images: Sequence[Atoms], known: np.ndarray) -> Comparison:
-    """Forces on all atoms of some structures."""
+    """Predict the forces on all atoms of some structures."""
     found = _evaluate(run, iteration, images)
     forces, deltas = (np.concatenate(parts) for parts in zip(*found, strict=True))
     return _compare(known, forces, deltas, [iteration] * len(deltas))
 
 
 def _evaluate(run: Run, iteration: int, images: Sequence[Atoms]) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Mean forces and uncertainties on the atoms of each image."""
+    """Return mean forces and uncertainties on the atoms of each image."""
     from amp.nft.kernels.prediction.evaluate import Evaluator  # numba: only where it is needed
 
     if not images:

@@ -28,7 +28,7 @@ WIDE, SQUARE, PICTURE = (6.6, 3.4), (6.6, 4.6), (7.2, 3.3)
 
 
 def draw_figures(run: Run, checks: Checks) -> Iterator[tuple[str, Figure]]:
-    """Make the figures for which there is something to show.
+    """Yield the figures for which the run has data.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ def draw_figures(run: Run, checks: Checks) -> Iterator[tuple[str, Figure]]:
 
 
 def svg(figure: Figure) -> str:
-    """A figure as SVG that takes its ink from the page around it."""
+    """Return a figure as SVG that takes its text colour from the page."""
     import matplotlib
 
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "amp.nft", "font.family": "sans-serif"}):
@@ -91,7 +91,7 @@ def most_uncertain(run: Run) -> list[int]:
 
 
 def uncertainty(run: Run) -> Figure:
-    """Largest and mean uncertainty of each iteration."""
+    """Draw the largest and mean uncertainty of each iteration."""
     figure, axes = _new(WIDE)
     iterations = [step.iteration for step in run.steps]
     axes.plot(iterations, [step.delta.max() for step in run.steps], "o-", color=ORANGE, label="largest on any atom")
@@ -108,7 +108,7 @@ def uncertainty(run: Run) -> Figure:
 
 
 def distribution(run: Run) -> Figure:
-    """How the uncertainty is distributed over the atoms, at first and in the best ensemble."""
+    """Draw the distribution of the uncertainty over the atoms, for the first and the best ensemble."""
     figure, axes = _new(WIDE)
     picked = {step.iteration: step for step in (run.steps[0], run.steps[len(run.steps) // 2], run.best)}
     everything = np.concatenate([step.delta for step in picked.values()])
@@ -126,7 +126,7 @@ def distribution(run: Run) -> Figure:
 
 
 def chunks(run: Run) -> Figure:
-    """Chunks that came in after each iteration."""
+    """Draw the number of chunks added after each iteration."""
     figure, axes = _new(WIDE)
     new = [len(atoms) for atoms in run.new_atoms]
     again = [len(set(atoms)) - number for atoms, number in zip(run.added, new, strict=True)]
@@ -144,7 +144,7 @@ def chunks(run: Run) -> Figure:
 
 
 def residuals(run: Run) -> Figure:
-    """What each member's training left, against its criteria where they are known."""
+    """Draw the residuals of each member, relative to its criteria where they are known."""
     figure, axes = _new(WIDE)
     asked = run.settings.get("criteria") or {}
     reports = run.best.reports
@@ -154,7 +154,7 @@ def residuals(run: Run) -> Figure:
         if limit or (not asked and name.startswith("force")):
             values = np.array([getattr(report, name) for report in reports]) / (limit or 1.0)
             unit = "eV/atom" if name.startswith("energy") else "eV/Å"
-            axes.plot(members, values, mark, color=colour, label=f"{name}, asked: {limit:g} {unit}" if limit else f"{name} (eV/Å)")
+            axes.plot(members, values, mark, color=colour, label=f"{name}, criterion {limit:g} {unit}" if limit else f"{name} (eV/Å)")
     for report in reports:
         if not report.converged:
             axes.axvspan(report.member - 0.4, report.member + 0.4, color=ORANGE, alpha=0.15, lw=0)
@@ -168,7 +168,7 @@ def residuals(run: Run) -> Figure:
 
 
 def forces(checks: Checks) -> Figure:
-    """Predicted against labelled central forces, and the lengths of the errors."""
+    """Draw predicted against labelled central forces, and the lengths of the errors."""
     figure, (left, right) = _new((6.6, 3.3), 2)
     named = [("unseen", checks.unseen, ORANGE, "before it was trained on"), ("trained", checks.trained, BLUE, "trained on")]
     shown = [(some, colour, text) for _, some, colour, text in named if len(some)]
@@ -192,7 +192,7 @@ def forces(checks: Checks) -> Figure:
 
 
 def reliability(checks: Checks) -> Figure:
-    """Errors against predicted uncertainties."""
+    """Draw errors against predicted uncertainties."""
     import matplotlib
 
     figure, axes = _new(SQUARE)
@@ -220,7 +220,7 @@ def reliability(checks: Checks) -> Figure:
 
 
 def target(run: Run, number: int) -> Figure:
-    """A target coloured by uncertainty: all atoms, and the most uncertain ones alone."""
+    """Draw a target coloured by uncertainty: all atoms, and the most uncertain ones alone."""
     import matplotlib
 
     delta = run.split(run.best.delta)[number]
@@ -237,7 +237,7 @@ def target(run: Run, number: int) -> Figure:
 
 
 def sources(run: Run, number: int) -> Figure:
-    """Where on a target chunks were taken, and after which iteration."""
+    """Draw the central atoms of chunks on a target, coloured by iteration."""
     import matplotlib
     from matplotlib.colors import Normalize
 
@@ -278,7 +278,7 @@ def _style() -> Iterator[None]:
 
 
 def _new(size: tuple[float, float], columns: int = 1) -> tuple[Figure, Any]:
-    """A figure that no window manager knows of."""
+    """Return a figure without a window."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=size, layout="constrained")

@@ -1,4 +1,4 @@
-"""The report as one HTML page that needs nothing else."""
+"""The report as one HTML page without external files."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ CAPTIONS = {
     "uncertainty": (
         "Uncertainty on the target after each training",
         "δ = 2.58 times the standard deviation of the members' force vectors on an atom, eV/Å. The run has converged when the "
-        "largest is below stop_delta. A curve that comes to rest above it will not come down by more chunks.",
+        "largest is below stop_delta. More chunks do not lower a curve that has levelled off above it.",
     ),
     "distribution": (
-        "How the uncertainty is distributed over the atoms",
-        "A long tail to the right means that few surroundings are still unknown; a narrow hump that has come to rest means that "
-        "the fit itself, not a lack of chunks, sets the uncertainty.",
+        "Distribution of the uncertainty over the atoms",
+        "A long right tail means that few environments are still unknown; a narrow peak that no longer moves means that the fit, "
+        "not a lack of chunks, sets the uncertainty.",
     ),
-    "chunks": ("Chunks taken", "What was labelled around the most uncertain atoms after each iteration."),
+    "chunks": ("Chunks", "Chunks labelled around the most uncertain atoms after each iteration."),
     "residuals": (
-        "What each member's training left",
-        "Residuals of the best ensemble's members on their own training samples, over the criteria of calc_text. Below the "
-        "dashed line is met.",
+        "Residuals of the members",
+        "Residuals of the best ensemble's members on their own training samples, divided by the criteria of calc_text. A value "
+        "below the dashed line meets its criterion.",
     ),
     "forces": (
         "Predicted against labelled central forces",
-        "Orange: by the ensemble that asked for the label, before it was trained on it, an honest test at the places where it was "
-        "least certain. Blue: by the best ensemble, which was trained on them. The labels are those of chunks; how far a chunk's "
-        "central force is from the true one, its cutoff decides.",
+        "Orange: by the ensemble that requested the label, before it was trained on it; an independent test on its most uncertain "
+        "atoms. Blue: by the best ensemble, which was trained on them. The labels are forces in chunks; the cutoff of the chunks "
+        "sets their error.",
     ),
     "reliability": (
-        "Is the uncertainty to be believed?",
-        "Each point is a force that was not trained on. Below the line the error is smaller than the predicted uncertainty, as 99 % "
-        "should be. Once all members meet their criteria, points no longer follow the line: the uncertainty is then an upper "
-        "bound, and not a ranking.",
+        "Reliability of the uncertainty",
+        "Each point is a force that was not trained on. Below the line the error is smaller than the predicted uncertainty; 99 % of "
+        "the points should be there. Once all members meet their criteria, points no longer follow the line: the uncertainty is then "
+        "an upper bound, not a ranking.",
     ),
     "target": ("The target, coloured by uncertainty", "Best ensemble. Colours are perceptually uniform (viridis)."),
-    "sources": ("Where chunks were taken", "Central atoms of the chunks, coloured by the iteration after which each was taken."),
+    "sources": ("Places of the chunks", "Central atoms of the chunks, coloured by the iteration after which each was labelled."),
 }
 
 
@@ -56,7 +56,7 @@ def page(run: Run, verdict: Verdict, figures: Mapping[str, str], scenes: Mapping
     figures : mapping of str to str
         SVG by name.
     scenes : mapping of int to dict
-        What plotly shows of each target.
+        Data for plotly's view of each target.
     plotly : str
         Its script; empty if there are no scenes.
 
@@ -99,7 +99,7 @@ def _scene(run: Run, number: int, scene: Any) -> str:
     target = run.targets[number]
     name = f"Target {number}" if len(run.targets) > 1 else "The target"
     return (
-        f'<figure class="wide"><figcaption><h2>{name}: {_text(target.get_chemical_formula())}, drag to turn it</h2></figcaption>'
+        f'<figure class="wide"><figcaption><h2>{name}: {_text(target.get_chemical_formula())}, drag to rotate</h2></figcaption>'
         f'<div class="scene" id="scene-{number}"></div>'
         f'<script type="application/json" class="scene-data" data-for="scene-{number}">{_json(scene)}</script></figure>'
     )
@@ -133,7 +133,7 @@ def _members(run: Run) -> str:
          f"{report.force_maxresid:.3g}", report.message)
         for report in run.best.reports
     ]  # fmt: skip
-    heads = ("member", "met its criteria", "energy rmse (eV/atom)", "force rmse (eV/Å)", "largest force residual (eV/Å)", "how it ended")
+    heads = ("member", "met its criteria", "energy rmse (eV/atom)", "force rmse (eV/Å)", "largest force residual (eV/Å)", "result")
     return _section(f"Members of the best ensemble (iteration {run.best.iteration})", _table(heads, rows))
 
 
@@ -141,7 +141,7 @@ def _failures(run: Run) -> str:
     if not run.failures:
         return _section("Labels that failed", "<p>None.</p>") if run.label_files else ""
     rows = [(failure.atom, failure.kind, failure.message, failure.attempts) for failure in run.failures]
-    return _section("Labels that failed", _table(("atom", "kind", "why", "attempts"), rows))
+    return _section("Labels that failed", _table(("atom", "kind", "reason", "attempts"), rows))
 
 
 def _settings(run: Run) -> str:
@@ -172,7 +172,7 @@ def _text(thing: Any) -> str:
 
 
 def _json(thing: Any) -> str:
-    """JSON that may stand inside a script element."""
+    """Return JSON that is valid inside a script element."""
     return json.dumps(thing, separators=(",", ":")).replace("<", "\\u003c")
 
 

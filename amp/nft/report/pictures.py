@@ -74,7 +74,7 @@ def _draw_cell(axes: Axes, atoms: Atoms, turn: np.ndarray) -> None:
 
 
 def cell_edges(atoms: Atoms) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Ends of the twelve edges of a periodic structure's cell; none where nothing is periodic."""
+    """Return the ends of the twelve edges of a periodic structure's cell; none for a free cluster."""
     if not atoms.pbc.any():
         return []
     corners = np.array(np.meshgrid([0, 1], [0, 1], [0, 1], indexing="ij")).reshape(3, -1).T
@@ -83,7 +83,7 @@ def cell_edges(atoms: Atoms) -> list[tuple[np.ndarray, np.ndarray]]:
 
 
 def rotation(x: float, y: float, z: float) -> np.ndarray:
-    """The matrix that turns about x, then y, then z, by degrees."""
+    """Return the matrix that rotates about x, then y, then z, by degrees."""
     from scipy.spatial.transform import Rotation
 
     return Rotation.from_euler("xyz", [x, y, z], degrees=True).as_matrix()

@@ -1,4 +1,4 @@
-"""True forces on the targets, as a user gives them."""
+"""True forces on the targets from the user."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from amp.nft.run.history import Run
 
 
 def read_truth(truth: Any, run: Run) -> np.ndarray | None:
-    """True forces on the atoms of all targets, shape (atoms, 3), from what a user gives.
+    """Return true forces on the atoms of all targets, shape (atoms, 3), from the user's argument.
 
     Parameters
     ----------

@@ -17,11 +17,11 @@ from amp.nft.uncertainty.forces import CONFIDENCE
 
 Grade = Literal["good", "caution", "bad", "none"]
 GRADES: dict[verdict.Color, Grade] = {"green": "good", "amber": "caution", "red": "bad", "grey": "none"}
-COVERED = 0.8  # of the labels that were not trained on, within the predicted uncertainty: below, it is not to be believed
+COVERED = 0.8  # of the labels that were not trained on, within the predicted uncertainty: below, it is not reliable
 ENOUGH = 5  # labels from which a coverage is stated
-AT_CRITERIA = 5.0  # times force_rmse: about where the uncertainty comes to rest when all members meet their criteria
-EARLY = 4  # iterations, fewer of which tell no tendency
-FLAT = 1.6  # the last uncertainties differ by less than this factor where they have come to rest
+AT_CRITERIA = 5.0  # times force_rmse: about the level of the uncertainty once all members meet their criteria
+EARLY = 4  # iterations needed to see a trend
+FLAT = 1.6  # the last uncertainties differ by less than this factor once they have levelled off
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def judge(run: Run, checks: Checks) -> Verdict:
     reasons += [f"In doubt: {doubt}." for doubt in _doubts(best, checks)]
     advice = _if_converged(run, stop, largest) if largest < stop else _if_not_converged(run)
     if found.state == "FAILED":
-        advice = "Rattle the target: every force on it seems to vanish by symmetry."
+        advice = "Rattle the target: all forces on it seem to vanish by symmetry."
     elif found.state == "UNKNOWN" and largest < stop:
         advice = f"Test it: {verdict.TEST}. {advice}"
     return Verdict(GRADES[found.color], str(found), reasons, advice)
@@ -86,7 +86,7 @@ def _error95_factor(run: Run, step: Step) -> float | None:
 
 
 def _state(run: Run) -> list[str]:
-    """Whether the run is over."""
+    """Say that the run is not finished, if so."""
     status = run.status
     if status.phase == "finished":
         return []
@@ -104,33 +104,33 @@ def _about_uncertainty(run: Run, stop: float) -> list[str]:
 
 
 def _floor(run: Run) -> float:
-    """The uncertainty below which the members' criteria, rather than missing chunks, set it; eV/Å."""
+    """Return the uncertainty below which the members' criteria, not missing chunks, set it; eV/Å."""
     criteria = run.settings.get("criteria") or {}
     return AT_CRITERIA * (criteria.get("force_rmse") or criteria.get("force_maxresid") or 0.0)
 
 
 def _about_members(best: Step, floor: float) -> list[str]:
-    """What the members' residuals say about the uncertainty itself."""
+    """Describe the meaning of the members' residuals for the uncertainty."""
     missed = _missed(best)
     if missed:
         return [
             f"{len(missed)} of {len(best.reports)} members did not meet their training criteria (members "
-            f"{', '.join(map(str, missed))}): what they miss by adds to the errors, and to the uncertainty."
+            f"{', '.join(map(str, missed))}): their residuals add to the errors and to the uncertainty."
         ]
     if not best.reports:
         return []
     text = f"All {len(best.reports)} members meet their training criteria"
     if best.delta.max() > floor:
-        return [text + ": the uncertainty that is left comes from surroundings that they have not seen, and shows where these are."]
+        return [text + ": the remaining uncertainty comes from environments outside the training set, and shows their places."]
     return [
-        text + ", and their uncertainty is down to the size of these. From here on it hardly tells good atoms from bad ones (on a "
-        "platinum cluster its rank correlation with the true error fell from 0.9 to 0.2): what error is left is set by the criteria, "
-        "the fingerprints and networks, and the size of the chunks, not by a lack of chunks."
+        text + ", and the uncertainty has reached the size of these criteria. From here on it hardly separates good atoms from bad "
+        "ones (on a platinum cluster its rank correlation with the true error fell from 0.9 to 0.2): the criteria, the fingerprints "
+        "and networks, and the size of the chunks set the remaining error, not a lack of chunks."
     ]
 
 
 def _about_labels(run: Run, checks: Checks) -> list[str]:
-    """How predictions compare with what is known."""
+    """Compare predictions with known forces."""
     lines = [checks.why_not] if checks.why_not else []
     unseen = _last_unseen(checks)
     if unseen is not None:
@@ -146,7 +146,7 @@ def _about_labels(run: Run, checks: Checks) -> list[str]:
         rank = target.correlation
         lines.append(text + ("." if np.isnan(rank) else f"; rank correlation of the two {rank:.2f}."))
     if run.failures:
-        lines.append(f"{len(run.failures)} labels could not be had; the next most uncertain atoms took their places.")
+        lines.append(f"{len(run.failures)} labels failed; the next most uncertain atoms replaced them.")
     return lines
 
 
@@ -155,7 +155,7 @@ def _missed(step: Step) -> list[int]:
 
 
 def _last_unseen(checks: Checks) -> Comparison | None:
-    """The last predictions of labels that were not known yet."""
+    """Return the last predictions made before their labels were known."""
     if not len(checks.unseen):
         return None
     return checks.unseen.at(int(checks.unseen.iteration.max()))
@@ -176,8 +176,8 @@ def _doubts(best: Step, checks: Checks) -> list[str]:
 
 def _go_on(run: Run) -> str:
     if run.status.phase == "interrupted" or run.status.alive is False:
-        return "Run the same script again: it goes on where it stopped."
-    return "Wait: python -m amp.nft status shows where it stands."
+        return "Rerun the script: the run resumes where it stopped."
+    return "Wait: python -m amp.nft status shows the progress."
 
 
 def _if_converged(run: Run, stop: float, largest: float) -> str:
@@ -190,7 +190,7 @@ def _if_converged(run: Run, stop: float, largest: float) -> str:
 
 
 def _if_not_converged(run: Run) -> str:
-    """What to do about a run that has not come below its mark."""
+    """Return the next step for a run whose uncertainty is above stop_delta."""
     if run.status.phase != "finished":
         return _go_on(run)
     largest = [float(step.delta.max()) for step in run.steps]
@@ -200,33 +200,33 @@ def _if_not_converged(run: Run) -> str:
     if len(largest) >= 2 and largest[-1] <= 1.05 * min(largest):
         spent = sum(step.seconds for step in run.steps[-3:]) / len(run.steps[-3:])
         return (
-            f"It is falling: run the same script again with max_iterations={_more(run)} (training took {duration(spent)} per iteration "
-            "lately); what is there is kept."
+            f"It is falling: rerun the script with max_iterations={_more(run)} (training recently took {duration(spent)} per iteration); "
+            "finished work is kept."
         )
     if len(largest) < EARLY:
-        return f"Too early to say: run the same script again with max_iterations={_more(run)}; what is there is kept."
+        return f"Too early to say: rerun the script with max_iterations={_more(run)}; finished work is kept."
     return (
-        "It goes up and down: run the same script again with a larger steps_not_improved (5, say) and max_iterations; if it "
-        "does not help, label more atoms at a time (a threshold nearer to 0 takes more), or use more fingerprints."
+        "It goes up and down: rerun the script with a larger steps_not_improved (for example 5) and max_iterations. If this "
+        "does not help, label more atoms per iteration (a threshold nearer to 0 selects more), or use more fingerprints."
     )
 
 
 def _more(run: Run) -> int:
-    """Twice as many iterations as were allowed."""
+    """Return twice the allowed number of iterations."""
     return 2 * max(run.settings.get("max_iterations", 5), 5)
 
 
 def _at_a_floor(run: Run, floor: float) -> str:
-    """What to do where more chunks do not help."""
+    """Return the next step where more chunks do not help."""
     if _missed(run.best):
         return (
-            f"It has come to rest near {floor:.2g} eV/Å while members miss their criteria: give them more fingerprints or wider "
-            "hidden layers under another label; more chunks will not help."
+            f"It has levelled off near {floor:.2g} eV/Å while members miss their criteria: use more fingerprints or wider hidden "
+            "layers under another label; more chunks will not help."
         )
     criteria = (run.settings.get("criteria") or {}).get("force_rmse")
     tighter = "" if not criteria else f" (force_rmse below {criteria:g} eV/Å)"
     return (
-        f"It has come to rest near {floor:.2g} eV/Å with all members within their criteria, which set this floor: if "
-        f"{floor:.2g} eV/Å will do, raise stop_delta above it and run the same script again; if not, tighten the "
-        f"criteria in calc_text{tighter} under another label. More chunks will not help."
+        f"It has levelled off near {floor:.2g} eV/Å. All members meet their criteria, which set this limit; more chunks will not "
+        f"help. If {floor:.2g} eV/Å is enough, raise stop_delta above it and rerun the script; if not, tighten the criteria in "
+        f"calc_text{tighter} under another label."
     )

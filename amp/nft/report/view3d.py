@@ -1,4 +1,4 @@
-"""A view of a target that can be turned, for plotly's script: spheres for small structures, points for large ones."""
+"""Rotatable view of a target for plotly's script: spheres for small structures, points for large ones."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ Trace = dict[str, Any]
 
 
 def script() -> str:
-    """Plotly's script, which comes with its Python package: the page needs no network."""
+    """Return plotly's script from its Python package, so that the page needs no network."""
     return (importlib.resources.files("plotly") / "package_data" / "plotly.min.js").read_text(encoding="utf-8")
 
 
 def scene(run: Run, number: int) -> dict[str, Any]:
-    """Data and layout of the view of a target.
+    """Return data and layout of the view of a target.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ def scene(run: Run, number: int) -> dict[str, Any]:
 
 
 def _distance(atoms: Any) -> float:
-    """How far to stand away to see all of a structure and its cell, 1 for a round one; the page is twice as wide as high."""
+    """Return the distance from which all of a structure and its cell is visible, 1 for a round one; the page is twice as wide as high."""
     points = np.vstack([atoms.positions, *(end for edge in cell_edges(atoms) for end in edge)])
     extent = np.maximum(np.ptp(points, axis=0), 1.0)
     return max(1.0, float((extent / (2, 2, 1)).max() / np.cbrt(extent.prod())))
@@ -90,7 +90,7 @@ def _assemble(views: dict[str, list[Trace]], shadows: Trace, edges: list[Trace],
 
 
 def _bar(title: str, shade: np.ndarray, log: bool) -> dict[str, Any]:
-    """A colour bar; of a logarithm its ticks are those of the value."""
+    """Return a colour bar; for a logarithm, its ticks are values, not logarithms."""
     bar: dict[str, Any] = {"title": {"text": title, "side": "right"}, "len": 0.8}
     if log:
         low, high = shade.min(), shade.max()
@@ -101,7 +101,7 @@ def _bar(title: str, shade: np.ndarray, log: bool) -> dict[str, Any]:
 
 
 def _atoms(atoms: Any, chosen: np.ndarray, shade: np.ndarray, delta: np.ndarray, bar: dict, low: float | None = None) -> list[Trace]:
-    """Some atoms in colour."""
+    """Return the trace of some atoms in colour."""
     colour: Trace = {
         "colorscale": "Viridis", "cmin": float(shade.min()) if low is None else low, "cmax": float(shade.max()),
         "colorbar": bar, "showscale": True,
@@ -133,7 +133,7 @@ def _atoms(atoms: Any, chosen: np.ndarray, shade: np.ndarray, delta: np.ndarray,
 
 
 def _shadows(atoms: Any) -> Trace:
-    """All atoms, faintly."""
+    """Return the trace of all atoms, faint."""
     size = float(np.clip(160.0 / len(atoms) ** (1 / 3), 1.5, 10.0))
     most = np.linspace(0, len(atoms) - 1, min(len(atoms), 20_000)).astype(int)
     return {
@@ -143,7 +143,7 @@ def _shadows(atoms: Any) -> Trace:
 
 
 def _edges(atoms: Any) -> list[Trace]:
-    """The cell of a periodic structure."""
+    """Return the trace of the cell of a periodic structure."""
     lines = [np.array([start, end, [np.nan] * 3]) for start, end in cell_edges(atoms)]
     if not lines:
         return []
@@ -157,12 +157,12 @@ def _xyz(points: np.ndarray) -> Trace:
 
 
 def _packed(values: np.ndarray, kind: str = "f4") -> dict[str, str]:
-    """An array as plotly reads it from JSON without loss of space."""
+    """Return an array in plotly's compact JSON form."""
     return {"dtype": kind, "bdata": base64.b64encode(np.ascontiguousarray(values, dtype=f"<{kind}").tobytes()).decode()}
 
 
 def _sphere(times: int) -> tuple[np.ndarray, np.ndarray]:
-    """Corners and triangles of an icosahedron whose faces are divided in four so many times: a sphere to the eye."""
+    """Return corners and triangles of an icosahedron whose faces are divided in four repeatedly; it looks like a sphere."""
     golden = (1 + 5**0.5) / 2
     corners = [(0.0, a, b * golden) for a in (-1, 1) for b in (-1, 1)]
     points = np.array([np.roll(corner, shift) for shift in range(3) for corner in corners])
@@ -176,7 +176,7 @@ def _sphere(times: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _divide(points: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Each triangle in four."""
+    """Divide each triangle in four."""
     pairs = sorted({tuple(sorted(pair)) for face in faces.tolist() for pair in (face[:2], face[1:], face[::2])})
     middle = {pair: len(points) + k for k, pair in enumerate(pairs)}
     points = np.vstack([points, [(points[a] + points[b]) / 2 for a, b in pairs]])
@@ -188,7 +188,7 @@ def _divide(points: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def _outward(points: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """On the unit sphere, each triangle turned so that its normal points outward."""
+    """Project on the unit sphere, each triangle oriented with its normal outward."""
     points = points / np.linalg.norm(points, axis=1)[:, None]
     a, b, c = points[faces.T]
     inward = np.einsum("ij,ij->i", np.cross(b - a, c - a), a) < 0

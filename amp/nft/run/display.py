@@ -33,7 +33,7 @@ class Screen(Protocol):
         """Show this instead of what was shown."""
 
     def clear(self) -> None:
-        """Make room for lines of text."""
+        """Reserve lines for text."""
 
     def close(self) -> None:
         """Show nothing any more."""
@@ -65,7 +65,13 @@ class Progress:
         self._heartbeat = Heartbeat(record.directory / BEAT_FILE, BEAT)
 
     def step(self, iteration: int, step: MemberStep) -> None:
-        """Take note of where a member stands; from any thread."""
+        """Record the progress of a member; from any thread.
+
+        Parameters
+        ----------
+        iteration : int
+        step : MemberStep
+        """
         self._steps[step.member] = iteration, step
 
     def __enter__(self) -> Progress:
@@ -120,7 +126,7 @@ class Progress:
 
 
 def find_screen() -> Screen | None:
-    """A notebook's output or the terminal at standard error or output; None where there is neither."""
+    """Return a notebook's output or the terminal at standard error or output; None if there is neither."""
     if _in_notebook():
         return NotebookScreen()
     for stream in (sys.stderr, sys.stdout):
@@ -162,7 +168,7 @@ class TerminalScreen:
         self._live.update(renderable, refresh=True)
 
     def clear(self) -> None:
-        """Make room for lines of text."""
+        """Reserve lines for text."""
         self._live.update(self._nothing, refresh=True)
 
     def close(self) -> None:

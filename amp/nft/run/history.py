@@ -90,7 +90,7 @@ class Run:
 
     @property
     def starts(self) -> int:
-        """How many times a driver began or resumed the run."""
+        """Number of times that a driver began or resumed the run."""
         return len(self.status.state.starts)
 
     @property
@@ -124,7 +124,7 @@ class Run:
         return result
 
     def members(self, step: Step) -> list[str]:
-        """The members of an iteration.
+        """Return the members of an iteration.
 
         Parameters
         ----------

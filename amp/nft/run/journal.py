@@ -303,6 +303,6 @@ def explained(path: Path) -> Iterator[None]:
 def unwritable(path: object, error: OSError) -> RunStoreError:
     """Return the error for a file that cannot be written."""
     return RunStoreError(
-        f"{path} cannot be written ({error.strerror or error}). Finished work is kept: make room, or give "
+        f"{path} cannot be written ({error.strerror or error}). Finished work is kept: free space, or give "
         "permission, and run the same script again."
     )

@@ -172,7 +172,7 @@ _CHANGES = {
 
 
 def _end(state: RunState, ending: Ending) -> RunState:
-    """The first ending counts: a signal after the end of the run ends only the process."""
+    """Set the ending, unless there is one: a signal after the end of the run ends only the process."""
     return replace(state, ending=state.ending or ending)
 
 
@@ -191,5 +191,5 @@ def report_of(report: dict[str, Any]) -> MemberReport:
 
 
 def _fields(of: Any, values: dict[str, Any]) -> Any:
-    """An instance of a dataclass from those values that are its fields."""
+    """Return an instance of a dataclass from those values that are its fields."""
     return of(**{f.name: values[f.name] for f in fields(of) if f.name in values})

@@ -29,35 +29,35 @@ class Kind:
 
 
 def integer(least: int = 0, most: int = _LARGEST) -> Kind:
-    """An integer within a range."""
+    """Return the kind of integers within a range."""
     return Kind(
         f"integer from {least} on" if most == _LARGEST else f"integer from {least} to {most}", lambda x: _is_integer(x, least, most)
     )
 
 
 def number(least: float = -math.inf, above: bool = False) -> Kind:
-    """A finite number, from a least value on or above it."""
+    """Return the kind of finite numbers from a least value on, or above it."""
     limit = "" if math.isinf(least) else f" above {least:g}" if above else f" from {least:g} on"
     return Kind(f"number{limit}", lambda x: _is_number(x) and (x > least if above else x >= least))
 
 
 def nullable(kind: Kind) -> Kind:
-    """The kind, or null."""
+    """Return the kind that also accepts null."""
     return Kind(f"{kind.text}, or null", lambda x: x is None or kind.test(x))
 
 
 def optional(kind: Kind) -> Kind:
-    """The kind, or no such field."""
+    """Return the kind of a field that may be absent."""
     return Kind(f"{kind.text}, optional", kind.test, optional=True)
 
 
 def list_of(kind: Kind, words: str, least: int = 0) -> Kind:
-    """A list whose items are of one kind."""
+    """Return the kind of lists with items of one kind."""
     return Kind(words, lambda x: isinstance(x, list) and len(x) >= least and all(map(kind.test, x)))
 
 
 def has(members: Mapping[str, Kind], words: str) -> Kind:
-    """An object with these members; others are skipped."""
+    """Return the kind of objects with these members; others are skipped."""
     return Kind(words, lambda x: isinstance(x, dict) and all(_is_member(x, name, kind) for name, kind in members.items()))
 
 
@@ -74,7 +74,7 @@ def _is_number(x: Any) -> bool:
 
 
 def _dataclass(of: type, words: str, real: Kind) -> Kind:
-    """The fields of a dataclass of text, integers, real numbers and truth values."""
+    """Return the kind of objects with the fields of a dataclass of text, integers, real numbers and truth values."""
     kinds = {"str": TEXT, "int": integer(most=2**31 - 1), "float": real, "bool": TRUTH}
     members = {f.name: replace(kinds[str(f.type)], optional=f.default is not MISSING) for f in fields(of)}
     return has(members, words)

@@ -94,7 +94,7 @@ def _doing(status: Status) -> str:
     images = f"{status.settings.get('n_images', '?')} images and {status.n_chunks} chunks"
     return {
         "training": f"training on {images}",
-        "evaluating": "the uncertainty on every atom of the target",
+        "evaluating": "computing the uncertainty on each atom of the target",
         "labelling": "labelling chunks around the most uncertain atoms",
         "finished": f"finished, with {images}",
         "interrupted": f"interrupted, with {images}",
@@ -102,7 +102,7 @@ def _doing(status: Status) -> str:
 
 
 def _uncertainty(status: Status) -> str:
-    """The way down, and where it is to end."""
+    """Return the decrease of the uncertainty, and its goal."""
     stop = status.settings.get("stop_delta")
     goal = "" if stop is None else f"; stop below {stop:g}"
     if not status.deltas:
@@ -112,7 +112,7 @@ def _uncertainty(status: Status) -> str:
 
 
 def _count(members: list[MemberStep]) -> str:
-    """How many members are how far."""
+    """Count the members in each state."""
     words = {"met": "met their criteria", "missed": "missed them"}
     counts = Counter(member.state for member in members)
     states = ("met", "missed", "training", "queued", "waiting")
@@ -125,21 +125,21 @@ def _labels(status: Status) -> str:
 
 
 def _left(status: Status) -> str:
-    """What is left, as far as it can be said honestly."""
+    """Return the time left, where an estimate is possible."""
     if status.message:
         return "ended"
     if status.alive is False:
-        return "stopped: run the same script again to go on"
+        return "stopped: rerun the script to resume"
     if status.left is not None:
         plural = "" if status.left.iterations == 1 else "s"
         return (
-            f"about {duration(status.left.seconds)} left ({status.left.iterations} iteration{plural}), if the uncertainty goes on as before"
+            f"about {duration(status.left.seconds)} left ({status.left.iterations} iteration{plural}), if the uncertainty falls as before"
         )
-    return "no estimate of what is left " + ("yet" if len(status.deltas) < 4 else "(the uncertainty does not fall)")
+    return "no estimate of the time left " + ("yet" if len(status.deltas) < 4 else "(the uncertainty does not fall)")
 
 
 def _members(members: list[MemberStep]) -> Table:
-    """Those that are not done, one a line."""
+    """Return the table of the unfinished members."""
     from rich.table import Table
 
     table = Table(box=None, padding=(0, 2), header_style="dim")
@@ -154,5 +154,5 @@ def _members(members: list[MemberStep]) -> Table:
 
 
 def _factor(distance: float) -> str:
-    """A distance as a factor: of the residuals over their criteria, or of the out-of-bag error over its minimum."""
+    """Return a distance as a factor: of the residuals over their criteria, or of the out-of-bag error over its minimum."""
     return "" if math.isnan(distance) else f"× {math.exp(min(distance, 700.0)):.3g}"

@@ -160,7 +160,7 @@ def status_of(record: RunRecord) -> Status:
 
 
 def find_run(directory: str | os.PathLike[str]) -> Path:
-    """The ``saved-info`` of the run that a path leads to; RunStoreError if there is none, or more than one."""
+    """Return the ``saved-info`` of the run that a path leads to; RunStoreError if there is none, or more than one."""
     start = Path(directory)
     here = [start, start / "saved-info"]
     below = sorted(path.parent for path in start.glob("*-training/saved-info/journal.jsonl"))
@@ -209,7 +209,7 @@ def status(directory: Path, state: RunState, steps: dict[int, tuple[int, MemberS
 
 
 def time_left(deltas: Sequence[float], settings: dict[str, Any], durations: Sequence[float], spent: float = 0.0) -> Estimate | None:
-    """A guess at what is left.
+    """Estimate the time left.
 
     Parameters
     ----------
@@ -280,7 +280,7 @@ def _find_at_work(places: list[Path]) -> set[int]:
 
 
 def _driver(state: RunState, beat: float | None) -> tuple[bool | None, str]:
-    """Whether the driver is alive, and the reason."""
+    """Return True, False or None (not known) for a driver that is alive, and the reason."""
     if not state.starts:
         return None, "not known: the run has not been started"
     process = state.starts[-1].process
@@ -291,11 +291,11 @@ def _driver(state: RunState, beat: float | None) -> tuple[bool | None, str]:
         return False, f"{who}, which has ended"
     if process.machine == machine():
         died = has_ended(process)
-        return not died, f"{who}, " + ("which is gone without a word: killed, or crashed" if died else "which runs")
+        return not died, f"{who}, " + ("which ended with no message: killed, or crashed" if died else "which runs")
     if beat is None:
-        return None, f"{who}, of which there is no sign of life"
+        return None, f"{who}, with no heartbeat"
     age = max(time.time() - beat, 0.0)
-    return age < SILENCE, f"{who}, last sign of life {duration(age)} ago"
+    return age < SILENCE, f"{who}, last heartbeat {duration(age)} ago"
 
 
 def _read_beat(path: Path) -> tuple[float | None, dict[int, tuple[int, MemberStep]]]:
@@ -316,7 +316,7 @@ def _step(step: dict[str, Any]) -> MemberStep:
 
 
 def duration(seconds: float) -> str:
-    """A time in words: 0.8 s, 12 s, 3 min 10 s, 2 h 5 min."""
+    """Return a time in words: 0.8 s, 12 s, 3 min 10 s, 2 h 5 min."""
     if seconds < 9.95:
         return f"{seconds:.1f} s"
     seconds = round(seconds)

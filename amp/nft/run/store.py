@@ -92,7 +92,7 @@ class RunRecord:
         except OSError as error:
             raise RunStoreError(f"{path} cannot be read ({error.strerror}): restore it, or start a new run.") from error
         if hashlib.sha256(data).hexdigest()[:32] != path.stem:
-            raise RunStoreError(f"{path} is damaged (its content does not match its name): restore it or start anew.")
+            raise RunStoreError(f"{path} is damaged (its content does not match its name): restore it, or start a new run.")
         return data
 
     def array(self, name: str) -> np.ndarray:

@@ -66,7 +66,12 @@ class Verdict:
         return f"{self.state}: {self.sentence}"
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data for the journal."""
+        """Return plain data for the journal.
+
+        Returns
+        -------
+        dict
+        """
         return as_plain(self)
 
 
@@ -157,7 +162,7 @@ def _state(
 
 
 def _is_flat(oob_rmse: Sequence[float]) -> bool:
-    """Whether the out-of-bag error changed by less than 10 % over the last two iterations."""
+    """Return True if the out-of-bag error changed by less than 10 % over the last two iterations."""
     last = np.asarray(oob_rmse[-3:], dtype=float)
     return len(last) == 3 and bool(last.max() < FLAT * last.min())
 

@@ -45,7 +45,7 @@ def choose_features(
     Returns
     -------
     dict of str to list of dict
-        The chosen ones, the most telling first.
+        The chosen functions, the most informative first.
 
     Raises
     ------
@@ -98,7 +98,7 @@ def choose_images(
     k : int
         How many.
     Gs : dict of str to list of dict, optional
-        Fingerprints to tell images apart by; those of `amp.nft.features.g2x` if not given.
+        Fingerprints that distinguish images; those of `amp.nft.features.g2x` if not given.
     method : 'fps' or 'cur'
     cutoff : float or dict
         As for `choose_features`.
@@ -106,12 +106,12 @@ def choose_images(
     Returns
     -------
     list of int
-        Their places in `images`, in the order in which they were chosen.
+        Their indices in `images`, in the order of selection.
 
     Raises
     ------
     ValueError
-        If there are fewer than `k` images, or the method is another.
+        If there are fewer than `k` images, or the method is not one of these.
 
     Notes
     -----
@@ -141,7 +141,7 @@ def choose_chunks(
     method: str = "cur",
     cutoff: float | dict[str, Any] = 6.5,
 ) -> list[int]:
-    """Choose chunks whose central atoms have different surroundings.
+    """Choose chunks whose central atoms have different environments.
 
     Parameters
     ----------
@@ -153,12 +153,12 @@ def choose_chunks(
     Returns
     -------
     list of int
-        Their places in `chunks`, in the order in which they were chosen.
+        Their indices in `chunks`, in the order of selection.
 
     Raises
     ------
     ValueError
-        If there are fewer than `k` chunks, or the method is another.
+        If there are fewer than `k` chunks, or the method is not one of these.
     """
     chunks = _checked(chunks, k, method, METHODS, of="chunks")
     x, kinds, elements = fingerprints(chunks, Gs, cutoff, centres=True)
@@ -166,13 +166,13 @@ def choose_chunks(
 
 
 def _robust(x: np.ndarray) -> np.ndarray:
-    """Columns with median 0 and quartiles 1 apart."""
+    """Scale columns to median 0 and quartiles 1 apart."""
     low, middle, high = np.percentile(x, [25, 50, 75], axis=0)
     return (x - middle) / np.where(high > low, high - low, 1.0)
 
 
 def _checked(images: Sequence[Atoms], k: int, method: str, methods: Iterable[str], of: str | None = None) -> list[Atoms]:
-    """The images, if there are enough and the method is one."""
+    """Return the images; ValueError if there are too few or the method is unknown."""
     images = list(images)
     if method not in methods:
         raise ValueError(f"method is {method!r}: it must be one of {', '.join(map(repr, methods))}.")
@@ -186,7 +186,7 @@ def _checked(images: Sequence[Atoms], k: int, method: str, methods: Iterable[str
 
 
 def _forces(images: list[Atoms]) -> np.ndarray:
-    """Forces on all atoms of all images, eV/Å."""
+    """Return the forces on all atoms of all images, eV/Å."""
     for number, image in enumerate(images):
         if image.calc is None:
             raise ValueError(

@@ -1,4 +1,4 @@
-"""Atoms by their fingerprints: which are alike, and which cover others."""
+"""Compare atoms by their fingerprints: find duplicate environments."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NARROW = 1e-9  # a fingerprint whose values lie within this is constant
 def fingerprints(
     images: Sequence[Atoms], Gs: SymmetryFunctions | None = None, cutoff: float | dict[str, Any] = 6.5, *, centres: bool = False
 ) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
-    """Fingerprints of all atoms of images, one image after the other.
+    """Return fingerprints of all atoms of images, one image after the other.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ def fingerprints(
 
 
 def distinct(x: np.ndarray, kinds: np.ndarray, chosen: Sequence[int], known: Sequence[int], distance: float) -> list[int]:
-    """Leave out chosen atoms whose surroundings those before them, or known ones, cover.
+    """Drop chosen atoms whose environment an atom before them, or a known one, covers.
 
     Parameters
     ----------
@@ -56,9 +56,9 @@ def distinct(x: np.ndarray, kinds: np.ndarray, chosen: Sequence[int], known: Seq
     kinds : ndarray of int, shape (atoms,)
         Element of each; atoms of different elements never cover each other.
     chosen : sequence of int
-        At least one atom, the most wanted first.
+        At least one atom, the most important first.
     known : sequence of int
-        Atoms that cover others already. One that is chosen itself stays.
+        Atoms that cover others already. A chosen atom among them stays.
     distance : float
         Two atoms cover each other if the root mean square difference of their fingerprints is at most this, each
         fingerprint scaled to between -1 and 1 over all atoms of the element.
@@ -79,13 +79,13 @@ def distinct(x: np.ndarray, kinds: np.ndarray, chosen: Sequence[int], known: Seq
 
 
 def _differences(x: np.ndarray, kinds: np.ndarray, atom: int, others: Sequence[int]) -> np.ndarray:
-    """Root mean square differences of an atom's fingerprints from those of others; inf for other elements."""
+    """Return root mean square differences of an atom's fingerprints from those of others; inf for other elements."""
     differences = np.sqrt(((x[list(others)] - x[atom]) ** 2).mean(axis=1))
     return np.where(kinds[list(others)] == kinds[atom], differences, np.inf)
 
 
 def scaled(x: np.ndarray, kinds: np.ndarray) -> np.ndarray:
-    """Fingerprints between -1 and 1, by their ranges over the atoms of each element; 0 where there is no range."""
+    """Scale fingerprints to between -1 and 1, by their ranges over the atoms of each element; 0 where there is no range."""
     result = np.zeros_like(x)
     for kind in np.unique(kinds):
         here = kinds == kind

@@ -36,7 +36,7 @@ def cur(x: np.ndarray, k: int) -> list[int]:
     ----------
     x : ndarray, shape (rows, columns)
     k : int
-        Where it is above the rank of `x`, the choice begins anew among the rows that are left.
+        Where it is above the rank of `x`, the selection starts again among the remaining rows.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, also after a crash."""
+"""Write files atomically, also with respect to a crash."""
 
 from __future__ import annotations
 

@@ -210,7 +210,7 @@ class _Programs:
         return found
 
     def _started_here(self, child: psutil.Process) -> bool:
-        """Whether a new child is this block's, and not an orphan of an older child: by its mark, or as a plain fork."""
+        """Return True if a new child belongs to this block, by its mark or as a plain fork, not to an older child."""
         try:
             return child.environ().get(MARK) in self.marks or child.cmdline() in ([], psutil.Process().cmdline())
         except psutil.Error:
@@ -226,7 +226,7 @@ def _children() -> set[int]:
 
 
 def _helpers() -> set[int]:
-    """Processes that Python and this package start for themselves and expect to run."""
+    """Return the processes that Python and this package start for themselves and expect to run."""
     return {getattr(getattr(resource_tracker, "_resource_tracker", None), "_pid", None) or 0} | guards()
 
 

@@ -172,7 +172,7 @@ def _pid_runs(pid: int) -> bool:
         return False
 
 
-@functools.cache  # by number: after a fork there is another; each label asks
+@functools.cache  # by number, which changes after a fork; each label needs it
 def _own_start_time(pid: int) -> float:
     return _start_time(psutil.Process(pid))
 

@@ -179,7 +179,7 @@ def fit(
 
 
 def _trained(spec: CalculatorSpec, until: Until) -> tuple[CalculatorSpec, np.ndarray]:
-    """The specification with forces left out where Amp leaves them out, and its criteria, inf where not asked."""
+    """Return the specification without forces where Amp trains none, and its criteria, inf where not set."""
     asked = {name: spec.convergence.get(name) for name in CRITERIA}
     if until == "out-of-bag":
         if spec.force_coefficient is None:
@@ -191,7 +191,7 @@ def _trained(spec: CalculatorSpec, until: Until) -> tuple[CalculatorSpec, np.nda
 
 
 def _layout(spec: CalculatorSpec, fprange: dict[str, np.ndarray]) -> Layout:
-    """Where the parameters of the networks are."""
+    """Return the layout of the networks' parameters."""
     sizes = tuple((len(fprange[e]), *(n for n in spec.hiddenlayers[e] if n), 1) for e in sorted(fprange))
     return Layout(tuple(sorted(fprange)), sizes, spec.activation)
 
@@ -227,23 +227,23 @@ def _tell(watch: Watch, member: int, before: int, steps: int, loss: float, dista
 
 
 def _succeeded(fit: Fit) -> bool:
-    """Whether a fit met its criteria, or found its out-of-bag minimum."""
+    """Return True if a fit met its criteria or found its out-of-bag minimum."""
     return fit.outcome in ("converged", "level")
 
 
 def _best(tries: Sequence[Fit]) -> Fit:
-    """The attempt that is kept."""
+    """Return the attempt to keep."""
     return min(tries, key=lambda fit: (fit.outcome != "converged", fit.distance, fit.loss))
 
 
 def _met_floor(tries: Sequence[Fit]) -> bool:
-    """Whether the last two attempts stalled equally far from the criteria."""
+    """Return True if the last two attempts stalled equally far from the criteria."""
     last = [fit.distance for fit in tries[-2:] if fit.outcome == "stalled"]
     return len(last) == 2 and min(last) > NEAR and np.ptp(last) < ALIKE * max(last)
 
 
 def _report(member: int, tries: Sequence[Fit], may_retry: bool, criteria: np.ndarray) -> MemberReport:
-    """What became of a member."""
+    """Return the report on a member."""
     best = _best(tries)
     steps = sum(fit.steps for fit in tries)
     where = f"{steps} steps" if len(tries) == 1 else f"{steps} steps, {len(tries)} attempts"
@@ -271,7 +271,7 @@ def _report(member: int, tries: Sequence[Fit], may_retry: bool, criteria: np.nda
 
 
 def pack(model: AmpModel, layout: Layout) -> np.ndarray:
-    """The parameters of a model as a vector.
+    """Return the parameters of a model as a vector.
 
     Parameters
     ----------
@@ -303,7 +303,7 @@ def pack(model: AmpModel, layout: Layout) -> np.ndarray:
 
 
 def unpack(theta: np.ndarray, layout: Layout, spec: CalculatorSpec, fprange: dict[str, np.ndarray]) -> AmpModel:
-    """The model with these parameters.
+    """Return the model with these parameters.
 
     Parameters
     ----------

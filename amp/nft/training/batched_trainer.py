@@ -145,7 +145,7 @@ class BatchedTrainer:
 
 
 def _needs_all(image: Atoms, chosen: ForceRows) -> bool:
-    """Whether the fingerprints of all atoms are computed: for the energy, and where most forces are trained."""
+    """Return True if the fingerprints of all atoms are needed: for the energy, or if most forces are trained."""
     return chosen.energy > 0.0 or 2 * len(chosen.atoms) > len(image)
 
 
@@ -161,6 +161,6 @@ def _force_weights(images: list[tuple[Atoms, ForceRows | None]]) -> list[np.ndar
 
 
 def _forces(image: Atoms, chosen: ForceRows | None) -> np.ndarray:
-    """The forces that are trained, shape (forces, 3)."""
+    """Return the forces that are trained, shape (forces, 3)."""
     forces = image.get_forces(apply_constraint=False)
     return forces if chosen is None else forces[list(chosen.atoms)]

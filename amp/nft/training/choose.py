@@ -31,7 +31,7 @@ _PLAIN_COMMAND = re.compile(r"\s*(\S*/)?python[\d.]*\s+run\.py\s*&?\s*")
 
 
 def sample_weights(seed: int, members: int, n_images: int, added: Sequence[Sequence[int]]) -> np.ndarray:
-    """How often each image is in each member's bootstrap sample.
+    """Return the multiplicity of each image in each member's bootstrap sample.
 
     Parameters
     ----------
@@ -102,7 +102,21 @@ class Choice:
 
 
 def choose_trainer(wanted: str, options: JobOptions, *, threads: int | None, log: Callable[[str], None]) -> Choice:
-    """Pick the trainer: all members in this process where that gives what the user asked for, else Amp's jobs.
+    """Choose the trainer: all members in this process if that gives the requested result, else Amp's jobs.
+
+    Parameters
+    ----------
+    wanted : str
+        'auto', 'batched' or 'jobs'.
+    options : JobOptions
+    threads : int or None
+        Of the batched trainer; None for all processors.
+    log : callable
+        Takes a message.
+
+    Returns
+    -------
+    Choice
 
     Raises
     ------
@@ -143,7 +157,27 @@ def _job_command(start_command: str) -> str | None:
 
 
 def read_start(load: str | None, n: int, spec: CalculatorSpec | None) -> list[str] | None:
-    """Members of an ensemble file to start from; ValueError if there are not `n`, or they are not what `spec` makes."""
+    """Return the members of an ensemble file as the start of a training.
+
+    Parameters
+    ----------
+    load : str or None
+        Name of the file; None for random weights.
+    n : int
+        Number of members.
+    spec : CalculatorSpec or None
+        Calculator of the run; None if only Amp knows it.
+
+    Returns
+    -------
+    list of str or None
+        The members' ``.amp`` texts.
+
+    Raises
+    ------
+    ValueError
+        If the file has another number of members, or members of another calculator.
+    """
     if load is None:
         return None
     texts = amp_io.read_texts(load)

@@ -74,7 +74,7 @@ def find_kept(gs: dict[str, Any], rows: Sequence[Rows]) -> list[Kept]:
 
 
 def _identity(g: dict[str, Any]) -> tuple:
-    """What two entries of the same symmetry function have in common."""
+    """Return the key that entries of the same symmetry function share."""
     elements = tuple(sorted(g["elements"])) if "elements" in g else g["element"]
     return g["type"], elements, g["eta"], g.get("offset", 0.0), g.get("gamma"), g.get("zeta")
 

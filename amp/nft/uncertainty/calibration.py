@@ -36,7 +36,7 @@ def quantile_over_rms(level: float) -> float:
 
 @dataclass(frozen=True)
 class Calibration:
-    """How honest uncertainties were, and what would make them so; `before` is as predicted, `after` is scaled.
+    """Calibration of uncertainties; `before` is as predicted, `after` is scaled.
 
     Attributes
     ----------
@@ -70,7 +70,7 @@ class Calibration:
 
 
 def calibrate(predicted: np.ndarray, actual: np.ndarray) -> Calibration:
-    """Find the factor that makes uncertainties honest on labels that were not trained on.
+    """Find the factor that calibrates uncertainties on labels that were not trained on.
 
     Parameters
     ----------
@@ -103,7 +103,7 @@ def calibrate(predicted: np.ndarray, actual: np.ndarray) -> Calibration:
 
 
 def _sigmas_and_errors(predicted: np.ndarray, actual: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Standard deviations and lengths of the error vectors, checked."""
+    """Return checked standard deviations and lengths of the error vectors."""
     predicted, actual = np.asarray(predicted, dtype=float), np.asarray(actual, dtype=float)
     if predicted.ndim != 1 or not len(predicted) or actual.shape not in (predicted.shape, (*predicted.shape, 3)):
         raise InputError(f"predicted has shape {predicted.shape} and actual {actual.shape}: give (atoms,) and (atoms, 3) or (atoms,).")

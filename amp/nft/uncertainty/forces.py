@@ -1,4 +1,4 @@
-"""How far the members of an ensemble disagree about the forces, and on which atoms most."""
+"""Disagreement of the members of an ensemble on the forces, and selection of atoms by it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ VANISHING = 1e-9  # eV/Å; independent fits never agree so closely
 
 
 def force_uncertainty(forces_mni: np.ndarray) -> np.ndarray:
-    """Uncertainty of the force on each atom.
+    """Return the uncertainty of the force on each atom.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ def check_threshold(threshold: float | None) -> None:
 
 
 def select(uncertainty: np.ndarray, threshold: float | None) -> np.ndarray:
-    """Atoms whose surroundings are to be labelled.
+    """Select atoms that get a labelled chunk.
 
     Parameters
     ----------

@@ -6,7 +6,7 @@ import numpy as np
 
 from amp.nft.kernels.fingerprints.shapes import radial_shape
 from amp.nft.kernels.fingerprints.triplets import add_triplets, finish_gradients
-from amp.nft.kernels.fingerprints.workspace import BATCH, RECORD, ROOM
+from amp.nft.kernels.fingerprints.workspace import BATCH, BUFFER, RECORD
 from amp.nft.kernels.jit import inner
 from amp.nft.kernels.simd import vectors as simd
 from amp.nft.kernels.simd.vectors import LANES, get, load, put, splat, store
@@ -112,7 +112,7 @@ def _neighbor_shape(shape, n, shapes, radius, gamma, near, record, pairs):
         count = min(BATCH, n - begin)
         radial_shape(shape, count, shapes, gamma, near, 3 * stride + begin, pairs)
         for m in range(count):
-            value, slope = get(pairs, 2 * ROOM + m), get(pairs, 3 * ROOM + m)
+            value, slope = get(pairs, 2 * BUFFER + m), get(pairs, 3 * BUFFER + m)
             inside = 1.0 - get(near, 3 * stride + begin + m) > _TINY
             at = (shape * stride + begin + m) * RECORD
             put(record, at + 5, value if inside else 0.0)

@@ -23,7 +23,7 @@ _BLOCK = 4096  # atoms whose neighbours are listed at a time where only values a
 @dataclass(frozen=True)
 class Rows:
     """
-    What a loss function needs to know of one image.
+    Data of one image for a loss function.
 
     With e(row) the model's atomic energy, E = sum of e over rows, and the force on the atom a is minus the sum over
     its entries of ``de/dx[force_row[entry]] . dx[entry]``.
@@ -275,7 +275,7 @@ def _fill_rows(row_atom, special, found, first, kind, start, moved, entry, entry
     """
     Fill x and the derivatives dx that are wanted (`start`, `moved`, `entry`).
 
-    `special` is the only atom in whose position a row's derivatives are wanted, or -1: there may be others.
+    `special` is the only atom whose position a row's derivatives need, or -1: there may be more.
     `entry_of` is scratch: the entry of the current row's derivative in the position of each atom, -1: none.
     """
     for m in range(row_atom.size):

@@ -46,7 +46,7 @@ class Neighbors(NamedTuple):
 
 
 class Bins(NamedTuple):
-    """Where atoms are, as the search reads it. Atoms are counted in sorted order."""
+    """Positions of atoms for the search. Atoms are counted in sorted order."""
 
     shape: np.ndarray  # (3,) bins along each cell vector
     reach: np.ndarray  # (3,) bins to look through in each direction
@@ -55,7 +55,7 @@ class Bins(NamedTuple):
     key: np.ndarray  # (slots,) which bin a slot of the hash table describes; -1: none
     first: np.ndarray  # (slots,) atoms of that bin, from
     last: np.ndarray  # (slots,) and to
-    xyz: np.ndarray  # (3, atoms and some room), Å
+    xyz: np.ndarray  # (3, atoms and some padding), Å
     shift: np.ndarray  # (images, xyz) of the whole structure, Å; the atoms themselves are in the middle
 
 
@@ -206,7 +206,7 @@ def _check_images(wraps: np.ndarray, radius: float, n_atoms: int) -> None:
 
 
 def _completed(cell: np.ndarray, pbc: np.ndarray) -> np.ndarray:
-    """The vectors that repeat, with unit vectors across them in place of the zeros of the others; InputError if they span no space."""
+    """Return the repeat vectors, with unit vectors across them in place of the zero vectors; InputError if they span no space."""
     if not np.isfinite(cell).all() or np.linalg.matrix_rank(cell) < pbc.sum():
         raise InputError(f"the cell vectors {cell[pbc].tolist()}, which repeat, span no space: set the cell, or pbc=False.")
     return complete_cell(cell)
@@ -285,7 +285,7 @@ def _list_entries(places, names, bins, limit, closest, most, around, dense, star
 
 @inner
 def _differ(i, j, box):
-    """Whether two atoms are in different bins."""
+    """Return True if two atoms are in different bins."""
     return box[i, 0] != box[j, 0] or box[i, 1] != box[j, 1] or box[i, 2] != box[j, 2]
 
 

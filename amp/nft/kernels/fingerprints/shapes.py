@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from amp.nft.kernels.fingerprints.workspace import ROOM, UNROLL
+from amp.nft.kernels.fingerprints.workspace import BUFFER, UNROLL
 from amp.nft.kernels.jit import inner
 from amp.nft.kernels.simd import vectors as simd
 from amp.nft.kernels.simd.vectors import LANES, get, load, root, splat, store
@@ -22,10 +22,10 @@ def radial_shape(shape, n, shapes, gamma, source, at, pairs):
     if eta == 0.0:
         return
     for p in range(0, n, LANES):
-        value, slope = load(pairs, 2 * ROOM + p), load(pairs, 3 * ROOM + p)
+        value, slope = load(pairs, 2 * BUFFER + p), load(pairs, 3 * BUFFER + p)
         gauss = simd.exp(splat(-eta) * load(source, at + p))
-        store(pairs, 2 * ROOM + p, gauss * value)
-        store(pairs, 3 * ROOM + p, gauss * (slope - splat(eta) * value))
+        store(pairs, 2 * BUFFER + p, gauss * value)
+        store(pairs, 3 * BUFFER + p, gauss * (slope - splat(eta) * value))
 
 
 @inner
@@ -50,8 +50,8 @@ def _series(n, shapes, first, end, source, at, pairs):
 @inner
 def _times_square(w, series, change, p, pairs):
     """w² f and its derivative in s, of w = 1 - s and f(2s - 1)."""
-    store(pairs, 2 * ROOM + p, w * w * series)
-    store(pairs, 3 * ROOM + p, splat(2.0) * w * (w * change - series))
+    store(pairs, 2 * BUFFER + p, w * w * series)
+    store(pairs, 3 * BUFFER + p, splat(2.0) * w * (w * change - series))
 
 
 @inner
@@ -68,5 +68,5 @@ def _polynomial_cutoff(n, gamma, source, at, pairs):
             power = power * q
         if rest != 0.0:
             power = power * simd.power(q, splat(rest))
-        store(pairs, 2 * ROOM + p, one + power * s * (splat(gamma) * q - splat(gamma + 1.0)))
-        store(pairs, 3 * ROOM + p, splat(0.5 * gamma * (gamma + 1.0)) * power * (q - one))
+        store(pairs, 2 * BUFFER + p, one + power * s * (splat(gamma) * q - splat(gamma + 1.0)))
+        store(pairs, 3 * BUFFER + p, splat(0.5 * gamma * (gamma + 1.0)) * power * (q - one))

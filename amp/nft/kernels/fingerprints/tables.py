@@ -79,7 +79,7 @@ def _read_function(g: dict, number: dict[str, int]) -> dict:
 
 def _radial_series(eta: float) -> np.ndarray:
     """
-    A line of `Tables.shapes`: a series of exp(-eta s) fc(s) / (1 - s)² in t = 2s - 1, highest power first.
+    Return a line of `Tables.shapes`: a series of exp(-eta s) fc(s) / (1 - s)² in t = 2s - 1, highest power first.
 
     With s = r² / Rc² the cosine cutoff is cos²(pi sqrt(s) / 2) = sin²(pi (1 - sqrt(s)) / 2): an entire function of s with a double
     zero at s = 1. What remains after dividing by (1 - s)² is smooth and its series short; for a large eta the
@@ -107,7 +107,7 @@ def _chunks(items: list) -> list[list]:
 
 
 def _padded(values: Sequence[float]) -> np.ndarray:
-    """A vector with zeros in the lanes not used."""
+    """Return a vector with zeros in the lanes not used."""
     return np.concatenate([values, np.zeros(LANES - len(values))])
 
 
@@ -183,5 +183,5 @@ class _Plan:
 
 
 def _integers(lines: list, width: int) -> np.ndarray:
-    """A table of whole numbers, perhaps an empty one."""
+    """Return a table of whole numbers, perhaps an empty one."""
     return np.array(lines, dtype=np.int64).reshape(-1, width)

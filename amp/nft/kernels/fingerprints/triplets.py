@@ -23,7 +23,7 @@ import numpy as np
 
 from amp.nft.kernels.fingerprints.shapes import radial_shape
 from amp.nft.kernels.fingerprints.tables import BITS
-from amp.nft.kernels.fingerprints.workspace import BATCH, RECORD, ROOM, UNROLL
+from amp.nft.kernels.fingerprints.workspace import BATCH, BUFFER, RECORD, UNROLL
 from amp.nft.kernels.jit import inner
 from amp.nft.kernels.simd import vectors as simd
 from amp.nft.kernels.simd.vectors import LANES, get, load, put, splat, store
@@ -56,7 +56,7 @@ def add_triplets(block, radial, special, kind, tables, ws):
             if far:
                 _constant_shape(ws.run[runs - 1, 2], ws.pairs)
             else:
-                radial_shape(shape, ws.run[runs - 1, 2], tables.shapes, tables.gamma, ws.pairs, np.int64(ROOM), ws.pairs)
+                radial_shape(shape, ws.run[runs - 1, 2], tables.shapes, tables.gamma, ws.pairs, np.int64(BUFFER), ws.pairs)
             _weigh(shape, gradients, runs, tables.radius, ws.near, ws.record, ws.run, ws.other, ws.pairs)
             for vector in range(tables.groups[group, 1], tables.groups[group, 2]):
                 slot, bits = tables.vectors[vector, 0], tables.vectors[vector, 1]
@@ -98,7 +98,7 @@ def _list_pairs(j, k, end_j, begin_k, end_k, same, far, near, dense, run, other,
         x, y, z = splat(2.0 * get(near, j)), splat(2.0 * get(near, stride + j)), splat(2.0 * get(near, 2 * stride + j))
         s = splat(get(near, 3 * stride + j))
         first = max(k, j + 1 if same else begin_k)
-        last = min(end_k, first + ROOM - 2 * UNROLL - m)
+        last = min(end_k, first + BUFFER - 2 * UNROLL - m)
         for k in range(first - first % LANES, last, LANES):
             product = x * load(near, k) + y * load(near, stride + k) + z * load(near, 2 * stride + k)
             store(dense, k, s + load(near, 3 * stride + k) - product)
@@ -107,10 +107,10 @@ def _list_pairs(j, k, end_j, begin_k, end_k, same, far, near, dense, run, other,
         for k in range(first, last):
             across = get(dense, k)
             put(other, m, k)
-            put(pairs, ROOM + m, across)
+            put(pairs, BUFFER + m, across)
             m += across < limit
         put(run, 3 * runs + 2, m)
-        store(pairs, ROOM + m, splat(1.0))
+        store(pairs, BUFFER + m, splat(1.0))
         while m % LANES:
             put(other, m, j)
             m += 1
@@ -122,7 +122,7 @@ def _list_pairs(j, k, end_j, begin_k, end_k, same, far, near, dense, run, other,
 
 @inner
 def _take(record, other, p, at):
-    """A number of the records of four pairs' k."""
+    """Return a number of the records of four pairs' k."""
     return simd.pack(
         get(record, get(other, p) * RECORD + at),
         get(record, get(other, p + 1) * RECORD + at),
@@ -135,14 +135,14 @@ def _take(record, other, p, at):
 def _constant_shape(n, pairs):
     """Q = 1."""
     for p in range(0, n, LANES):
-        store(pairs, 2 * ROOM + p, splat(1.0))
-        store(pairs, 3 * ROOM + p, splat(0.0))
+        store(pairs, 2 * BUFFER + p, splat(1.0))
+        store(pairs, 3 * BUFFER + p, splat(0.0))
 
 
 @inner
 def _weigh(shape, gradients, runs, radius, near, record, run, other, pairs):
     """
-    The cosine c of each pair, and from Q and dQ/ds P P Q, P P Q' / r_jk, P P Q / (r_j r_k), 1 - c r_k / r_j and 1 - c r_j / r_k.
+    Return the cosine c of each pair, and from Q and dQ/ds P P Q, P P Q' / r_jk, P P Q / (r_j r_k), 1 - c r_k / r_j and 1 - c r_j / r_k.
 
     Without gradients only P P Q, where the third of these goes, and 0 for what lies between runs.
     """
@@ -154,20 +154,20 @@ def _weigh(shape, gradients, runs, radius, near, record, run, other, pairs):
         for p in range(get(run, 3 * n + 1), get(run, 3 * n + 2), LANES):
             inverse, r = _take(record, other, p, records + 3), _take(record, other, p, records + 4)
             both = factor * _take(record, other, p, records + 5)
-            value = both * load(pairs, 2 * ROOM + p)
+            value = both * load(pairs, 2 * BUFFER + p)
             inverses = inverse * inverse_j
-            c = half * inverses * (r_j * r_j + r * r - square * load(pairs, ROOM + p))
+            c = half * inverses * (r_j * r_j + r * r - square * load(pairs, BUFFER + p))
             store(pairs, p, c)
             if not gradients:
-                store(pairs, 4 * ROOM + p, value)
+                store(pairs, 4 * BUFFER + p, value)
                 continue
-            store(pairs, 2 * ROOM + p, value)
-            store(pairs, 3 * ROOM + p, both * scale * load(pairs, 3 * ROOM + p))
-            store(pairs, 4 * ROOM + p, value * inverses)
-            store(pairs, 5 * ROOM + p, one - c * inverse_j * r)
-            store(pairs, 6 * ROOM + p, one - c * inverse * r_j)
+            store(pairs, 2 * BUFFER + p, value)
+            store(pairs, 3 * BUFFER + p, both * scale * load(pairs, 3 * BUFFER + p))
+            store(pairs, 4 * BUFFER + p, value * inverses)
+            store(pairs, 5 * BUFFER + p, one - c * inverse_j * r)
+            store(pairs, 6 * BUFFER + p, one - c * inverse * r_j)
         if not gradients:
-            store(pairs, 4 * ROOM + get(run, 3 * n + 2), splat(0.0))
+            store(pairs, 4 * BUFFER + get(run, 3 * n + 2), splat(0.0))
 
 
 @inner
@@ -203,7 +203,7 @@ def _sum_values(vector, bits, slot, n, numbers, value, pairs, power):
     for p in range(n):
         x = splat(get(pairs, p)) * gamma + one
         angular = _two_digits(x, vector * _NUMBERS, numbers) if bits == 2 else load(power, p * LANES)
-        total = total + angular * x * splat(get(pairs, 4 * ROOM + p))
+        total = total + angular * x * splat(get(pairs, 4 * BUFFER + p))
     store(value, slot, total)
 
 
@@ -225,16 +225,16 @@ def _sum_gradients(vector, bits, radial, slot, shape, runs, numbers, near, recor
             x = splat(get(pairs, p)) * gamma + splat(1.0)
             angular = _two_digits(x, vector * _NUMBERS, numbers) if bits == 2 else load(power, p * LANES)
             x = angular * x
-            h = x * splat(get(pairs, 2 * ROOM + p))
-            z = x * splat(get(pairs, 3 * ROOM + p))
-            g = z - angular * (slope * splat(get(pairs, 4 * ROOM + p)))
+            h = x * splat(get(pairs, 2 * BUFFER + p))
+            z = x * splat(get(pairs, 3 * BUFFER + p))
+            g = z - angular * (slope * splat(get(pairs, 4 * BUFFER + p)))
             sum_h = sum_h + h
-            sum_e = sum_e + z * splat(get(pairs, 5 * ROOM + p))
+            sum_e = sum_e + z * splat(get(pairs, 5 * BUFFER + p))
             sum_gx = sum_gx + g * splat(get(record, at))
             sum_gy = sum_gy + g * splat(get(record, at + 1))
             sum_gz = sum_gz + g * splat(get(record, at + 2))
             to = (k * stride * 4 + slot) * LANES
-            store(grad, to, load(grad, to) + z * splat(get(pairs, 6 * ROOM + p)) + h * splat(get(record, at + 6)))
+            store(grad, to, load(grad, to) + z * splat(get(pairs, 6 * BUFFER + p)) + h * splat(get(record, at + 6)))
             store(grad, to + LANES, load(grad, to + LANES) + g * xj)
             store(grad, to + 2 * LANES, load(grad, to + 2 * LANES) + g * yj)
             store(grad, to + 3 * LANES, load(grad, to + 3 * LANES) + g * zj)

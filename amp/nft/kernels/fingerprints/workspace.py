@@ -1,4 +1,4 @@
-"""What one thread works in while it looks at one atom and its neighbours."""
+"""Buffers of one thread for one atom and its neighbours."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from amp.nft.kernels.simd.vectors import LANES
 
 RECORD = 8  # x, y, z, 1/r, r, P, L of a neighbour, in Å
 BATCH = 128  # once there are so many pairs (j, k), they are worked off, and their arrays stay in the cache
-ROOM = 512  # for pairs
+BUFFER = 512  # for pairs
 UNROLL = 4 * LANES  # values of a series worked on together, to hide the latency of its chain of additions
 
 
@@ -28,17 +28,17 @@ class Workspace(NamedTuple):
     value: np.ndarray  # (slots,) the fingerprints
     dense: np.ndarray  # (neighbours,) s_jk of one j and every k
     run: np.ndarray  # (neighbours + 1, 3) runs of pairs: j, and where the run begins and ends
-    other: np.ndarray  # (ROOM,) k of each pair
-    pairs: np.ndarray  # (7, ROOM) c = cos(jik), s_jk = r_jk² / Rc², and what `_weigh` makes of them
-    power: np.ndarray  # (ROOM, LANES) 2**(1 - zeta) (1 + gamma c)**(zeta - 1) of one vector of functions
+    other: np.ndarray  # (BUFFER,) k of each pair
+    pairs: np.ndarray  # (7, BUFFER) c = cos(jik), s_jk = r_jk² / Rc², and the results of `_weigh`
+    power: np.ndarray  # (BUFFER, LANES) 2**(1 - zeta) (1 + gamma c)**(zeta - 1) of one vector of functions
 
 
 def make_workspace(tables: Tables, most_neighbors: int) -> Workspace:
-    """Room for centres with up to so many neighbours."""
+    """Allocate buffers for centres with up to the given number of neighbours."""
     n = -(-max(most_neighbors, 1) // UNROLL) * UNROLL
     n_kinds = len(tables.kinds)
     radial, others = (int(tables.kinds[:, column].max()) for column in (4, 5))
-    near, dense, pairs = simd.zeros(4, n), simd.zeros(n), simd.zeros(7, ROOM)
+    near, dense, pairs = simd.zeros(4, n), simd.zeros(n), simd.zeros(7, BUFFER)
     near[:], dense[:], pairs[:] = 0.5, 0.5, 0.5  # harmless in the lanes that no neighbour takes
     return Workspace(
         np.zeros(n, dtype=np.int64),
@@ -50,7 +50,7 @@ def make_workspace(tables: Tables, most_neighbors: int) -> Workspace:
         simd.zeros(radial + others),
         dense,
         np.zeros((n + 1, 3), dtype=np.int64),
-        np.zeros(ROOM, dtype=np.int64),
+        np.zeros(BUFFER, dtype=np.int64),
         pairs,
-        simd.zeros(ROOM, LANES),
+        simd.zeros(BUFFER, LANES),
     )

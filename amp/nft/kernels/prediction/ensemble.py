@@ -72,7 +72,7 @@ def _scale_inputs(weights: np.ndarray, ranges: np.ndarray, used: np.ndarray) -> 
 
 
 class Scratch(NamedTuple):
-    """What one thread works in: one centre's networks, and the forces of one block of centres on all atoms they touch."""
+    """Buffers of one thread: one centre's networks, and the forces of one block of centres on all atoms they touch."""
 
     output: np.ndarray  # (layers + 1, nodes, members) of each layer; the first is the input
     slope: np.ndarray  # (layers + 1, nodes, members) derivative of the activation; later of the energy in the excitation
@@ -89,7 +89,7 @@ class Scratch(NamedTuple):
 
 
 def make_scratch(networks: Networks, n_atoms: int, n_centres: int, most_touched: int) -> Scratch:
-    """Room for blocks of so many centres that touch so many of all atoms."""
+    """Allocate buffers for blocks of a given number of centres and of atoms that they touch."""
     columns, depth, n_slots = networks.columns, networks.layers.shape[1], networks.inputs.shape[2]
     nodes = max(n_slots, int(networks.layers[..., :2].max()))
     most_touched = min(most_touched, n_atoms)
@@ -142,7 +142,7 @@ def _outside(kind, inputs, value):
 
 @inner
 def _line_of(atom, lines, touched, force, count):
-    """Where an atom's forces are summed; zeroed when first asked for in a block."""
+    """Return the line that sums an atom's forces; it is zeroed at its first use in a block."""
     line = lines[atom]
     if line < 0:
         line = count[0]
@@ -157,7 +157,7 @@ def _line_of(atom, lines, touched, force, count):
 
 @inner
 def _forward(kind, columns, activation, layers, weights, inputs, value, output, slope):
-    """Outputs of all layers and derivatives of their activation."""
+    """Return the outputs of all layers and derivatives of their activation."""
     size = output.shape[1] * columns
     for slot in range(layers[kind, 0, 0]):
         x = splat(value[slot] - inputs[kind, 0, slot])

@@ -29,7 +29,7 @@ _MOST_KEPT = 32768  # atoms of a structure whose neighbours are kept for the nex
 @dataclass(frozen=True)
 class Evaluation:
     """
-    What an ensemble says of one structure.
+    Results of an ensemble for one structure.
 
     Attributes
     ----------
@@ -128,7 +128,7 @@ class Evaluator:
         threads : int, optional
             As many as there are processors to use if None.
         progress : callable, optional
-            Called now and then, perhaps from another thread, with the number of atoms done and that of all.
+            Called periodically, perhaps from another thread, with the numbers of finished and of all atoms.
 
         Raises
         ------
@@ -151,7 +151,7 @@ class Evaluator:
         return Evaluation(sweep.energies_mi, mean, uncertainty, std, forces_mni, virial_mab, sweep.virial_iab, sweep.extrapolating)
 
     def _surroundings(self, positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> _Surroundings:
-        """Lists of neighbours, to be filled: those of the last call if they still hold."""
+        """Return the lists of neighbours, to be filled: those of the last call if they still hold."""
         kept, small = self._kept, self.skin > 0.0 and len(positions) <= _MOST_KEPT
         if small and kept is not None and kept.hold(positions, cell, pbc, self.skin):
             return kept
@@ -176,7 +176,7 @@ class _Surroundings:
     lists: dict[int, Neighbors] | None  # what was found, by the first atom of its block; None: nothing is to be kept
 
     def hold(self, positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, skin: float) -> bool:
-        """Whether the lists are good for these positions."""
+        """Return True if the lists are valid for these positions."""
         if len(positions) != len(self.positions) or (cell != self.cell).any() or (pbc != self.pbc).any():
             return False
         return bool((((positions - self.positions) ** 2).sum(axis=1) <= skin**2 / 4).all())
@@ -190,8 +190,8 @@ class _Surroundings:
         return self.lists[first]
 
 
-class _Room(NamedTuple):
-    """What one thread works in."""
+class _Buffer(NamedTuple):
+    """Buffers of one thread."""
 
     workspace: Workspace
     scratch: Scratch
@@ -217,14 +217,14 @@ class _Sweep:
         self._size = min(_BLOCK, max(16, n // 32))  # smaller blocks in small structures, so that there are several
         self._lock, self._free, self._threads = threading.Lock(), [], threads
         self._places = threading.Semaphore(2 * threads)  # for blocks that are worked on, or wait for their turn
-        self._waiting: dict[int, tuple[int, _Room]] = {}
+        self._waiting: dict[int, tuple[int, _Buffer]] = {}
         self._done = 0
         self.forces, self.virial = np.zeros((n, 3, columns)), np.zeros((3, 3, columns))
         self.virial_iab = np.empty((n, 3, 3)) if stress else None
         self.energies_mi, self.extrapolating = np.empty((owner.n_members, n)), np.empty(n, dtype=bool)
 
     def blocks(self) -> Iterator[tuple[int, int]]:
-        """Where blocks begin and end, each as soon as there is a place for it."""
+        """Yield the first and last centre of each block when a buffer is free."""
         for first in range(0, len(self._kind), self._size):
             self._places.acquire()
             yield first, min(first + self._size, len(self._kind))
@@ -237,8 +237,8 @@ class _Sweep:
             self._places.release(self._threads)  # others may be waiting for this block
             raise
 
-    def _take_turn(self, block: tuple[int, int], room: _Room) -> None:
-        """Add up what came of a block, and of those that waited for it, or let it wait."""
+    def _take_turn(self, block: tuple[int, int], room: _Buffer) -> None:
+        """Add the results of a block, and of blocks that waited for it, or let it wait."""
         with self._lock:
             self._waiting[block[0]] = block[1], room
             while self._done in self._waiting:
@@ -249,8 +249,8 @@ class _Sweep:
             if self._progress is not None:
                 self._progress(self._done, len(self._kind))
 
-    def _evaluate(self, first: int, last: int) -> _Room:
-        """Evaluate a block in a room of its own."""
+    def _evaluate(self, first: int, last: int) -> _Buffer:
+        """Evaluate a block in a separate buffer."""
         found = self._surroundings.neighbors(first, last)._replace(position=self._position)
         room = self._room(found.most)
         room.scratch.count[:], room.scratch.virial[:] = 0, 0.0
@@ -262,16 +262,16 @@ class _Sweep:
             self.virial_iab[atoms] = room.scratch.virial[: last - first, :, :, : self._n_members].mean(axis=3)
         return room
 
-    def _room(self, most: int) -> _Room:
-        """A free room that is large enough, or a new one."""
+    def _room(self, most: int) -> _Buffer:
+        """Return a free buffer that is large enough, or a new one."""
         with self._lock:
             room = self._free.pop() if self._free else None
         if room is not None and len(room.workspace.atom) >= most:
             return room
         workspace = make_workspace(self._tables, most)
-        return _Room(workspace, make_scratch(self._networks, len(self._kind), self._size, self._size * (len(workspace.atom) + 1)))
+        return _Buffer(workspace, make_scratch(self._networks, len(self._kind), self._size, self._size * (len(workspace.atom) + 1)))
 
     def _add(self, scratch: Scratch) -> None:
-        """Add what came of a block."""
+        """Add the results of a block."""
         add_block(scratch.count, scratch.touched, scratch.force, scratch.line, self.forces)
         self.virial += scratch.virial.sum(axis=0)

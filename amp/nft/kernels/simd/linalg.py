@@ -17,7 +17,7 @@ PAD = 2 * LANES  # the columns of a matrix are padded to a multiple of this, so 
 
 
 def padded(n):
-    """The smallest multiple of PAD that is not below `n`."""
+    """Return the smallest multiple of PAD that is not below `n`."""
     return (n + PAD - 1) // PAD * PAD
 
 

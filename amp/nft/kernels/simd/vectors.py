@@ -79,7 +79,7 @@ def _address(context: Any, builder: Any, sig: Any, args: Any) -> Any:
 
 
 def _broadcast(builder: Any, value: Any, vector: VectorType) -> Any:
-    """The same double in every lane."""
+    """Return the same double in every lane."""
     undefined, index = ir.Constant(vector.llvm, ir.Undefined), ir.IntType(32)
     single = builder.insert_element(undefined, value, ir.Constant(index, 0))
     return builder.shuffle_vector(single, undefined, ir.Constant(ir.VectorType(index, vector.lanes), [0] * vector.lanes))
@@ -148,7 +148,7 @@ splat, splat_wide = _splatter(vec4), _splatter(vec8)
 
 @intrinsic
 def get(typingctx, array, index):
-    """An array's element by its flat index."""
+    """Return an array's element by its flat index."""
 
     def generate(context, builder, sig, args):
         return builder.load(_address(context, builder, sig, args))
@@ -202,7 +202,7 @@ def root(typingctx, value):
 
 @intrinsic
 def larger(typingctx, first, second):
-    """The larger of each pair of lanes; the second where either is NaN, so a bound comes first."""
+    """Return the larger of each pair of lanes; the second where either is NaN, so a bound comes first."""
 
     def generate(context, builder, sig, args):
         return builder.select(builder.fcmp_ordered(">", *args), *args)

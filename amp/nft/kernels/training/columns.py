@@ -122,7 +122,7 @@ def _pack_pieces(rows, images, segments, segment, column, matrices, x):
 
 
 def _batches(rows):
-    """Derivatives of a few images at a time, so that they are not in memory twice, and the numbers of their entries."""
+    """Return derivatives of a few images at a time, so that they are not in memory twice, and the numbers of their entries."""
     first, parts, count = 0, [], 0
     for i, image in enumerate(rows):
         parts.append(image.dx)
@@ -161,12 +161,12 @@ def _plan_pieces(near, images, segments, features):
 
 
 def _offsets(counts):
-    """Where each of consecutive stretches begins, and the end of the last."""
+    """Return the start of each of consecutive slices, and the end of the last."""
     return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
 
 
 def _rank(group):
-    """How many equal numbers stand before each."""
+    """Count the equal numbers before each number."""
     order = np.argsort(group, kind="stable")
     rank = np.empty(len(group), dtype=np.int64)
     counts = np.bincount(group)

@@ -47,7 +47,7 @@ class Rules:
 
 @dataclass(frozen=True)
 class Fit:
-    """Where a fit ended.
+    """Result of a fit.
 
     Attributes
     ----------
@@ -115,7 +115,7 @@ class Residuals:
         return np.array(result)
 
     def emphasized(self, residual: np.ndarray, measures: np.ndarray, criteria: np.ndarray) -> np.ndarray:
-        """The roots, turned towards the criteria that are still missed.
+        """Return the roots, turned towards the criteria that are still missed.
 
         With the rms of one kind alone exceeded, that kind counts more; with neither, large residuals do.
         """
@@ -146,7 +146,7 @@ def descend(
 ) -> Fit:
     """Fit one member.
 
-    Once the criteria are met it goes on for a few steps, while each takes a good part off the loss: labels are dearer than
+    Once the criteria are met it continues for a few steps while each reduces the loss substantially: labels cost more than
     steps. What it keeps meets the criteria.
 
     Parameters
@@ -206,14 +206,14 @@ def descend(
 
 
 def _polished(met: list[Fit], last: Fit, rules: Rules) -> bool:
-    """Whether a fit that meets its criteria is to go on no longer."""
+    """Return True if a fit that meets its criteria should stop."""
     if last.outcome != "converged" or len(met) > POLISH or last.steps >= rules.max_steps:
         return True
     return len(met) > 1 and met[-1].loss > (1.0 - WORTH) * met[-2].loss
 
 
 def _outcome(measures: np.ndarray, best: list[float], damping: float, rules: Rules) -> str:
-    """How the fit ends here, or an empty string."""
+    """Return the outcome if the fit ends here, or an empty string."""
     if np.isfinite(rules.criteria).any() and np.all(measures <= rules.criteria):
         return "converged"
     if len(best) > rules.max_steps:

@@ -10,7 +10,7 @@ from amp.nft.kernels.training.loss import add_gradients, clear, fill_direction, 
 
 @inner
 def count_residuals(image):
-    """Number of residuals of an image."""
+    """Return the number of residuals of an image."""
     return image.has_energy + 3 * (image.last - image.force)
 
 
@@ -78,7 +78,7 @@ def add_transposed(problem, theta, weights, scratch, factor, spare, out):
 
 @inner
 def _add_penalties_transposed(problem, factor, k, out):
-    """The part of the penalty in `add_transposed`."""
+    """Return the part of the penalty in `add_transposed`."""
     for kind in range(len(problem.net.kinds)):
         layer = problem.net.layers[kind, 0]
         for g in range(layer.n_in):

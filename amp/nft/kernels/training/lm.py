@@ -95,7 +95,7 @@ def accelerate(work, mu, n_parameters):
 
 @kernel
 def accelerate_streamed(problem, theta, weights, scratch, work, mu):
-    """The same without a stored Jacobian; work.behind contains the residuals at -PROBE of the step."""
+    """Return the same without a stored Jacobian; work.behind contains the residuals at -PROBE of the step."""
     clear(work.bend)
     for k in range(len(work.root)):
         second = (work.root[k] * (work.trial[k] + work.behind[k]) - 2.0 * work.residual[k]) / PROBE**2

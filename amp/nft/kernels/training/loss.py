@@ -268,7 +268,7 @@ def _scatter(rows, row0, n_near, source, count, out, at):
 def add_losses(problem, theta_mp, weights_mi, scratch, work, loss_m, gradient_mp, with_gradient):
     """Add the losses of members to `loss_m` and, if asked, their gradients to `gradient_mp`; the penalty is left out.
 
-    Image by image, so that what all members read of an image stays in the cache. `work` has room for the residuals of an image.
+    Image by image, so that an image's data stay in the cache for all members. `work` is a buffer for the residuals of an image.
     """
     gradient, none, width = gradient_mp.ravel(), np.int64(-1), theta_mp.shape[1]
     for i in range(weights_mi.shape[1]):

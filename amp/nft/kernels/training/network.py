@@ -21,7 +21,7 @@ WHITEN_FROM = 1e-6  # part of the mean variance below which a direction's own no
 
 @dataclass(frozen=True)
 class Layout:
-    """Where each weight of the networks is in a vector of parameters, in the order of Amp.
+    """Layout of the networks' weights in a vector of parameters, in the order of Amp.
 
     Element by element the layers' weights, each (n_in + 1, n_out) with the biases last; then element by element
     intercept and slope.
@@ -50,7 +50,7 @@ class Layout:
         return sum((n_in + 1) * n_out for sizes in self.sizes for n_in, n_out in itertools.pairwise(sizes))
 
     def layers(self, theta: np.ndarray) -> Iterator[list[np.ndarray]]:
-        """Views of the weights of each element's layers, shapes (..., n_in + 1, n_out), from parameters (..., n_parameters)."""
+        """Return views of the weights of each element's layers, shapes (..., n_in + 1, n_out), from parameters (..., n_parameters)."""
         start = 0
         for sizes in self.sizes:
             views = []
@@ -65,7 +65,7 @@ class Layout:
         return theta[..., self._n_weights :].reshape(*theta.shape[:-1], len(self.elements), 2)
 
     def net(self) -> Net:
-        """The same as the kernels want it."""
+        """Return the same as the kernels want it."""
         kinds = np.zeros(len(self.sizes), KIND)
         layers = np.zeros((len(self.sizes), max(map(len, self.sizes)) - 1), LAYER)
         start = 0
@@ -101,7 +101,7 @@ def scaled_inputs(fpranges: Iterable[np.ndarray]) -> Inputs:
 
 
 def whitened_inputs(rows: Sequence[Any], inputs: Inputs, chosen: Sequence[np.ndarray] | None = None) -> Inputs:
-    """Inputs of zero mean, with the spreads of their principal directions drawn together a little, over the rows of all images.
+    """Return inputs of zero mean, with the spreads of their principal directions drawn together a little, over the rows of all images.
 
     Fingerprints are nearly linearly dependent. Divided by the whole spread, the inputs are uncorrelated and fits are quick, but
     what hardly varies among the images counts as much as what varies most, and on other atoms the fits are rough: with 20
@@ -257,7 +257,7 @@ def losses(
     room = 1 + 3 * int((problem.data.images["last"] - problem.data.images["force"]).max())
 
     def work(members: np.ndarray) -> None:
-        """A few members together."""
+        """Return a few members together."""
         part = slice(members[0], members[-1] + 1)
         add_losses(
             problem, theta_mp[part], weights_mi[part], make_scratch(problem), np.zeros(room), loss_m[part], gradient_mp[part], gradient
@@ -269,7 +269,7 @@ def losses(
 
 
 def _penalties(problem: Problem, theta_mp: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The part of `overfit` in the losses and gradients."""
+    """Return the part of `overfit` in the losses and gradients."""
     loss_m, gradient_mp = np.zeros(len(theta_mp)), np.zeros_like(theta_mp)
     for layer, restore in zip(problem.net.layers[:, 0], problem.restore, strict=True):
         n_in, n_out = layer["n_in"], layer["n_out"]

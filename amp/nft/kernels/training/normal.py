@@ -142,7 +142,7 @@ def _finish(work, row):
 
 @inner
 def _largest_diagonal(tiles, blocks):
-    """The largest element of the diagonal."""
+    """Return the largest element of the diagonal."""
     largest = 0.0
     for c in range(blocks):
         tile = (c * (c + 1) // 2 + c) * PAD * PAD

@@ -29,7 +29,7 @@ def setup(ext_modules=(), **keywords):
 
 
 def compiled_extension(extension):
-    """The extension in C and object files, or None where Fortran cannot be compiled."""
+    """Return the extension in C and object files, or None where Fortran cannot be compiled."""
     with tempfile.TemporaryDirectory() as scratch:
         answer = Path(scratch, "extension.json")
         command = [sys.executable, str(RECIPE / "fortran.py"), str(answer), extension.name]
@@ -41,7 +41,7 @@ def compiled_extension(extension):
 
 
 def real_numpy():
-    """The environment without this interface, so that `import numpy` is NumPy again."""
+    """Return the environment without this interface, so that `import numpy` is NumPy again."""
     path = os.environ["PYTHONPATH"].split(os.pathsep)
     kept = [entry for entry in path if Path(entry).resolve() != RECIPE / "interface"]
     return os.environ | {"PYTHONPATH": os.pathsep.join(kept)}
