@@ -20,9 +20,10 @@ from ase.io import write
 from ase.neighborlist import neighbor_list
 
 from amp.nft.activelearner import NFT
+from amp.nft.chunks import carve_chunk
 from amp.nft.errors import InputError, printable
 from amp.nft.inputs.arguments import checked_indices
-from amp.nft.inputs.geometry import check_chunks, nearest_distances, neighbor_pairs
+from amp.nft.inputs.geometry import LARGEST_CHUNK, check_chunks, nearest_distances, neighbor_pairs
 from amp.nft.inputs.structures import read_images, read_targets, read_training_images
 
 
@@ -88,6 +89,17 @@ def test_an_atom_far_from_the_rest_is_accepted_and_may_be_alone():
     target.pbc = False
     target += Atoms("Pt", [[0, 0, 9e5]])
     check_chunks(read_targets(target)[0], 6.5, 6.0)
+
+
+@pytest.mark.parametrize("pbc", [True, [True, True, False], False])
+def test_chunks_of_at_most_20000_atoms_are_accepted(pbc):
+    target = bulk("Pt", cubic=True) * np.where(np.broadcast_to(pbc, 3), 1, 24).tolist()
+    target.pbc = pbc
+    middle = int(np.argmin(np.linalg.norm(target.positions - target.positions.mean(axis=0), axis=1)))
+    check_chunks(target, 40.0, 6.0)
+    with pytest.raises(InputError, match="cutoff = 45 Å, the structure: the chunk around atom"):
+        check_chunks(target, 45.0, 6.0)
+    assert len(carve_chunk(target, middle, 40.0)) <= LARGEST_CHUNK < len(carve_chunk(target, middle, 45.0))
 
 
 INDICES = {
@@ -200,6 +212,11 @@ BAD = [
     ({"cutoff": np.inf}, ValueError, "cutoff is inf: it must be a finite number of Å"),
     ({"cutoff": 1.5}, ValueError, r"cutoff = 1\.5 Å cuts out atom 0 of target_image alone: its nearest neighbour is 2\.\d+ Å away"),
     ({"cutoff": 1e4}, ValueError, "cutoff = 10000 Å, target_image: a radius of 10000 Å reaches .* images of a cell of 4 atoms"),
+    (
+        {"cutoff": 60.0},
+        ValueError,
+        r"cutoff = 60 Å, target_image: the chunk around atom \d has \d{5} atoms: .* at most 20000 atoms; use a smaller cutoff",
+    ),
     ({"target_image": far()}, ValueError, r"target_image: the position of atom 1 is \[.*\] Å: it must be finite, and within 1e\+06 Å"),
     ({"target_image": CROWDED}, ValueError, "target_image: atoms .* are in one place, or closer than 0.3 Å"),
     ({"target_image": unknown(200)}, ValueError, "target_image: atom 2 has the atomic number 200: it must be an element's"),

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 CLOSEST = 0.3  # Å between two atoms: less than half of the shortest bond, H-H
 HEAVIEST = max(atomic_numbers.values())
+LARGEST_CHUNK = 20_000  # atoms: a label is one single point of a chunk
+_SMALL = 16.0  # Å; a chunk within this has fewer: the search allows 1 atom per Å3
+_SAMPLE = 1000  # atoms of a large structure whose chunks are counted
 _NEIGHBOUR = 4.0  # Å; most atoms have one within this
 _SLICE = 64  # atoms whose neighbours are listed together
 
@@ -74,7 +77,7 @@ def check_places(atoms: Atoms, name: str = "the structure") -> None:
 
 
 def check_chunks(atoms: Atoms, cutoff: float, radius: float, name: str = "the structure") -> None:
-    """Raise InputError if chunks would contain one atom only, or more atoms than any computer holds.
+    """Raise InputError if chunks would contain one atom only, or more than 20 000.
 
     Parameters
     ----------
@@ -87,7 +90,7 @@ def check_chunks(atoms: Atoms, cutoff: float, radius: float, name: str = "the st
         Its name in the error.
     """
     try:
-        _search(atoms, cutoff)
+        _check_sizes(atoms, cutoff)
         if np.isfinite(nearest_distances(atoms, min(cutoff, _NEIGHBOUR))).all():
             return
         nearest = nearest_distances(atoms, max(cutoff, radius))
@@ -99,6 +102,20 @@ def check_chunks(atoms: Atoms, cutoff: float, radius: float, name: str = "the st
             f"cutoff = {cutoff:g} Å cuts out atom {lone[0]} of {name} alone: its nearest neighbour is {nearest[lone[0]]:.2f} Å away; "
             "use a cutoff that contains neighbours of each atom, for example 6.5 Å."
         )
+
+
+def _check_sizes(atoms: Atoms, cutoff: float) -> None:
+    """Raise InputError if a chunk has too many atoms; of a structure with more than 1000 atoms, that many are centres."""
+    search = _search(atoms, cutoff)
+    if cutoff <= _SMALL or (len(atoms) <= LARGEST_CHUNK and not atoms.pbc.any()):
+        return
+    for place in np.linspace(0, len(atoms) - 1, min(len(atoms), _SAMPLE)).astype(int):  # neighbours follow each other in this order
+        found = 1 + len(search.neighbors(place, place + 1).index)
+        if found > LARGEST_CHUNK:
+            raise InputError(
+                f"the chunk around atom {search.order[place]} has {found} atoms: the parent computes each chunk, of at most "
+                f"{LARGEST_CHUNK} atoms; use a smaller cutoff, for example 6.5 Å, and check that positions and cell are in Å."
+            )
 
 
 def nearest_distances(atoms: Atoms, radius: float) -> np.ndarray:
