@@ -135,7 +135,7 @@ def test_equal_geometries_are_found_among_many():
     } or found == {frozenset((3, 292)), frozenset((290, 292)), frozenset((250, 291))}  # fmt: skip
 
 
-def test_a_moved_atom_or_another_cell_is_another_geometry():
+def test_a_moved_atom_or_a_changed_cell_changes_the_geometry():
     image = labelled(cells()[0])
     moved, strained = image.copy(), image.copy()
     moved.positions[0, 0] += 1e-3

@@ -1,4 +1,4 @@
-"""The two methods, "paper" and "robust": what each part of a run does where the user does not say."""
+"""The methods "paper" and "robust": default settings of each part of a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Settings of a run as its journal keeps them: those that stay the same while it lasts, and those that may change."""
+"""Settings of a run in its journal: those that must not change, and those that may change when it resumes."""
 
 from __future__ import annotations
 

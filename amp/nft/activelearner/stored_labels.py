@@ -1,4 +1,4 @@
-"""Chunks by the number of their atom, and the labels of them that a run's journal names."""
+"""Labels that a run's journal names, by the index of their atom."""
 
 from __future__ import annotations
 

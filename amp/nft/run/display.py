@@ -1,4 +1,4 @@
-"""The display beside the log while a run goes on, and the heartbeat for those who look from elsewhere."""
+"""Live display of a run next to its log, and the driver's heartbeat for readers on other machines."""
 
 from __future__ import annotations
 

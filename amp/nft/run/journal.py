@@ -1,4 +1,4 @@
-"""The journal of a run: lines of JSON in one file that only grows, each with a checksum of itself and all lines before it."""
+"""Journal of a run: an append-only file of JSON lines, each with a checksum of itself and all lines before it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The state of a run, for the loop, the status and the report alike: what `amp.nft.run.replay` makes of a journal."""
+"""State of a run, which `amp.nft.run.replay` makes from its journal, for the loop, the status and the report."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The memory of a run: its journal, and content files named by a hash of what they contain.
+"""Store of a run: its journal, and content files named by a hash of their content.
 
 ``journal.jsonl`` is the truth: `amp.nft.run.state` replays it. An event is written only after each file that it names,
 so that a crash at any moment leaves a journal that can be replayed. The files that Amp users know are derived from it.

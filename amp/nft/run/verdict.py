@@ -1,4 +1,4 @@
-"""Verdict on a trained ensemble: what random labels, which nobody chose, say about its errors on the target."""
+"""Verdict on a trained ensemble, from the errors of random labels on the target."""
 
 from __future__ import annotations
 
