@@ -78,7 +78,7 @@ def test_parents_with_the_same_labels_have_the_same_identity(what):
 
 def test_an_identity_is_plain_data_and_the_same_in_another_process():
     code = (
-        "import sys, json; sys.path[:0] = sys.argv[1:]; from test_identity import *; "
+        "import sys, json; sys.path[:0] = sys.argv[1:]; from test_parent_identity import *; "
         "print(json.dumps([identify(a) for a, _ in DIFFERENT.values()]))"
     )
     here = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
