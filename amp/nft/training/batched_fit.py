@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -25,11 +26,13 @@ from amp.nft.kernels.training.network import (
 )
 from amp.nft.records import MemberReport, MemberStep, Watch, unwatched
 from amp.nft.training.checks import check_labels, check_weights
-from amp.nft.training.null_inputs import Kept, collapse, describe_dropped, expand, find_kept, reduced
+from amp.nft.training.null_inputs import Kept, collapse, describe_dropped, deserves_a_warning, expand, find_kept, reduced
 from amp.nft.training.out_of_bag import UNTIL, Until, choose_judges, describe
 
 if TYPE_CHECKING:
     from amp.nft.kernels.fingerprints.gaussian import Rows
+
+logger = logging.getLogger("amp.nft")
 
 CRITERIA = ("energy_rmse", "energy_maxresid", "force_rmse", "force_maxresid")
 SLOPE = 30.0  # a first slope, in units of Amp's: half the spread of the energies per atom. Amp's own has to grow that much
@@ -134,7 +137,10 @@ def fit(
     whole = _layout(spec, fprange)
     kept = find_kept({element: spec.gs[element] for element in whole.elements}, [*rows, *unlabelled])
     if dropped := describe_dropped(whole.elements, kept):
-        warnings.warn(dropped, stacklevel=2)
+        if deserves_a_warning(kept):
+            warnings.warn(dropped, stacklevel=2)
+        else:
+            logger.debug(dropped)
     layout, chosen = reduced(whole, kept), [of_element.chosen for of_element in kept]
     amps = scaled_inputs(fprange[element][some] for element, some in zip(whole.elements, chosen, strict=True))
     inputs = whitened_inputs([*rows, *unlabelled], amps, chosen)

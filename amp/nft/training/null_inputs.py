@@ -88,6 +88,16 @@ def _moves(rows: Sequence[Rows], kind: int, features: np.ndarray) -> np.ndarray:
     return moves
 
 
+def deserves_a_warning(kept: Sequence[Kept]) -> bool:
+    """Return True if copies or constants are dropped that are not merely too narrow to reach any atom of these images."""
+    for of_element in kept:
+        constant = of_element.same < 0
+        n_copies = len(of_element.same) - constant.sum() - len(of_element.chosen)
+        if n_copies or (np.abs(of_element.value[constant]) > NO_SCALING_BELOW).any():
+            return True
+    return False
+
+
 def describe_dropped(elements: Sequence[str], kept: Sequence[Kept]) -> str:
     """Name the fingerprints that are dropped; an empty string if none is."""
     parts = []
