@@ -18,6 +18,9 @@ from amp.nft.errors import ParentMismatch, RunStoreError
 from amp.nft.uncertainty import bound_errors
 
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*outside the range of the training set")
+
+
 @pytest.fixture(autouse=True)
 def _elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
