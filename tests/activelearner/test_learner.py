@@ -19,6 +19,7 @@ from ase.constraints import FixAtoms
 from ase.io import read, write
 from small_runs import CALC_TEXT, Fragile, N, cells, cluster, results, run
 
+from amp.nft.activelearner import run_settings
 from amp.nft.run.store import RunStore, RunStoreError
 
 
@@ -148,6 +149,15 @@ def test_the_journal_says_under_what_circumstances_it_was_written():
     assert starts[0]["process"]["pid"] == os.getpid()
     assert starts[0]["versions"]["amp-atomistics"] == "1.0.1"
     assert read(f"al-training/saved-info/content/{starts[0]['targets'][0]}") == cluster()
+
+
+def test_a_run_resumes_with_other_versions_and_names_them(monkeypatch):
+    run(max_iterations=0, log="log.txt")
+    before, installed = results(), run_settings.version
+    monkeypatch.setattr(run_settings, "version", lambda name: "1.26.0" if name == "numpy" else installed(name))
+    run(max_iterations=0, log="log.txt")
+    line = f"Versions changed since the last start: numpy {installed('numpy')} is now 1.26.0. Finished work is kept"
+    assert Path("log.txt").read_text().count(line) == 1 and results() == before
 
 
 def test_another_parent_is_refused():

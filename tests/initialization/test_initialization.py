@@ -1,7 +1,9 @@
 """Initial images: what is promised of them, checked against the parent and by geometry."""
 
 import inspect
+import os
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,8 +12,9 @@ from ase import Atoms
 from ase.calculators.emt import EMT
 from ase.calculators.lj import LennardJones
 from ase.io import read
+from parents import EXCEPTIONS, Changing
 
-from amp.nft.errors import InputError
+from amp.nft.errors import InputError, LabellingError
 from amp.nft.initialization import Initialization, initial_images
 from amp.nft.initialization.cells import NEAR_ATOM, cut_cluster, shortest_distance
 from amp.nft.initialization.crystals import alloy, crystal_system, host_crystal
@@ -131,6 +134,53 @@ def test_a_factory_gets_a_directory_of_its_own_for_each_label(tmp_path, monkeypa
     assert sum(len(image) == 32 for image in images) == 3
     initial_images("Pt", [225], 4.0, posamp=0.03, n_rattled=1, directory="none")
     assert not (tmp_path / "none").exists()
+
+
+class Wanders(EMT):
+    """EMT that changes the state of its process at each call."""
+
+    def calculate(self, *args, **kwargs):
+        super().calculate(*args, **kwargs)
+        os.chdir("/")
+        os.umask(0o777)
+        os.environ["HOME"] = "/nowhere"
+
+
+def wanders(directory):
+    Path(directory, "output.txt").write_text("made")
+    return Wanders()
+
+
+@pytest.mark.parametrize("clusters", [(), (7,)])
+def test_a_parent_that_changes_the_state_of_its_process_gives_the_same_images(tmp_path, monkeypatch, clusters):
+    monkeypatch.chdir(tmp_path)
+    settings = {"elements": "Cu", "sgs": [225], "a0": 3.6, "posamp": 0.05, "n_rattled": 1, "clusters": clusters, "cells": not clusters}
+    before = os.getcwd(), os.umask(0o022), dict(os.environ)
+    images = initial_images(**settings, parent_calc=wanders, directory="labels")
+    assert (os.getcwd(), os.umask(before[1]), dict(os.environ)) == (before[0], 0o022, before[2])
+    assert images == initial_images(**settings, parent_calc=EMT())
+    place = tmp_path / "labels" / "0" / ("cluster-7" if clusters else "cell")
+    assert (place / "output.txt").read_text() == "made" and not os.listdir("/").count("labels")
+
+
+@pytest.mark.parametrize(
+    ("way", "clusters"),
+    [("moves", ()), ("infinite energy", ()), *((way, (7,)) for way in ("relaxes", "moves", "replaces", "absurd forces", "no energy"))],
+)
+def test_a_relaxation_with_a_bad_label_is_an_error(tmp_path, way, clusters):
+    settings = {"posamp": 0.05, "n_rattled": 0, "clusters": clusters, "cells": not clusters, "directory": tmp_path}
+    with pytest.raises(LabellingError, match="has no good label: BadLabel"):
+        initial_images("Cu", [225], 3.6, **settings, parent_calc=Changing(way))
+
+
+@pytest.mark.parametrize("way", EXCEPTIONS)
+def test_a_parent_that_raises_in_a_relaxation_is_an_error(tmp_path, way):
+    class Raises(EMT):
+        def calculate(self, *args, **kwargs):
+            raise EXCEPTIONS[way]
+
+    with pytest.raises(LabellingError, match=f"has no good label: {EXCEPTIONS[way].__name__}"):
+        initial_images("Cu", [225], 3.6, parent_calc=Raises(), directory=tmp_path)
 
 
 def test_rattled_cells_far_up_in_energy_are_left_out():

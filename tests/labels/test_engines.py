@@ -2,9 +2,11 @@
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from pathlib import Path
 
@@ -12,8 +14,12 @@ import pytest
 from label_helpers import NOTICE, assert_good, images, label_all
 from parents import parent
 from small_runs import run
+from waiting import wait_for
 
+from amp.nft.errors import ExecutorError
+from amp.nft.labels.pool import LabelPool
 from amp.nft.labels.single_point import LabelFailure
+from amp.nft.records import LabelOptions
 
 pytestmark = [pytest.mark.slow, pytest.mark.engines]
 
@@ -59,6 +65,67 @@ def test_dask_with_a_label_that_hangs(dask, tmp_path, monkeypatch):
     outcomes, _ = label_all(tmp_path, wanted, hangs, dask.get_executor(pure=False), timeout=2.0, retries=0)
     assert outcomes[1].kind == "LabelTimeout"
     assert_good(outcomes, [wanted[k] for k in (0, 2, 3)])
+
+
+@pytest.fixture
+def mortal_scheduler(tmp_path, monkeypatch):
+    """Return a client of a scheduler and two workers that are separate programs, and the function that kills the scheduler."""
+    distributed = pytest.importorskip("distributed", reason="uv run --group engines")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+    note, programs = tmp_path / "scheduler.json", []
+
+    def start(role, *arguments):
+        command = [sys.executable, "-m", f"distributed.cli.dask_{role}", "--scheduler-file", note, *arguments]
+        programs.append(subprocess.Popen([*command, "--host", "127.0.0.1"], stderr=subprocess.DEVNULL))
+
+    start("scheduler", "--port", "0", "--dashboard-address", "127.0.0.1:0")
+    wait_for(note.exists)
+    start("worker", "--nworkers", "2", "--nthreads", "1", "--no-dashboard")
+    with distributed.Client(scheduler_file=str(note), timeout=10) as client:
+        client.wait_for_workers(2)
+        yield client, programs[0].kill
+    for program in programs:
+        program.terminate()
+        program.wait()
+
+
+def in_the_middle_of_a_label(path, act):
+    """Act once two labels are in the making."""
+
+    def wait_and_act():
+        wait_for(lambda: len(list((path / "labels").glob("*/worker.json"))) == 2)
+        act()
+
+    threading.Thread(target=wait_and_act, daemon=True).start()
+
+
+def test_dask_whose_scheduler_is_killed_is_an_error_and_costs_no_label(mortal_scheduler, tmp_path):
+    client, kill = mortal_scheduler
+    wanted, slow = images(4), parent(seconds=2.0)
+    in_the_middle_of_a_label(tmp_path, kill)
+    retries = []
+    with (
+        pytest.raises(ExecutorError, match="its scheduler has ended, or the connection is lost; finished labels are kept"),
+        LabelPool(
+            LabelOptions(slow, client.get_executor(pure=False)), tmp_path / "labels", on_retry=lambda *what: retries.append(what)
+        ) as pool,
+    ):
+        for image in wanted:
+            pool.request(image.info["target_atom"], image)
+        list(pool.done())
+    assert not retries
+    outcomes, _ = label_all(tmp_path, wanted, slow, None)
+    assert_good(outcomes, wanted)
+
+
+def test_dask_whose_scheduler_is_killed_is_replaced_by_a_function(mortal_scheduler, dask, tmp_path):
+    client, kill = mortal_scheduler
+    clients, lines = [dask, client], []
+    in_the_middle_of_a_label(tmp_path, kill)
+    wanted = images(4)
+    outcomes, retries = label_all(tmp_path, wanted, parent(seconds=2.0), lambda: clients.pop().get_executor(pure=False), log=lines.append)
+    assert_good(outcomes, wanted)
+    assert not retries and lines == ["The executor cancelled all labels; they are requested again."]
 
 
 def executorlib_slurm():

@@ -12,7 +12,7 @@ from amp.nft.activelearner.chunk_labels import Carving
 from amp.nft.activelearner.early_checks import check_parent_of_images, compare_radii, distinct_rule
 from amp.nft.activelearner.loop import Loop, Setup
 from amp.nft.activelearner.method import check_beginning, check_method, check_trainer, choose_method
-from amp.nft.activelearner.run_settings import circumstances, identity
+from amp.nft.activelearner.run_settings import changed_versions, circumstances, identity
 from amp.nft.activelearner.stopping import Iteration, StopReason, certain_enough, enough_iterations, no_improvement
 from amp.nft.amp_io.bootstrap_texts import calc_text as default_calc_text
 from amp.nft.amp_io.bootstrap_texts import headerlines as default_headerlines
@@ -304,7 +304,10 @@ class NFT:
         ):
             loop = Loop(setup, store, choice.trainer, self.log, progress.step)
             self.history = loop.history
-            loop.open(settings, circumstances(self._rules(), setup, choice))
+            before, now = loop.state().starts, circumstances(self._rules(), setup, choice)
+            loop.open(settings, now)
+            if message := changed_versions(before, now["versions"]):
+                self.log(message)
             self.log(f"Trainer: {choice.trainer.name} ({choice.why}).")
             if setup.images and not loop.state().iterations:
                 check_parent_of_images(setup.method, setup.images, setup.labels.parent, self.log)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
@@ -12,6 +12,7 @@ from amp.nft.activelearner.identity import digests
 from amp.nft.activelearner.loop import Setup
 from amp.nft.labels.executors import executor_name
 from amp.nft.labels.single_point import parent_name
+from amp.nft.run.state import Start
 from amp.nft.system.processes import this_process
 from amp.nft.training import Choice
 
@@ -38,6 +39,18 @@ def circumstances(rules: Mapping[str, Any], setup: Setup, choice: Choice) -> dic
         "parent": parent_name(setup.labels.parent),
         "settings": settings,
     }
+
+
+def changed_versions(before: Sequence[Start], now: Mapping[str, str]) -> str:
+    """Return a message on packages whose versions differ from those of the last start; an empty string if none does."""
+    last = before[-1].event.get("versions", {}) if before else {}
+    changed = [f"{name} {last[name]} is now {now[name]}" for name in now if last.get(name, now[name]) != now[name]]
+    return (
+        f"Versions changed since the last start: {', '.join(changed)}. Finished work is kept; new numbers may differ in their last digits "
+        "from those of an unchanged installation, and later choices of atoms with them."
+        if changed
+        else ""
+    )
 
 
 def identity(setup: Setup, calc_text: str, train_line: str) -> dict[str, Any]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from ase import Atoms
-from ase.calculators.calculator import PropertyNotImplementedError
+from ase.calculators.calculator import BaseCalculator, PropertyNotImplementedError
 from ase.calculators.fd import FiniteDifferenceCalculator
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.filters import StrainFilter
@@ -18,10 +19,11 @@ from ase.optimize import BFGS
 from amp.nft.errors import LabellingError
 from amp.nft.inputs.geometry import nearest_distances
 from amp.nft.inputs.structures import enforce_magnetic_moments
-from amp.nft.labels.gate import Label
+from amp.nft.labels.gate import Label, check
 from amp.nft.labels.pool import LabelPool
-from amp.nft.labels.single_point import Parent, labelled, make_calculator, remove_if_empty
+from amp.nft.labels.single_point import Parent, labelled, make_calculator, remove_if_empty, report
 from amp.nft.records import LabelOptions
+from amp.nft.system.isolation import isolated
 
 Log = Callable[[str], object]
 
@@ -56,14 +58,14 @@ class Rattling:
 def relaxed_cell(crystal: Crystal, parent: Parent, directory: Path, log: Log) -> list[Atoms]:
     """Return frames of the relaxation to a cell without stress, labelled; the last one is the relaxed cell."""
     atoms = crystal.atoms.copy()
-    atoms.calc = make_calculator(parent, directory)
-    _ensure_stress(atoms)
     frames: list[Atoms] = []
-    relaxation = BFGS(StrainFilter(atoms), logfile=os.devnull)  # type: ignore[arg-type]
-    relaxation.attach(lambda: frames.append(_snapshot(atoms)))
-    if not relaxation.run(fmax=FMAX, steps=STEPS):
+    with _parent_at_work(crystal.name, atoms, parent, directory):
+        _ensure_stress(atoms)
+        relaxation = BFGS(StrainFilter(atoms), logfile=os.devnull)  # type: ignore[arg-type]
+        relaxation.attach(lambda: frames.append(_snapshot(atoms)))
+        finished = relaxation.run(fmax=FMAX, steps=STEPS)
+    if not finished:
         log(f"{crystal.name}: still under stress after {STEPS} steps; its last cell is taken.")
-    remove_if_empty(directory)
     final = frames[-1].get_potential_energy()
     chosen = [frame for frame in frames if abs(frame.get_potential_energy() - final) < NEAR_CELL]
     log(
@@ -79,11 +81,11 @@ def relaxed_cluster(crystal: Crystal, size: int, parent: Parent, directory: Path
     if crystal.mixed:
         atoms.symbols = rng.permutation(atoms.symbols)
         enforce_magnetic_moments(atoms)
-    atoms.calc = make_calculator(parent, directory)
-    BFGS(atoms, logfile=os.devnull).run(fmax=CLUSTER_FMAX, steps=CLUSTER_STEPS)
-    remove_if_empty(directory)
-    log(f"{crystal.name}: free cluster of {size} atoms relaxed to {atoms.get_potential_energy() / size:.3f} eV/atom.")
-    return _snapshot(atoms)
+    with _parent_at_work(crystal.name, atoms, parent, directory):
+        BFGS(atoms, logfile=os.devnull).run(fmax=CLUSTER_FMAX, steps=CLUSTER_STEPS)
+        cluster = _snapshot(atoms)
+    log(f"{crystal.name}: free cluster of {size} atoms relaxed to {cluster.get_potential_energy() / size:.3f} eV/atom.")
+    return cluster
 
 
 def cut_cluster(atoms: Atoms, size: int, rng: np.random.Generator) -> Atoms:
@@ -203,6 +205,43 @@ def _ensure_stress(atoms: Atoms) -> None:
         atoms.get_stress()
     except PropertyNotImplementedError:
         atoms.calc = FiniteDifferenceCalculator(atoms.calc, eps_disp=None, eps_strain=STRAIN_STEP, force_consistent=False)
+
+
+@contextlib.contextmanager
+def _parent_at_work(name: str, atoms: Atoms, parent: Parent, directory: Path) -> Iterator[None]:
+    """Attach the parent to a structure, isolated and gated as for a label."""
+    with isolated(f"{name} {directory.name}") as scope:
+        calculator = make_calculator(parent, directory)
+        scope.keep_programs = calculator is parent
+        atoms.calc = _Gated(calculator)
+        yield
+    remove_if_empty(directory)
+
+
+class _Gated(BaseCalculator):
+    """A parent whose results pass the gate for labels; it gets a copy of the atoms.
+
+    Parameters
+    ----------
+    parent : ASE calculator
+    """
+
+    implemented_properties = ("energy", "forces", "stress")  # type: ignore[assignment]
+
+    def __init__(self, parent: BaseCalculator) -> None:
+        super().__init__()
+        self._parent = parent
+
+    def calculate(self, atoms: Atoms, properties: list[str], system_changes: list[str]) -> None:
+        """Compute energy and forces, and stress if it is requested; LabellingError if the gate refuses them."""
+        given = atoms.copy()
+        given.calc = self._parent
+        label = check(atoms, report(given))
+        if not isinstance(label, Label):
+            raise LabellingError(f"a structure of the relaxation of {atoms.get_chemical_formula()} has no good label: {label}")
+        self.results = {"energy": label.energy, "forces": label.forces}
+        if "stress" in properties:
+            self.results["stress"] = given.get_stress()
 
 
 def _snapshot(atoms: Atoms) -> Atoms:

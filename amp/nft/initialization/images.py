@@ -129,8 +129,9 @@ def initial_images(
     check_label_options(options)
     wanted = Rattling(n_rattled, minsep, posamp)
     images: list[Atoms] = []
+    directory = Path(directory).absolute()  # a label may change the working directory
     for number, crystal in enumerate(_all_crystals(symbols, sgs, a0, seed)):
-        place = Path(directory) / str(number)
+        place = directory / str(number)
         if cells:
             frames = relaxed_cell(crystal, parent, place / "cell", log)
             _check_relaxed(crystal, frames[-1], parent, place, check_cells, log)
@@ -144,7 +145,7 @@ def initial_images(
             images += [base, *labelled_copies(crystal, copies, base, options, place / f"rattled-{size}", log)]
             remove_if_empty(place / f"rattled-{size}")
         remove_if_empty(place)
-    remove_if_empty(Path(directory))
+    remove_if_empty(directory)
     return images
 
 

@@ -101,8 +101,11 @@ class Workers:
             return self._executor.submit(function, *arguments)
         except BrokenExecutor:  # a RuntimeError too
             raise
-        except RuntimeError as error:
-            raise ExecutorError(f"the executor takes no more work ({error})") from error
+        except Exception as error:  # Dask's closed client raises its own kind
+            raise ExecutorError(
+                f"the executor takes no more work ({type(error).__name__}: {error}); finished labels are kept: start its scheduler or "
+                "workers again and rerun the script."
+            ) from error
 
     def rebuild(self) -> None:
         """Get a new executor in place of a broken one; ExecutorError if that cannot be done."""
@@ -114,8 +117,13 @@ class Workers:
                 f"{type(broken).__name__} broke because a worker process exited, and cannot be rebuilt: give "
                 "executor= a function that returns a new one"
             )
-        self._shut_down()
-        self._executor = None
+        self.renew()
+
+    def renew(self) -> None:
+        """Get a new executor at the next task, if a function was given that makes one."""
+        if self._make is not None:
+            self._shut_down()
+            self._executor = None
 
     def end(self, pid: int) -> bool:
         """End a worker process of a process pool, with its programs; the pool then breaks. False if it is not one of its own."""

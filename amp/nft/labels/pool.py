@@ -9,22 +9,21 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from ase import Atoms
 
 from amp.nft.errors import ExecutorError
 from amp.nft.inputs.arguments import check_count, check_positive
 from amp.nft.labels.executors import Workers, check_executor
-from amp.nft.labels.gate import Label, LabelFailure, check
+from amp.nft.labels.flight import Flight, Request, overrun
+from amp.nft.labels.gate import Label, LabelFailure
 from amp.nft.labels.identity import digest_of, identify
 from amp.nft.labels.single_point import RESULT, WORKER, LabelTask, carry_out, check_parent, labelled_atom, left_label
 from amp.nft.records import LabelOptions
-from amp.nft.system.liveness import DRIVER, Driver, Heartbeat, read_process, watch_forks
-from amp.nft.system.processes import Process, end, has_ended, machine, marked, this_process
+from amp.nft.system.liveness import DRIVER, Driver, Heartbeat, watch_forks
+from amp.nft.system.processes import has_ended, machine, this_process
 from amp.nft.system.signals import Terminated
 
 Key = TypeVar("Key", bound=Hashable)
@@ -33,6 +32,7 @@ POLL = 0.5  # s between two looks at the workers
 GRACE = 5.0  # s that a worker may take to stop its label by itself
 REMINDER = 600.0  # s between two words on what is waited for
 FALSE_STARTS = 3  # executors in a row that break before any label has begun
+CANCELLATIONS = 2  # of all labels in a row, while none is done; a closed Dask client never answers a third request
 
 
 def check_label_options(options: LabelOptions) -> None:
@@ -42,38 +42,6 @@ def check_label_options(options: LabelOptions) -> None:
         check_positive(label_timeout=options.timeout)
     check_parent(options.parent)
     check_executor(options.executor, options.parent)
-
-
-@dataclass
-class Request:
-    """Requested label; `suspect` if a worker that may have been making it exited."""
-
-    atom: int
-    image: Atoms
-    attempts: int = 0
-    suspect: bool = False
-
-
-@dataclass
-class Flight:
-    """A label that an executor has been given."""
-
-    request: Request
-    task: LabelTask
-    began: float | None = None
-    overrun: bool = False
-
-    @property
-    def directory(self) -> Path:
-        """Directory of its worker."""
-        return Path(self.task.directory)
-
-    def look(self) -> Process | None:
-        """Return the worker that makes the label, or None before it starts."""
-        worker = read_process(self.directory / WORKER)
-        if worker is not None and self.began is None:
-            self.began = time.monotonic()
-        return worker
 
 
 class LabelPool:
@@ -109,7 +77,7 @@ class LabelPool:
         self._waiting: deque[Request] = deque()
         self._flights: dict[Future, Flight] = {}
         self._done: deque[tuple[int, Label | LabelFailure]] = deque()
-        self._false_starts = 0
+        self._false_starts = self._cancellations = 0
         self._watched = -POLL
         self._places: dict[int, list[Path]] = {}  # directories of an atom's labels, of earlier drivers too
         for place in sorted(self._directory.glob("[0-9]*-*")):
@@ -213,8 +181,11 @@ class LabelPool:
         """Collect what is done, and see to what goes wrong."""
         self._beat()
         finished, _ = wait(self._flights, timeout=POLL, return_when=FIRST_COMPLETED)
-        broken = False
+        broken = cancelled = False
         for future in finished:
+            if future.cancelled():
+                cancelled = True
+                continue
             try:
                 data = future.result(timeout=0)
             except BrokenExecutor:
@@ -226,9 +197,11 @@ class LabelPool:
                 self._settle(self._flights.pop(future), LabelFailure(type(error).__name__, str(error)))
                 continue
             flight = self._flights.pop(future)
-            self._settle(flight, _checked(data, flight))
+            self._settle(flight, flight.checked(data))
         if broken:
             self._recover()
+        elif cancelled:
+            self._after_cancellation()
         else:
             self._watch()
 
@@ -261,13 +234,13 @@ class LabelPool:
             elif self._timeout is not None and time.monotonic() - (flight.began or 0) > self._timeout + GRACE:
                 flight.overrun = True
                 if not (worker.machine == machine() and self._workers.end(worker.pid)):
-                    self._give_up(future, _overrun(self._timeout))
+                    self._give_up(future, overrun(self._timeout))
 
     def _give_up(self, future: Future, failure: LabelFailure) -> None:
         """Do not wait for a label any more, unless its worker left it before it went."""
         flight = self._flights.pop(future)
         _cancel(future)
-        _end_programs(flight)
+        flight.end_programs()
         self._settle(flight, failure)
 
     def _recover(self, extra: list[Flight] | None = None) -> None:
@@ -280,15 +253,33 @@ class LabelPool:
         suspects = [] if ended else begun or lost
         died = LabelFailure("WorkerDied", "the worker process exited (killed, crashed, or out of memory)")
         for flight in reversed(lost):
-            _end_programs(flight)
+            flight.end_programs()
             if flight in ended:
-                self._settle(flight, _overrun(self._timeout))
+                self._settle(flight, overrun(self._timeout))
             elif suspects == [flight]:
                 self._settle(flight, died)
             else:
                 flight.request.suspect |= flight in suspects
                 self._settle(flight, None)
         self._workers.rebuild()
+
+    def _after_cancellation(self) -> None:
+        """Request cancelled labels again: a scheduler that ends cancels all of them, which costs no retry."""
+        wait(self._flights, timeout=POLL)
+        cancelled = [future for future in self._flights if future.cancelled()]
+        failure = None if len(cancelled) == len(self._flights) else LabelFailure("Cancelled", "the executor cancelled the label")
+        for flight in [self._flights.pop(future) for future in cancelled]:
+            flight.end_programs()
+            self._settle(flight, failure)
+        if failure is None:
+            self._cancellations += 1
+            if self._cancellations >= CANCELLATIONS:
+                raise ExecutorError(
+                    f"the executor cancelled all labels {CANCELLATIONS} times and finished none: its scheduler has ended, or the "
+                    "connection is lost; finished labels are kept: start the scheduler again and rerun the script."
+                )
+            self._log("The executor cancelled all labels; they are requested again.")
+            self._workers.renew()
 
     def _count_false_starts(self, begun: bool) -> None:
         self._false_starts = 0 if begun else self._false_starts + 1
@@ -304,6 +295,8 @@ class LabelPool:
         if not isinstance(outcome, Label):
             left = left_label(flight.directory, request.image, self._digest)
             outcome = left if isinstance(left, Label) else outcome
+        if isinstance(outcome, Label):
+            self._cancellations = 0
         if outcome is None:
             self._waiting.appendleft(request)
         elif isinstance(outcome, LabelFailure) and request.attempts < self._retries:
@@ -315,13 +308,6 @@ class LabelPool:
             self._done.append((request.atom, outcome))
 
 
-def _checked(data: Any, flight: Flight) -> Label | LabelFailure:
-    """Return the outcome from a worker's return value, if it belongs to this task."""
-    if not (isinstance(data, dict) and data.get("name") == flight.task.name):
-        return LabelFailure("WrongResult", f"the executor returned {str(data)[:80]!r} for {flight.task.name}")
-    return check(flight.request.image, data)
-
-
 def numbered(keys: Iterable[Key]) -> dict[int, Key]:
     """Return keys by distinct numbers of labels: the same for the same keys, and short enough for names of directories."""
     numbers: dict[int, Key] = {}
@@ -331,17 +317,6 @@ def numbered(keys: Iterable[Key]) -> dict[int, Key]:
             number = (number + 1) % LARGEST
         numbers[number] = key
     return numbers
-
-
-def _end_programs(flight: Flight) -> None:
-    """End the programs of a label that nobody waits for any more, where they run on this machine."""
-    worker = flight.look()
-    if worker is not None and worker.machine == machine():
-        end(partial(marked, flight.task.name))
-
-
-def _overrun(timeout: float | None) -> LabelFailure:
-    return LabelFailure("LabelTimeout", f"the label took longer than label_timeout = {timeout:g} s")
 
 
 def _cancel(future: Future) -> None:

@@ -181,21 +181,36 @@ def measure(parent: Parent, image: Atoms, directory: str | os.PathLike[str], tim
             atoms = image.copy()
             atoms.calc = make_calculator(parent, directory)
             scope.keep_programs = atoms.calc is parent  # it may need its programs for the next label
-            seen = {"before the call": geometry(atoms)}
-            report = {
-                "calculator": made(atoms.calc, directory),
-                "energy": plain(atoms.get_potential_energy(apply_constraint=False)),
-                "forces": plain(atoms.get_forces(apply_constraint=False)),
-                "converged": plain(_converged(atoms.calc)),
-            }
-            seen["after the call"] = geometry(atoms)
-            if isinstance(kept := getattr(atoms.calc, "atoms", None), Atoms):
-                seen["in the calculator after the call"] = geometry(kept)
+            identity = made(atoms.calc, directory)
+            data = _report(atoms) | {"calculator": identity}
     except (KeyboardInterrupt, Terminated):
         raise
     except BaseException as error:  # of any kind that a parent raises
         return _failure(error)
-    return {"atoms": seen, **report, "seconds": time.perf_counter() - start}
+    return data | {"seconds": time.perf_counter() - start}
+
+
+def report(atoms: Atoms) -> dict[str, Any]:
+    """Compute atoms by their calculator, and return plain data for `amp.nft.labels.gate.check`, also of what it raises."""
+    try:
+        return _report(atoms)
+    except (KeyboardInterrupt, Terminated):
+        raise
+    except BaseException as error:  # of any kind that a parent raises
+        return _failure(error)
+
+
+def _report(atoms: Atoms) -> dict[str, Any]:
+    seen = {"before the call": geometry(atoms)}
+    data = {
+        "energy": plain(atoms.get_potential_energy(apply_constraint=False)),
+        "forces": plain(atoms.get_forces(apply_constraint=False)),
+        "converged": plain(_converged(atoms.calc)),
+    }
+    seen["after the call"] = geometry(atoms)
+    if isinstance(kept := getattr(atoms.calc, "atoms", None), Atoms):
+        seen["in the calculator after the call"] = geometry(kept)
+    return {"atoms": seen, **data, "seconds": 0.0, "calculator": {}}
 
 
 def remove_if_empty(directory: str | os.PathLike[str]) -> None:
