@@ -17,7 +17,6 @@ from amp.nft.chunks import carve_chunks
 from amp.nft.errors import ParentMismatch, RunStoreError
 from amp.nft.uncertainty import bound_errors
 
-
 pytestmark = pytest.mark.filterwarnings("ignore:.*outside the range of the training set")
 
 
