@@ -18,7 +18,7 @@ from waiting import wait_for
 
 from amp.nft.errors import ExecutorError
 from amp.nft.labels.pool import LabelPool
-from amp.nft.labels.single_point import LabelFailure
+from amp.nft.labels.single_point import LabelFailure, labelled_atom
 from amp.nft.records import LabelOptions
 
 pytestmark = [pytest.mark.slow, pytest.mark.engines]
@@ -249,6 +249,35 @@ def test_jobs_end_with_their_driver_and_leave_their_labels(slurm, tmp_path, numb
     wait_until(queue_is_empty, tmp_path)
     done = [event["atom"] for event in events(tmp_path) if event["event"] == "label"]
     assert events(tmp_path)[-1]["event"] == "stopped" and len(done) == len(set(done)) == len(list(labels.glob("*/job.txt")))
+
+
+def test_a_driver_that_slurm_requeues_continues_and_makes_no_finished_label_twice(slurm, tmp_path):
+    """Slurm kills each `srun` of the driver too, and with it the labels in the making."""
+    driver = submit(tmp_path, "nullcontext(executorlib_slurm)", seconds=8.0)
+    labels = tmp_path / "al-training" / "labels"
+    wait_until(lambda: len(list(labels.glob("*/job.txt"))) == 2, tmp_path)
+    in_the_making = {note.parent.name for note in labels.glob("*/job.txt")}
+    subprocess.run(["scontrol", "requeue", driver], check=True)
+    wait_until(queue_is_empty, tmp_path)
+    again = [labelled_atom(note.parent) for note in labels.glob("*/job.txt") if note.parent.name not in in_the_making]
+    done = [event["atom"] for event in events(tmp_path) if event["event"] == "label"]
+    assert [event["event"] for event in events(tmp_path)].count("start") == 2 and events(tmp_path)[-1]["event"] == "stopped"
+    assert len(done) == len(set(done)) and len(again) == len(set(again)) and set(again) <= set(done)
+
+
+def test_training_jobs_that_slurm_requeues_are_awaited(slurm, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    jobs = {"trainer": "jobs", "start_command": "sbatch run.py", "headerlines": "#SBATCH --ntasks=1 --mem=500", "max_iterations": 0}
+    requeued = []
+
+    def requeue():
+        queue = ["squeue", "--noheader", "--states=RUNNING", "--format=%A"]
+        requeued.append(wait_for(lambda: subprocess.run(queue, capture_output=True, text=True, check=True).stdout.split())[0])
+        subprocess.run(["scontrol", "requeue", requeued[0]], check=True)
+
+    threading.Thread(target=requeue, daemon=True).start()
+    al, _ = run(**jobs, parent_calc=parent(), log="log.txt")
+    assert requeued and [entry.trainer for entry in al.history] == ["jobs"]
 
 
 def test_the_whole_loop_on_slurm(slurm, tmp_path, monkeypatch):

@@ -36,7 +36,7 @@ CommunicationParameters=NoInAddrAny,NoCtldInAddrAny
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
-AuthInfo=socket=$here/munge.sock
+AuthInfo=socket=$here/munge.sock,cred_expire=20    # also the delay after which a requeued job starts
 CredType=cred/munge
 StateSaveLocation=$here/state
 SlurmdSpoolDir=$here/spool
