@@ -152,6 +152,7 @@ def test_programs_of_a_calculator_that_outlives_its_label_are_kept(tmp_path):
     os.kill(started(tmp_path / "pids")[0], signal.SIGKILL)
 
 
+@pytest.mark.filterwarnings("ignore:.*Popen.__del__:pytest.PytestUnraisableExceptionWarning")  # ASE's, which the limit interrupts
 @everywhere
 def test_a_program_that_hangs_ends_at_the_time_limit(tmp_path, executor, monkeypatch):
     monkeypatch.setattr(labelpool, "GRACE", 0.5)
