@@ -188,7 +188,7 @@ class _Programs:
     def __init__(self) -> None:
         self.marks: set[str] = set()
         self._before = _children()
-        self._alone = not self._before - _helpers()
+        self._alone = not any(_runs(pid) for pid in self._before - _helpers())
         self._adopts = _adopt(True)
 
     def restore(self, keep: bool) -> None:
@@ -223,6 +223,14 @@ def _children() -> set[int]:
         return {int(pid) for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()}
     except OSError:
         return {child.pid for child in psutil.Process().children()}
+
+
+def _runs(pid: int) -> bool:
+    """Return True unless a process has ended, also where its parent has not yet asked for its status."""
+    try:
+        return psutil.Process(pid).status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+    except psutil.Error:
+        return False
 
 
 def _helpers() -> set[int]:
