@@ -174,6 +174,7 @@ class Trial:
         errors = os.open("errors.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(errors, 1)
         os.dup2(errors, 2)
+        sys.stdout = sys.stderr = open(errors, "w", buffering=1, closefd=False)  # pytest replaces those of its process
         drive(self.workers, self.trainer, made_by)
 
     def events(self) -> list[dict]:
