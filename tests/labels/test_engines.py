@@ -245,7 +245,7 @@ def test_jobs_end_with_their_driver_and_leave_their_labels(slurm, tmp_path, numb
     wait_until(queue_is_empty, tmp_path)
     assert (events(tmp_path)[-1]["event"] == "interrupted") == (number == "TERM")
     assert len(list(labels.glob("*/label.json"))) == 2
-    submit(tmp_path, "nullcontext(executorlib_slurm)")
+    submit(tmp_path, "nullcontext(executorlib_slurm)", seconds=8.0)  # another argument would be another parent
     wait_until(queue_is_empty, tmp_path)
     done = [event["atom"] for event in events(tmp_path) if event["event"] == "label"]
     assert events(tmp_path)[-1]["event"] == "stopped" and len(done) == len(set(done)) == len(list(labels.glob("*/job.txt")))
