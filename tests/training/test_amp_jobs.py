@@ -425,7 +425,7 @@ def test_slurm_job_that_is_cancelled_is_noticed_and_submitted_again(slurm, log):
     subprocess.run(["scancel", number], check=True)
     thread.join(PATIENCE)
     assert "ended by SIGTERM" in log.text
-    assert "(start 2)" in log.text and "(start 3)" not in log.text
+    assert log.text.count("its job failed") == 1 and "(start 2)" in log.text  # a fit that stalls may start once more
     assert outcome[0].reports[0].steps == 2001
 
 
