@@ -293,12 +293,12 @@ class Loop:
         return np.sort(kept)
 
     def _with_new(self, chosen: np.ndarray, delta: np.ndarray) -> np.ndarray:
-        """Return the chosen atoms; the same number of the next uncertain ones too if all are in the training set already."""
+        """Return the chosen atoms, with the next uncertain one if all are in the training set already: one new label, not a batch."""
         if self.setup.distinct is not None or not {*self._chunk_atoms()}.issuperset(chosen.tolist()):
             return chosen
         known = {*self._chunk_atoms(), *self.state().test}
-        new = [atom for atom in np.argsort(-delta, kind="stable").tolist() if atom not in known][: len(chosen)]
-        self.log(f"All of {len(chosen)} chosen atoms are in the training set: the next {len(new)} are added.")
+        new = [atom for atom in np.argsort(-delta, kind="stable").tolist() if atom not in known][:1]
+        self.log(f"All of {len(chosen)} chosen atoms are in the training set: the next uncertain one is added.")
         return np.sort([*chosen, *new])
 
     def _label(self, iteration: int, chosen: np.ndarray, delta: np.ndarray) -> None:
