@@ -199,6 +199,10 @@ class Loop:
         """Return the central atoms of the chunks in the training set, in the order in which they were added."""
         return list(dict.fromkeys([*self.begin, *(atom for batch in self.added for atom in batch)]))
 
+    def _used_atoms(self) -> set[int]:
+        """Return the atoms that no batch takes: those with a chunk in the training set, and those of the test."""
+        return {*self._chunk_atoms(), *self.state().test}
+
     # -- look ----------------------------------------------------------------------------------------------
 
     def _evaluate(self, iteration: int, texts: list[str]) -> np.ndarray:
@@ -277,11 +281,10 @@ class Loop:
 
     def _choose(self, iteration: int, delta: np.ndarray) -> np.ndarray:
         """Return the atoms of the next batch: those that `threshold` selects, or in "robust", where there is none, spread atoms."""
-        tested = list(self.state().test)  # their labels stay independent of the training
         if self.setup.threshold is not None or self.setup.method.name == "paper":
-            return np.setdiff1d(select(delta, self.setup.threshold), tested)
-        size, known = batch_size(iteration + bool(self.begin)), {*self._chunk_atoms(), *tested}
-        return np.array(spread_atoms(self.setup.targets, delta, size, self.setup.carving.cutoff, known), dtype=int)
+            return np.setdiff1d(select(delta, self.setup.threshold), list(self.state().test))  # test labels are never trained
+        size = batch_size(iteration + bool(self.begin))
+        return np.array(spread_atoms(self.setup.targets, delta, size, self.setup.carving.cutoff, self._used_atoms()), dtype=int)
 
     def _without_duplicates(self, chosen: np.ndarray, delta: np.ndarray) -> np.ndarray:
         """Return the chosen atoms without those whose environment another one's chunk covers."""
@@ -296,9 +299,9 @@ class Loop:
         """Return the chosen atoms, with the next uncertain one if all are in the training set already: one new label, not a batch."""
         if self.setup.distinct is not None or not {*self._chunk_atoms()}.issuperset(chosen.tolist()):
             return chosen
-        known = {*self._chunk_atoms(), *self.state().test}
-        new = [atom for atom in np.argsort(-delta, kind="stable").tolist() if atom not in known][:1]
-        self.log(f"All of {len(chosen)} chosen atoms are in the training set: the next uncertain one is added.")
+        used = self._used_atoms()
+        new = [atom for atom in np.argsort(-delta, kind="stable").tolist() if atom not in used][:1]
+        self.log(f"All of {len(chosen)} chosen atoms are in the training set: {len(new)} next uncertain atom added.")
         return np.sort([*chosen, *new])
 
     def _label(self, iteration: int, chosen: np.ndarray, delta: np.ndarray) -> None:
@@ -306,7 +309,7 @@ class Loop:
         wanted = [int(atom) for atom in self._with_new(chosen, delta)]
         if list(self.state().at(iteration).chosen) != wanted:
             self.store.append("chosen", iteration=iteration, atoms=wanted)
-        atoms, failures = self.labels.label(wanted, delta, {*self._chunk_atoms(), *self.state().test})
+        atoms, failures = self.labels.label(wanted, delta, self._used_atoms())
         self.store.append("added", iteration=iteration, chosen=wanted, atoms=atoms, failed=sorted(failures))
 
     def _leave_training_directory(self) -> None:
