@@ -10,9 +10,10 @@ from typing import Any
 
 from amp.nft.activelearner.chunk_labels import Carving
 from amp.nft.activelearner.early_checks import check_parent_of_images, compare_radii, distinct_rule
-from amp.nft.activelearner.loop import Loop, Setup
+from amp.nft.activelearner.loop import Loop
 from amp.nft.activelearner.method import check_beginning, check_method, check_trainer, choose_method
 from amp.nft.activelearner.run_settings import changed_versions, circumstances, identity
+from amp.nft.activelearner.setup import Setup
 from amp.nft.activelearner.stopping import Iteration, StopReason, certain_enough, enough_iterations, no_improvement
 from amp.nft.amp_io.bootstrap_texts import calc_text as default_calc_text
 from amp.nft.amp_io.bootstrap_texts import headerlines as default_headerlines

@@ -7,62 +7,31 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
-from ase import Atoms
 
 from amp.nft.activelearner.batches import START_BATCH, batch_size, spread_atoms
-from amp.nft.activelearner.chunk_labels import Carving, ChunkLabels
+from amp.nft.activelearner.chunk_labels import ChunkLabels
 from amp.nft.activelearner.chunk_rows import rows_of_chunks
 from amp.nft.activelearner.identity import changed_structures, kept_images
-from amp.nft.activelearner.method import Method
 from amp.nft.activelearner.output_files import RunFiles
 from amp.nft.activelearner.parent_record import ParentRecord
-from amp.nft.activelearner.random_test import RandomTest, out_of_bag_errors
+from amp.nft.activelearner.random_test import RandomTest
 from amp.nft.activelearner.resume import compare_settings
+from amp.nft.activelearner.setup import Setup
 from amp.nft.activelearner.stopping import Iteration, StopReason, StopRule, best_of, first_reason, nothing_above
-from amp.nft.calculator.evaluate import error95_factor, predict, target_uncertainty
+from amp.nft.activelearner.verdict_stage import record_verdict
+from amp.nft.calculator.evaluate import error95_factor, target_uncertainty
 from amp.nft.errors import TrainingError
 from amp.nft.labels.identity import identify
-from amp.nft.records import Ensemble, ForceRows, LabelOptions, MemberStep, Purpose, Trainer, TrainingTask, random_stream
+from amp.nft.records import Ensemble, ForceRows, MemberStep, Purpose, Trainer, TrainingTask, random_stream
 from amp.nft.run.replay import LiveState
 from amp.nft.run.store import FORMAT, RunStore
-from amp.nft.run.verdict import judge, verdict_of
+from amp.nft.run.verdict import verdict_of
 from amp.nft.training.choose import sample_weights
 from amp.nft.uncertainty.forces import select
-
-
-@dataclass(frozen=True)
-class Setup:
-    """The content of a run: checked, and the loop's own copies.
-
-    `distinct` reduces chosen atoms, given those of chunks in the training set, to atoms with different environments; `aim` is the
-    sufficient mean force error and `force_rmse` the criterion of the members, both in eV/Å.
-    """
-
-    label: str
-    images: list[Atoms]
-    rows: list[ForceRows | None]
-    n: int
-    seed: int
-    carving: Carving
-    threshold: float | None
-    labels: LabelOptions
-    method: Method
-    start: list[str] | None
-    dblabel: str
-    threads: int | None
-    distinct: Callable[[list[int], list[int]], list[int]] | None = None
-    aim: float = 0.0
-    force_rmse: float | None = None
-
-    @property
-    def targets(self) -> list[Atoms]:
-        """Structures to learn; their atoms are numbered from one to the next."""
-        return self.carving.targets
 
 
 class Loop:
@@ -320,27 +289,10 @@ class Loop:
             texts = self.store.texts(self.state().trained(last.iteration).file)
             finish(self._task(last.iteration), Ensemble(texts, list(last.reports)))
 
-    def _judge(self, reason: StopReason) -> None:
-        """Test the best ensemble by random labels, and record the verdict."""
-        setup, method, best = self.setup, self.setup.method, best_of(self.history)
-        texts = self.store.texts(self.state().trained(best.iteration).file)
-        predicted = [predict(texts, target, setup.dblabel, setup.threads) for target in setup.targets]
-        forces, delta = (np.concatenate(values) for values in zip(*predicted, strict=True))
-        errors = self.test.errors(forces, delta, self._chunk_atoms(), method.test_labels, method.larger_labels)
-        evaluated = self.state().evaluated(best.iteration)
-        verdict = judge(
-            converged=reason.converged,
-            aim=setup.aim,
-            force_rmse=setup.force_rmse if method.fit_until == "criteria" else None,
-            oob_rmse=out_of_bag_errors(self.history),
-            factor=evaluated.error95_factor,
-            **errors,
-        )
-        self.store.append("verdict", **verdict.as_dict())
-
     def _finish(self, reason: StopReason) -> None:
         if self.setup.method.test_labels and reason.name != "vanishing":
-            self._judge(reason)
+            texts = self.store.texts(self.state().trained(best_of(self.history).iteration).file)
+            record_verdict(self.setup, self.test, self.history, texts, self._chunk_atoms(), reason)
         self.store.append("stopped", reason=reason.name, message=reason.message, converged=reason.converged)
         self._leave_training_directory()
         self.log(f"\n{reason}")

@@ -9,7 +9,7 @@ from importlib.metadata import version
 from typing import Any
 
 from amp.nft.activelearner.identity import digests
-from amp.nft.activelearner.loop import Setup
+from amp.nft.activelearner.setup import Setup
 from amp.nft.labels.executors import executor_name
 from amp.nft.labels.single_point import parent_name
 from amp.nft.run.state import Start

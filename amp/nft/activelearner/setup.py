@@ -1,0 +1,42 @@
+"""The content of a run: structures, settings of the method, and options of labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ase import Atoms
+
+from amp.nft.activelearner.chunk_labels import Carving
+from amp.nft.activelearner.method import Method
+from amp.nft.records import ForceRows, LabelOptions
+
+
+@dataclass(frozen=True)
+class Setup:
+    """The content of a run: checked, and the loop's own copies.
+
+    `distinct` reduces chosen atoms, given those of chunks in the training set, to atoms with different environments; `aim` is the
+    sufficient mean force error and `force_rmse` the criterion of the members, both in eV/Å.
+    """
+
+    label: str
+    images: list[Atoms]
+    rows: list[ForceRows | None]
+    n: int
+    seed: int
+    carving: Carving
+    threshold: float | None
+    labels: LabelOptions
+    method: Method
+    start: list[str] | None
+    dblabel: str
+    threads: int | None
+    distinct: Callable[[list[int], list[int]], list[int]] | None = None
+    aim: float = 0.0
+    force_rmse: float | None = None
+
+    @property
+    def targets(self) -> list[Atoms]:
+        """Structures to learn; their atoms are numbered from one to the next."""
+        return self.carving.targets

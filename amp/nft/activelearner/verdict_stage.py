@@ -1,0 +1,43 @@
+"""Last stage of a run: test the best ensemble by random labels, and record the verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import numpy as np
+
+from amp.nft.activelearner.random_test import RandomTest, out_of_bag_errors
+from amp.nft.activelearner.setup import Setup
+from amp.nft.activelearner.stopping import History, StopReason, best_of
+from amp.nft.calculator.evaluate import predict
+from amp.nft.run.verdict import judge
+
+
+def record_verdict(setup: Setup, test: RandomTest, history: History, texts: list[str], used: Collection[int], reason: StopReason) -> None:
+    """Test the best ensemble of a run by random labels, and write the verdict into the journal.
+
+    Parameters
+    ----------
+    setup : Setup
+    test : RandomTest
+        Its store gets the verdict.
+    history : sequence of Iteration
+    texts : list of str
+        The members of the best ensemble.
+    used : collection of int
+        Atoms whose chunks are in the training set.
+    reason : StopReason
+    """
+    method = setup.method
+    predicted = [predict(texts, target, setup.dblabel, setup.threads) for target in setup.targets]
+    forces, delta = (np.concatenate(values) for values in zip(*predicted, strict=True))
+    errors = test.errors(forces, delta, used, method.test_labels, method.larger_labels)
+    verdict = judge(
+        converged=reason.converged,
+        aim=setup.aim,
+        force_rmse=setup.force_rmse if method.fit_until == "criteria" else None,
+        oob_rmse=out_of_bag_errors(history),
+        factor=test.state().evaluated(best_of(history).iteration).error95_factor,
+        **errors,
+    )
+    test.store.append("verdict", **verdict.as_dict())
