@@ -9,7 +9,8 @@ import numpy as np
 from ase import Atoms
 
 from amp.nft.errors import RunStoreError
-from amp.nft.run.store import array_bytes, trajectory_bytes, write_atomically
+from amp.nft.run.store import array_bytes, write_atomically
+from amp.nft.system.trajectories import GrowingTrajectory
 
 
 class RunFiles:
@@ -29,6 +30,7 @@ class RunFiles:
         self.saved_info = saved_info
         self.labels = saved_info.parent / "labels"  # one directory in it for each label
         self._deltas: list[np.ndarray] = []
+        self._chunks = GrowingTrajectory()
 
     def check_fresh(self) -> None:
         """Raise RunStoreError if the training directory contains the work of a program without a journal."""
@@ -57,7 +59,7 @@ class RunFiles:
     def save_chunks(self, iteration: int, chosen: list[int], chunks: list[Atoms]) -> None:
         """Write ``indices_<k>.npy``: the chosen atoms; ``atomic_chunks_<k>.traj`` and ``atomic_chunks.traj``: all chunks."""
         _ensure(self.saved_info / f"indices_{iteration}.npy", array_bytes(np.array(chosen, dtype=int)))
-        data = trajectory_bytes(chunks)
+        data = self._chunks.content(chunks)
         _ensure(self.saved_info / f"atomic_chunks_{iteration}.traj", data)
         _ensure(self.saved_info / "atomic_chunks.traj", data)
 

@@ -7,7 +7,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +16,7 @@ import numpy as np
 from ase import Atoms
 
 from amp.nft import features as feature_sets
-from amp.nft.amp_io import CalculatorSpec, read_calc_text, spec_of, with_data, write_amp
+from amp.nft.amp_io import CalculatorSpec, read_amp, read_calc_text, spec_of, with_data, write_amp
 from amp.nft.errors import InputError, RunStoreError
 from amp.nft.fitting.ensemble import Ensemble
 from amp.nft.inputs.arguments import check_count, check_lengths, checked_indices
@@ -25,7 +25,6 @@ from amp.nft.records import ForceRows, MemberReport, Purpose, TrainingTask, rand
 from amp.nft.run.schema import FORMAT
 from amp.nft.run.store import RunStore
 from amp.nft.training.batched_trainer import BatchedTrainer
-from amp.nft.training.calibration import calibrating_atoms
 from amp.nft.training.choose import sample_weights
 from amp.nft.training.out_of_bag import UNTIL, Until
 
@@ -115,7 +114,8 @@ def fit(
     log(f"Fitting {n} members to {len(trained)} images; {len(validation)} images for validation.")
     with RunStore(directory) as store:
         _begin(store, identity)
-        texts = _calibrated(_Fit(BatchedTrainer(spec, threads, log), task, store, log).members(), task, threads)
+        trainer = BatchedTrainer(spec, threads, log)
+        texts = _calibrated(_Fit(trainer, task, store, log).members(), task, trainer)
     ensemble = Ensemble(texts, validation)
     ensemble.save(Path(directory) / "fit.ensemble")
     log(f"Saved {Path(directory) / 'fit.ensemble'}.")
@@ -165,11 +165,10 @@ def _line(report: MemberReport) -> str:
     return f"Member {report.member}: {report.message}"
 
 
-def _calibrated(texts: list[str], task: TrainingTask, threads: int | None) -> list[str]:
+def _calibrated(texts: list[str], task: TrainingTask, trainer: BatchedTrainer) -> list[str]:
     """Return the members with the out-of-bag calibration of the whole ensemble."""
-    from amp.nft.training.calibration import calibrate_texts
-
-    return calibrate_texts(texts, task.images, calibrating_atoms(task), task.weights_mi, threads)
+    found = trainer.calibrate(task, [read_amp(text) for text in texts])
+    return texts if found is None else [with_data(text, out_of_bag=asdict(found)) for text in texts]
 
 
 def _begin(store: RunStore, identity: dict[str, Any]) -> None:

@@ -18,14 +18,15 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
-from ase.io import read, write
+from ase.io import read
 
 from amp.nft.errors import ContentError, RunStoreError
 from amp.nft.run.journal import JOURNAL, NO_ROOM, Event, Journal, as_json, explained, from_json, now, read_journal, unwritable
 from amp.nft.run.schema import CONTENT_NAME, FORMAT
 from amp.nft.system import files
+from amp.nft.system.trajectories import trajectory_bytes
 
-__all__ = ["FORMAT", "RunRecord", "RunStore", "array_bytes", "as_json", "explains_full_disks", "trajectory_bytes", "write_atomically"]
+__all__ = ["FORMAT", "RunRecord", "RunStore", "array_bytes", "as_json", "explains_full_disks", "write_atomically"]
 
 CONTENT = "content"
 LARGEST = 2**30  # bytes of one content file; uncertainties of a million atoms need a hundredth of it
@@ -41,13 +42,6 @@ def array_bytes(array: np.ndarray) -> bytes:
     """Return an array as the content of an ``.npy`` file."""
     buffer = io.BytesIO()
     np.save(buffer, array, allow_pickle=False)
-    return buffer.getvalue()
-
-
-def trajectory_bytes(images: list[Atoms]) -> bytes:
-    """Return images as the content of a ``.traj`` file; no images give no bytes."""
-    buffer = io.BytesIO()
-    write(buffer, images, format="traj")
     return buffer.getvalue()
 
 

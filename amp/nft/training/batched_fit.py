@@ -276,6 +276,12 @@ def _report(member: int, tries: Sequence[Fit], may_retry: bool, criteria: np.nda
     return replace(report, oob_force_rmse=float(best.held_out_rmse))
 
 
+def layout_of(model: AmpModel) -> Layout:
+    """Return the layout of a model's parameters."""
+    sizes = tuple((len(model.fprange[e]), *(n for n in model.hiddenlayers[e] if n), 1) for e in model.elements)
+    return Layout(model.elements, sizes, model.activation)
+
+
 def pack(model: AmpModel, layout: Layout) -> np.ndarray:
     """Return the parameters of a model as a vector.
 

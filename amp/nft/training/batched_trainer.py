@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +15,7 @@ from amp.nft.records import Ensemble, ForceRows, MemberReport, Purpose, Training
 
 if TYPE_CHECKING:
     from amp.nft.kernels.fingerprints.gaussian import Fingerprints, Rows
+    from amp.nft.uncertainty.calibration import OutOfBag
 
 
 class BatchedTrainer:
@@ -53,13 +55,38 @@ class BatchedTrainer:
     def train(self, task: TrainingTask, watch: Watch = unwatched) -> Ensemble:
         """Train every member of `task`, and calibrate the ensemble out of bag."""
         from amp.nft.kernels.compilation import announced  # numba: only where it is needed
-        from amp.nft.training.calibration import calibrate_texts, calibrating_atoms
 
         with announced(self.log) as compiled:
             models, reports = self.fit_models(task, watch)
-            texts = [amp_io.write_amp(model) for model in models]
-            texts = calibrate_texts(texts, task.images, calibrating_atoms(task), task.weights_mi, self.threads)
-        return Ensemble(texts, reports, compiled.seconds)
+            found = self.calibrate(task, models)
+        if found is not None:
+            models = [replace(model, nft={**model.nft, "out_of_bag": asdict(found)}) for model in models]
+        return Ensemble([amp_io.write_amp(model) for model in models], reports, compiled.seconds)
+
+    def calibrate(self, task: TrainingTask, models: list[AmpModel]) -> OutOfBag | None:
+        """Calibrate the members of `task` out of bag: by the labels that their bootstrap samples lack.
+
+        Parameters
+        ----------
+        task : TrainingTask
+        models : list of AmpModel
+            All members.
+
+        Returns
+        -------
+        OutOfBag or None
+            None if too few forces are out of the samples of two members.
+        """
+        from amp.nft.training.calibration import calibrate, calibrating_forces  # numba: only where it is needed
+
+        chosen = calibrating_forces(task)
+        used = [i for i, forces in enumerate(chosen) if len(forces)]
+        if not used or len(models) < 2:
+            return None
+        images = list(zip(task.images, task.rows, strict=True))
+        rows = self._fingerprint(self._functions(self.spec.resolved(_elements(task))), images)
+        known = [_forces(*images[i])[chosen[i]] for i in used]
+        return calibrate(models, [rows[i].some_forces(chosen[i]) for i in used], known, task.weights_mi[:, used], self.threads)
 
     def fit_models(self, task: TrainingTask, watch: Watch = unwatched) -> tuple[list[AmpModel], list[MemberReport]]:
         """Fit every member of `task`.
@@ -79,8 +106,7 @@ class BatchedTrainer:
         from amp.nft.training import batched_fit  # numba: only where it is needed
 
         images = list(zip(task.images, task.rows, strict=True))
-        elements = sorted({symbol for image in [*task.images, *task.targets] for symbol in image.symbols})
-        spec = self.spec.resolved(elements)
+        spec = self.spec.resolved(_elements(task))
         fingerprints = self._functions(spec)
         rows = self._fingerprint(fingerprints, images)
         return batched_fit.fit(
@@ -142,6 +168,11 @@ class BatchedTrainer:
             values = x[kind == number, : fingerprints.n_features[number]]
             ranges[element] = np.column_stack([values.min(axis=0), values.max(axis=0)])
         return ranges
+
+
+def _elements(task: TrainingTask) -> list[str]:
+    """Return the elements of the images and targets, sorted."""
+    return sorted({symbol for image in [*task.images, *task.targets] for symbol in image.symbols})
 
 
 def _needs_all(image: Atoms, chosen: ForceRows) -> bool:

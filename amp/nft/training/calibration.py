@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import numpy as np
-from ase import Atoms
 
-from amp.nft.amp_io import AmpModel, read_amp, with_data
+from amp.nft.amp_io import AmpModel
+from amp.nft.kernels.jit import run_threads
+from amp.nft.kernels.training.loss import fill_residuals, make_scratch
+from amp.nft.kernels.training.network import change_inputs, make_problem, scaled_inputs
 from amp.nft.records import TrainingTask
+from amp.nft.training.batched_fit import layout_of, pack
 from amp.nft.uncertainty.calibration import OutOfBag, calibrate_out_of_bag
 
+if TYPE_CHECKING:
+    from amp.nft.kernels.fingerprints.gaussian import Rows
 
-def calibrating_atoms(task: TrainingTask) -> list[Sequence[int]]:
-    """Choose the atoms whose labels calibrate: central atoms of chunks, or all atoms of a data set without a target.
+
+def calibrating_forces(task: TrainingTask) -> list[range]:
+    """Choose the forces that calibrate: of the central atoms of chunks, or all of a data set without a target.
 
     Parameters
     ----------
@@ -22,31 +28,27 @@ def calibrating_atoms(task: TrainingTask) -> list[Sequence[int]]:
 
     Returns
     -------
-    list of sequence of int
-        Of each image; empty for the first images of a run, which say little about its target.
+    list of range
+        Of each image, which of its trained forces; none of the first images of a run, which say little about its target.
     """
     if task.targets or any(rows is not None for rows in task.rows):
-        return [() if rows is None else rows.atoms[:1] for rows in task.rows]  # the central atom comes first
+        return [range(rows is not None) for rows in task.rows]  # the central atom comes first
     return [range(len(image)) for image in task.images]
 
 
-def calibrate_ensemble(
-    models: Sequence[AmpModel],
-    images: Sequence[Atoms],
-    atoms_i: Sequence[Sequence[int]],
-    weights_mi: np.ndarray,
-    threads: int | None = None,
+def calibrate(
+    models: Sequence[AmpModel], rows: Sequence[Rows], known: Sequence[np.ndarray], weights_mi: np.ndarray, threads: int | None = None
 ) -> OutOfBag | None:
-    """Calibrate the uncertainty of an ensemble out of bag: for chunks of a target and for data sets.
+    """Calibrate the uncertainty of an ensemble out of bag.
 
     Parameters
     ----------
     models : sequence of AmpModel
         The members.
-    images : sequence of Atoms
-        Labelled training images.
-    atoms_i : sequence of sequence of int
-        Of each image the atoms whose forces calibrate.
+    rows : sequence of Rows
+        Fingerprints of each image, with derivatives for the forces that calibrate.
+    known : sequence of ndarray, shape (forces, 3)
+        The labels of these forces, eV/Å.
     weights_mi : ndarray of int, shape (members, images)
         How often each image is in each member's bootstrap sample.
     threads : int, optional
@@ -57,37 +59,40 @@ def calibrate_ensemble(
     OutOfBag or None
         None if too few forces are out of the samples of two members.
     """
-    from amp.nft.kernels.prediction.evaluate import Evaluator  # numba: only where it is needed
-
-    used = [i for i, atoms in enumerate(atoms_i) if len(atoms)]
-    if not used or len(models) < 2:
-        return None
-    evaluator, forces, known = Evaluator(list(models)), [], []
-    for i in used:
-        image, cell = images[i], np.asarray(images[i].cell)
-        found = evaluator.evaluate(image.positions, image.numbers, cell, image.pbc, forces_ensemble=True, threads=threads)
-        assert found.forces_mni is not None
-        forces.append(found.forces_mni[:, list(atoms_i[i])])
-        known.append(image.get_forces(apply_constraint=False)[list(atoms_i[i])])
-    weights_mn = np.repeat(weights_mi[:, used], [len(part) for part in known], axis=1)
-    return calibrate_out_of_bag(np.concatenate(forces, axis=1), np.concatenate(known), weights_mn)
+    weights_mn = np.repeat(weights_mi, [len(part) for part in known], axis=1)
+    return calibrate_out_of_bag(member_forces(models, rows, known, threads), np.concatenate(known), weights_mn)
 
 
-def calibrate_texts(
-    texts: list[str], images: Sequence[Atoms], atoms_i: Sequence[Sequence[int]], weights_mi: np.ndarray, threads: int | None = None
-) -> list[str]:
-    """Return the members with their out-of-bag calibration, where enough labels are out of their samples.
+def member_forces(models: Sequence[AmpModel], rows: Sequence[Rows], known: Sequence[np.ndarray], threads: int | None = None) -> np.ndarray:
+    """Return the forces of each member on atoms that have been fingerprinted.
 
     Parameters
     ----------
-    texts : list of str
-        The members' ``.amp`` texts.
-    images, atoms_i, weights_mi, threads
-        As for :func:`calibrate_ensemble`.
+    models : sequence of AmpModel
+        Members of one ensemble.
+    rows : sequence of Rows
+        Fingerprints of each image, with derivatives for the forces that are wanted.
+    known : sequence of ndarray, shape (forces, 3)
+        Their labels, eV/Å.
+    threads : int, optional
+        The result does not depend on it.
 
     Returns
     -------
-    list of str
+    ndarray, shape (members, forces, 3)
+        In eV/Å, those of all images after each other.
     """
-    found = calibrate_ensemble([read_amp(text) for text in texts], images, atoms_i, weights_mi, threads)
-    return texts if found is None else [with_data(text, out_of_bag=asdict(found)) for text in texts]
+    layout, nan = layout_of(models[0]), np.full(len(rows), np.nan)
+    problem = make_problem(layout, rows, nan, known, np.ones(len(rows), dtype=int), models[0].fprange)
+    labels, every = np.concatenate(known), np.ones(len(rows), dtype=np.int64)
+    inputs = [scaled_inputs(model.fprange[element] for element in layout.elements) for model in models]
+    forces_mni = np.empty((len(models), *labels.shape))
+
+    def work(member: int) -> None:
+        theta = change_inputs(pack(models[member], layout), layout, inputs[member], inputs[0])
+        residual = np.empty(labels.size)
+        fill_residuals(problem, theta, every, make_scratch(problem), residual)
+        forces_mni[member] = labels + residual.reshape(-1, 3)
+
+    run_threads(work, range(len(models)), threads)
+    return forces_mni

@@ -11,13 +11,12 @@ from functools import partial
 from pathlib import Path
 from string import Template
 
-import numpy as np
-from ase import Atoms
-from ase.io import Trajectory, write
+from ase.io import write
 
 from amp.nft.amp_io import check_text
 from amp.nft.records import JobOptions, TrainingTask
 from amp.nft.system import processes
+from amp.nft.system.trajectories import Frame, write_frames
 from amp.nft.training.amp_jobs import job_state
 
 LOG = "amp-log.txt"
@@ -133,8 +132,9 @@ class TrainingDirectory:
         samples = self.path / "training-images"
         shutil.rmtree(samples, ignore_errors=True)
         samples.mkdir(parents=True)
+        frames = [Frame(image) for image in task.images]
         for member, weights in enumerate(task.weights_mi):
-            _write_sample(samples / f"{member}.traj", task.images, weights)
+            write_frames(samples / f"{member}.traj", [frame for frame, times in zip(frames, weights, strict=True) for _ in range(times)])
         info = self.path / "saved-info"
         info.mkdir(exist_ok=True)
         (info / "nft_ids.pkl").write_bytes(pickle.dumps(_nft_ids(task)))
@@ -189,13 +189,6 @@ def tail_of_output(directory: Path, lines: int = 15) -> list[str]:
     recorded = failure.read_text(errors="replace") if failure.exists() else ""
     text = recorded if "Traceback" in recorded or newest is None else newest.read_text(errors="replace")
     return text.splitlines()[-lines:]
-
-
-def _write_sample(path: Path, images: list[Atoms], weights: np.ndarray) -> None:
-    with Trajectory(path, "w") as trajectory:
-        for image, times in zip(images, weights, strict=True):
-            for _ in range(times):
-                trajectory.write(image)
 
 
 def _nft_ids(task: TrainingTask) -> list[tuple[str, int]]:
