@@ -4,21 +4,25 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 from ase import Atoms
 
+from amp.nft.activelearner.chunk_rows import rows_of_chunks
 from amp.nft.activelearner.parent_record import ParentRecord
 from amp.nft.activelearner.stored_labels import carve_numbered, read_labels
 from amp.nft.chunks.termination import Termination
 from amp.nft.errors import LabellingError
 from amp.nft.labels.pool import LabelPool
 from amp.nft.labels.single_point import Label, LabelFailure, labelled
-from amp.nft.records import LabelOptions
+from amp.nft.records import ForceRows, LabelOptions
+from amp.nft.run.state import RunState
 from amp.nft.run.store import RunStore
+
+LARGER = 2.0  # Å by which the radius of a larger chunk exceeds that of the others
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,11 @@ class Carving:
     def chunks(self, atoms: Sequence[int]) -> dict[int, Atoms]:
         """Return the chunks around atoms of the targets, which are numbered through all targets."""
         return carve_numbered(self.targets, atoms, self.cutoff, termination=self.termination, min_atoms=self.min_atoms)
+
+
+def larger_carving(carving: Carving) -> Carving:
+    """Return the settings of larger chunks, whose labels show the error of the others."""
+    return replace(carving, cutoff=carving.cutoff + LARGER)
 
 
 class ChunkLabels:
@@ -61,13 +70,19 @@ class ChunkLabels:
         self, carving: Carving, options: LabelOptions, store: RunStore, directory: Path, log: Callable[[str], object], event: str = "label"
     ) -> None:
         self.carving, self.options, self.store, self.directory, self.log = carving, options, store, directory, log
-        self._event = event
+        self.event = event
+        self._first = np.cumsum([0, *map(len, carving.targets)])  # first atom of each target
         self.images: dict[int, Atoms] = {}
         self._chunks: dict[int, Atoms] = {}  # those that are being labelled
 
-    def open(self, parents: ParentRecord, files: dict[int, str]) -> None:
+    def larger(self) -> ChunkLabels:
+        """Return labels in larger chunks."""
+        return ChunkLabels(larger_carving(self.carving), self.options, self.store, self.directory / "larger", self.log, "larger-label")
+
+    def open(self, parents: ParentRecord, state: RunState) -> None:
         """Read the labels that the journal names, before others are made; one that the gate refuses is dropped."""
         self._parents = parents
+        files = {atom: label.file for atom, label in state.labels_of(self.event).items()}
         self.images = read_labels(self.store, files, self.carving.chunks(list(files)), self.log)
 
     def label(self, atoms: Sequence[int], ranking: np.ndarray, used: Collection[int]) -> tuple[list[int], dict[int, LabelFailure]]:
@@ -118,6 +133,23 @@ class ChunkLabels:
                     pass
         return [atom for atom in atoms if atom in self.images]
 
+    def forces(self, atom: int) -> np.ndarray:
+        """Return the forces of a labelled chunk, shape (atoms, 3), eV/Å."""
+        return self.images[atom].get_forces(apply_constraint=False)
+
+    def target_of(self, atom: int) -> int:
+        """Return the number of the target that an atom belongs to."""
+        return int(np.searchsorted(self._first, atom, side="right")) - 1
+
+    def first_atoms(self, atoms: Sequence[int]) -> list[int]:
+        """Return for each atom the number of the first atom of its target."""
+        return [int(self._first[self.target_of(atom)]) for atom in atoms]
+
+    def training_set(self, atoms: Sequence[int], forces: str, energies: bool) -> tuple[list[Atoms], list[ForceRows]]:
+        """Return the labelled chunks around atoms, and their forces that are trained; see `rows_of_chunks`."""
+        chunks = [self.images[atom] for atom in atoms]
+        return chunks, rows_of_chunks(chunks, self.first_atoms(atoms), forces, energies)
+
     def _pool(self) -> LabelPool:
         return LabelPool(self.options, self.directory, on_retry=partial(self._note, "label-retried"), log=self.log)
 
@@ -149,7 +181,7 @@ class ChunkLabels:
     def _keep(self, atom: int, label: Label) -> None:
         parents = self._parents.label_fields(label)
         self.images[atom] = labelled(self._chunks.pop(atom), label)
-        self.store.append(self._event, atom=atom, file=self.store.keep_image(self.images[atom]), seconds=label.seconds, **parents)
+        self.store.append(self.event, atom=atom, file=self.store.keep_image(self.images[atom]), seconds=label.seconds, **parents)
 
     def _note(self, event: str, atom: int, failure: LabelFailure) -> LabelFailure:
         self.store.append(event, atom=atom, kind=failure.kind, message=failure.message)

@@ -6,15 +6,24 @@ import warnings
 from collections.abc import Callable
 from functools import partial
 
+import numpy as np
 from ase import Atoms
 
+from amp.nft.activelearner.chunk_labels import Carving
 from amp.nft.activelearner.method import Method
 from amp.nft.amp_io import CalculatorSpec
+from amp.nft.chunks import Convergence, Correction, Gate
+from amp.nft.chunks.termination import termination_name
+from amp.nft.errors import InputError
 from amp.nft.initialization.parent_check import compare_with_parent
 from amp.nft.inputs import arguments
+from amp.nft.labels.pool import check_label_options
 from amp.nft.labels.single_point import Parent
+from amp.nft.records import LabelOptions
 from amp.nft.selection import distinct as distinct_atoms
 from amp.nft.selection import fingerprints
+
+SAMPLE = 100  # chunks that are checked for cut bonds before a correction by point charges
 
 DistinctRule = Callable[[list[int], list[int]], list[int]]
 
@@ -28,6 +37,47 @@ def distinct_rule(distance: float | None, spec: CalculatorSpec | None, targets: 
         raise ValueError("distinct compares Gaussian fingerprints, but calc_text makes a calculator without them: use distinct=None.")
     x, kinds, _ = fingerprints(targets, spec.gs, spec.cutoff)
     return partial(distinct_atoms, x, kinds, distance=distance)
+
+
+def check_correction(correction: Parent | None, gate: Gate | Convergence | None, carving: Carving) -> Gate | None:
+    """Check a correction and its judgement before any work starts.
+
+    Parameters
+    ----------
+    correction : ASE calculator, callable or None
+    gate : Gate, Convergence or None
+    carving : Carving
+
+    Returns
+    -------
+    Gate or None
+        The judgement, of this radius and termination if a Convergence is given.
+
+    Raises
+    ------
+    InputError, TypeError
+        For a gate without correction, or of another type, or a correction that is no calculator.
+    CorrectionError
+        If the gate was not passed, or fixed point charges are to correct chunks that cut bonds.
+    """
+    if correction is None:
+        if gate is not None:
+            raise InputError("gate is given, and correction is not: give the cheap calculator that it judges, too.")
+        return None
+    check_label_options(LabelOptions(correction))
+    if gate is not None and not isinstance(gate, Gate | Convergence):
+        raise TypeError(f"gate is a {type(gate).__name__}: give what amp.nft.chunks.convergence(..., cheap=...) returns, or its gate.")
+    if isinstance(gate, Convergence):
+        gate = gate.gate(termination_name(carving.termination), carving.cutoff)
+    if gate is not None:
+        gate.raise_if_failed()
+    n_atoms = sum(map(len, carving.targets))
+    samples = np.unique(np.linspace(0, n_atoms - 1, min(n_atoms, SAMPLE)).astype(int)).tolist()
+    known = Correction.of(carving.targets[0], correction, forces_nx=np.zeros((len(carving.targets[0]), 3)))
+    if known.charges is not None:
+        for chunk in carving.chunks(samples).values():
+            known.check(chunk)
+    return gate
 
 
 def compare_radii(cutoff: float, radius: float | None, log: Callable[[str], object]) -> None:

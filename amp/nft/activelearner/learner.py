@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from amp.nft.activelearner.chunk_labels import Carving
-from amp.nft.activelearner.early_checks import check_parent_of_images, compare_radii, distinct_rule
+from amp.nft.activelearner.early_checks import check_correction, check_parent_of_images, compare_radii, distinct_rule
 from amp.nft.activelearner.loop import Loop
 from amp.nft.activelearner.method import check_beginning, check_method, check_trainer, choose_method
 from amp.nft.activelearner.run_settings import changed_versions, circumstances, identity
@@ -19,6 +19,7 @@ from amp.nft.amp_io.bootstrap_texts import calc_text as default_calc_text
 from amp.nft.amp_io.bootstrap_texts import headerlines as default_headerlines
 from amp.nft.amp_io.bootstrap_texts import train_line as default_train_line
 from amp.nft.amp_io.log import Logger, RunLog
+from amp.nft.chunks import Convergence, Gate
 from amp.nft.chunks.termination import Termination
 from amp.nft.errors import RunStoreError
 from amp.nft.inputs import arguments, structures
@@ -162,6 +163,8 @@ class NFT:
         test_labels: int | None = None,
         larger_labels: int | None = None,
         aim: float | None = None,
+        correction: Parent | None = None,
+        gate: Gate | Convergence | None = None,
     ) -> bool:
         """Train an ensemble until it is certain enough of the forces on the target.
 
@@ -231,6 +234,11 @@ class NFT:
             How many of these are labelled again in a chunk with a radius larger by 2 Å, to tell the error of the labels.
         aim : float, optional
             Mean force error that is sufficient, eV/Å; ``stop_delta / 2.58`` if not given.
+        correction : ASE calculator, or callable, optional
+            A cheap calculator that labels each target and each chunk too: F_parent(chunk) + F_cheap(target) - F_cheap(chunk) is trained,
+            on the target. Ten larger chunks judge it before the first training.
+        gate : Gate or Convergence, optional
+            Judgement of the correction from `amp.nft.chunks.convergence(..., cheap=...)`: no larger chunks are labelled.
 
         Returns
         -------
@@ -241,6 +249,8 @@ class NFT:
         ------
         ValueError, TypeError, FileNotFoundError
             For input that cannot work, before any work starts.
+        CorrectionError
+            If the correction does not help, or cannot be applied; before anything is trained.
         RunStoreError
             If the training directory belongs to a running process, or to a run with other settings or labels of another
             parent.
@@ -271,7 +281,7 @@ class NFT:
         directory = Path(f"{label}-training").absolute()  # a label may change the working directory
         jobs = JobOptions(calc_text, headerlines, train_line, start_command, directory, expired)
         choice = choose_trainer(self.trainer, jobs, threads=self.threads, log=self.log)
-        check_trainer(method, choice.trainer.name)
+        check_trainer(method, choice.trainer.name, correction is not None)
         for target, name in zip(targets, structures.target_names(targets), strict=True):
             check_chunks(target, cutoff, choice.radius or 6.5, name)  # Amp's default radius
         compare_radii(cutoff, choice.radius, self.log)
@@ -284,6 +294,7 @@ class NFT:
             labels=labels, method=method, start=read_start(self.load, n, choice.spec), dblabel=self.dblabel, threads=self.threads,
             distinct=distinct_rule(distinct, spec, targets), aim=method.aim or self.stop_delta / CONFIDENCE,
             force_rmse=None if choice.spec is None else choice.spec.convergence.get("force_rmse"),
+            correction=correction, gate=check_correction(correction, gate, carving),
         )  # fmt: skip
         settings = identity(setup, calc_text, train_line) | {"distinct": distinct}
         return self._carry_out(setup, choice, settings, directory)

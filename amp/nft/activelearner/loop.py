@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from amp.nft.activelearner.batches import START_BATCH, batch_size, spread_atoms
+from amp.nft.activelearner.batches import batch_size, spread_atoms
+from amp.nft.activelearner.beginning import first_chunks
 from amp.nft.activelearner.chunk_labels import ChunkLabels
-from amp.nft.activelearner.chunk_rows import rows_of_chunks
+from amp.nft.activelearner.corrected_labels import CorrectedLabels
 from amp.nft.activelearner.identity import changed_structures, kept_images
 from amp.nft.activelearner.output_files import RunFiles
 from amp.nft.activelearner.parent_record import ParentRecord
@@ -26,7 +28,7 @@ from amp.nft.activelearner.verdict_stage import record_verdict
 from amp.nft.calculator.evaluate import error95_factor, target_uncertainty
 from amp.nft.errors import TrainingError
 from amp.nft.labels.identity import identify
-from amp.nft.records import Ensemble, ForceRows, MemberStep, Purpose, Trainer, TrainingTask, random_stream
+from amp.nft.records import Ensemble, MemberStep, Trainer, TrainingTask
 from amp.nft.run.replay import LiveState
 from amp.nft.run.store import FORMAT, RunStore
 from amp.nft.run.verdict import verdict_of
@@ -68,7 +70,8 @@ class Loop:
         self.added: list[list[int]] = []  # atoms whose chunks were added, per iteration
         self.first = np.cumsum([0, *map(len, setup.targets)])  # first atom of each target
         self.files = RunFiles(setup.label, store.directory)
-        self.labels = ChunkLabels(setup.carving, setup.labels, store, self.files.labels, log)
+        parts = setup.carving, setup.labels, store, self.files.labels, log
+        self.labels = ChunkLabels(*parts) if setup.correction is None else CorrectedLabels(*parts, cheap=setup.correction)
         self.test = RandomTest(self.labels, store, self.state, setup.seed, log)
 
     def open(self, settings: dict[str, Any], notes: dict[str, Any]) -> None:
@@ -81,11 +84,13 @@ class Loop:
             compare_settings(before.settings, settings, self.files.saved_info.parent, changed)
         else:  # nothing is lost that other settings would contradict
             self.store.append("run", format=FORMAT, settings=settings, **kept_images(self.store, self.setup.images))
-        options = self.setup.labels
+        setup, options = self.setup, self.setup.labels
         parents = ParentRecord(self.store.events, identify(options.parent), options.accept_parent, self.files.saved_info.parent)
         targets = [self.store.keep_image(target) for target in self.setup.targets]
         self.store.append("start", **notes, **parents.start_fields(), targets=targets)
-        self.labels.open(parents, {atom: label.file for atom, label in before.labels.items()})
+        if setup.gate is not None and self.state().gate is None:
+            self.store.append("gate", **setup.gate.as_dict())
+        self.labels.open(parents, self.state())
         self.test.open(parents)
         if self.labels.images:
             self.log(f"Resuming the run in {self.store.directory}: {len(self.labels.images)} labelled chunks found.")
@@ -93,7 +98,7 @@ class Loop:
     def run(self, rules: Sequence[StopRule]) -> StopReason:
         """Iterate until a rule says stop; replay the iterations in the store first, even if they go beyond the present rules."""
         reason = None
-        self._begin()
+        self.begin = first_chunks(self.setup, self.labels, self.test.larger, self.state, self.log)
         while reason is None:
             iteration = len(self.history)
             texts = self._train(iteration)
@@ -137,6 +142,7 @@ class Loop:
 
     def _task(self, iteration: int) -> TrainingTask:
         setup, atoms = self.setup, self._chunk_atoms()
+        chunks, rows = self.labels.training_set(atoms, setup.method.forces, energies=not setup.images)
         place = {atom: len(setup.images) + k for k, atom in enumerate(atoms)}
         added = [[place[atom] for atom in batch] for batch in self.added]
         start, retry_m = setup.start, None
@@ -147,8 +153,8 @@ class Loop:
         if setup.method.fit_until == "out-of-bag":  # weights that were fitted to other samples know the images that are to judge them
             start, retry_m = None, None
         return TrainingTask(
-            images=setup.images + [self.labels.images[atom] for atom in atoms],
-            rows=[*setup.rows, *self._chunk_rows(atoms)],
+            images=setup.images + chunks,
+            rows=[*setup.rows, *rows],
             weights_mi=sample_weights(setup.seed, setup.n, len(setup.images) + len(self.begin), added),
             start=start,
             seed=setup.seed,
@@ -157,12 +163,6 @@ class Loop:
             targets=setup.targets,
             until=setup.method.fit_until,
         )
-
-    def _chunk_rows(self, atoms: list[int]) -> list[ForceRows]:
-        """Return the forces of the chunks that are trained, and their weights."""
-        first = [int(self.first[np.searchsorted(self.first, atom, side="right") - 1]) for atom in atoms]
-        chunks = [self.labels.images[atom] for atom in atoms]
-        return rows_of_chunks(chunks, first, self.setup.method.forces, energies=not self.setup.images)
 
     def _chunk_atoms(self) -> list[int]:
         """Return the central atoms of the chunks in the training set, in the order in which they were added."""
@@ -224,18 +224,6 @@ class Loop:
 
     # -- grow ----------------------------------------------------------------------------------------------
 
-    def _begin(self) -> None:
-        """Label chunks around spread atoms of the targets where there are no images to begin with."""
-        if self.setup.images:
-            return
-        if self.state().begun is None:
-            ranking = np.random.default_rng(random_stream(self.setup.seed, Purpose.SELECTION)).uniform(size=self.first[-1])
-            chosen = spread_atoms(self.setup.targets, ranking, START_BATCH, 2 * self.setup.carving.cutoff)
-            self.store.append("begin-chosen", atoms=chosen)
-            atoms, _ = self.labels.label(chosen, ranking, ())
-            self.store.append("begun", atoms=atoms)
-        self.begin = self.labels.restore(self.state().begun or ())
-
     def _grow(self, iteration: int, delta: np.ndarray) -> StopReason | None:
         """Label the environments of the most uncertain atoms and add them to the training set."""
         if self.state().at(iteration).added is None:
@@ -287,7 +275,11 @@ class Loop:
         if finish is not None:
             last = self.history[-1]
             texts = self.store.texts(self.state().trained(last.iteration).file)
-            finish(self._task(last.iteration), Ensemble(texts, list(last.reports)))
+            task = self._task(last.iteration)
+            if self.setup.correction is not None:  # Amp tells images apart by their atoms alone: its files get the chunks as labelled
+                chunks, rows = ChunkLabels.training_set(self.labels, self._chunk_atoms(), "centre", energies=False)
+                task = replace(task, images=self.setup.images + chunks, rows=[*self.setup.rows, *rows])
+            finish(task, Ensemble(texts, list(last.reports)))
 
     def _finish(self, reason: StopReason) -> None:
         if self.setup.method.test_labels and reason.name != "vanishing":

@@ -112,8 +112,13 @@ def check_method(name: str) -> None:
         raise ValueError(f"method is {name!r}: it must be one of {', '.join(map(repr, PRESETS))}.")
 
 
-def check_trainer(method: Method, trainer: str) -> None:
-    """Raise ValueError where Amp's jobs cannot express a method."""
+def check_trainer(method: Method, trainer: str, corrected: bool = False) -> None:
+    """Raise ValueError where Amp's jobs cannot express a method, or the corrected labels of one."""
+    if trainer == "jobs" and corrected:
+        raise ValueError(
+            "correction trains forces of several chunks on one target, which Amp's jobs cannot express: use start_command='python run.py' "
+            "or trainer='batched', or correction=None."
+        )
     parts = {"forces": (method.forces, "centre"), "fit_until": (method.fit_until, "criteria")}
     if trainer == "jobs" and (other := [f"{name}={value!r}" for name, (value, amps) in parts.items() if value != amps]):
         raise ValueError(

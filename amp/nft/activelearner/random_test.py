@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,8 +13,6 @@ from amp.nft.records import Purpose, random_stream
 from amp.nft.run.replay import LiveState
 from amp.nft.run.store import RunStore
 from amp.nft.uncertainty.forces import CONFIDENCE
-
-LARGER = 2.0  # Å by which the radius of a larger chunk exceeds that of the others
 
 
 class RandomTest:
@@ -35,12 +31,11 @@ class RandomTest:
 
     def __init__(self, labels: ChunkLabels, store: RunStore, state: LiveState, seed: int, log: Callable[[str], object]) -> None:
         self.labels, self.store, self.state, self.seed, self.log = labels, store, state, seed, log
-        carving = replace(labels.carving, cutoff=labels.carving.cutoff + LARGER)
-        self.larger = ChunkLabels(carving, labels.options, store, Path(labels.directory) / "larger", log, event="larger-label")
+        self.larger = labels.larger()
 
     def open(self, parents: ParentRecord) -> None:
         """Read the labels in larger chunks that the journal names."""
-        self.larger.open(parents, {atom: label.file for atom, label in self.state().larger.items()})
+        self.larger.open(parents, self.state())
 
     def errors(self, forces_ax: np.ndarray, delta_a: np.ndarray, used: Collection[int], n_labels: int, n_larger: int) -> dict[str, Any]:
         """Label the test atoms, and compare.
@@ -91,7 +86,7 @@ class RandomTest:
 
     @staticmethod
     def _central_force(labels: ChunkLabels, atom: int) -> np.ndarray:
-        return labels.images[atom].get_forces(apply_constraint=False)[0]
+        return labels.forces(atom)[0]
 
 
 def out_of_bag_errors(iterations: Any) -> list[float]:

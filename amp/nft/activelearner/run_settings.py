@@ -11,6 +11,7 @@ from typing import Any
 from amp.nft.activelearner.identity import digests
 from amp.nft.activelearner.setup import Setup
 from amp.nft.labels.executors import executor_name
+from amp.nft.labels.identity import identify
 from amp.nft.labels.single_point import parent_name
 from amp.nft.run.state import Start
 from amp.nft.system.processes import this_process
@@ -55,6 +56,7 @@ def changed_versions(before: Sequence[Start], now: Mapping[str, str]) -> str:
 
 def identity(setup: Setup, calc_text: str, train_line: str) -> dict[str, Any]:
     """Return the settings that must not change when a run resumes."""
+    correction = {} if setup.correction is None else {"correction": identify(setup.correction)}
     return {
         **digests(setup.images, setup.targets),
         "target_atoms": [len(target) for target in setup.targets],
@@ -67,4 +69,5 @@ def identity(setup: Setup, calc_text: str, train_line: str) -> dict[str, Any]:
         "init_nft_ids": [[i, *row.atoms] for i, row in enumerate(setup.rows) if row is not None],
         "load": setup.start is not None,
         **setup.method.identity,
+        **correction,
     }

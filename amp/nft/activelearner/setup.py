@@ -9,6 +9,8 @@ from ase import Atoms
 
 from amp.nft.activelearner.chunk_labels import Carving
 from amp.nft.activelearner.method import Method
+from amp.nft.chunks.correction import Gate
+from amp.nft.labels.single_point import Parent
 from amp.nft.records import ForceRows, LabelOptions
 
 
@@ -17,7 +19,8 @@ class Setup:
     """The content of a run: checked, and the loop's own copies.
 
     `distinct` reduces chosen atoms, given those of chunks in the training set, to atoms with different environments; `aim` is the
-    sufficient mean force error and `force_rmse` the criterion of the members, both in eV/Å.
+    sufficient mean force error and `force_rmse` the criterion of the members, both in eV/Å; `correction` is a cheap calculator, and
+    `gate` a judgement of it that the user has.
     """
 
     label: str
@@ -35,6 +38,8 @@ class Setup:
     distinct: Callable[[list[int], list[int]], list[int]] | None = None
     aim: float = 0.0
     force_rmse: float | None = None
+    correction: Parent | None = None
+    gate: Gate | None = None
 
     @property
     def targets(self) -> list[Atoms]:

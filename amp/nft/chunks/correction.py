@@ -143,7 +143,9 @@ class Correction:
     charges: dict[str, float] | None = None
 
     @classmethod
-    def of(cls, target: Atoms, cheap: Parent, directory: str | os.PathLike[str] | None = None) -> Correction:
+    def of(
+        cls, target: Atoms, cheap: Parent, directory: str | os.PathLike[str] | None = None, *, forces_nx: np.ndarray | None = None
+    ) -> Correction:
         """Make the correction of a target, with one label by the cheap calculator.
 
         Parameters
@@ -152,6 +154,8 @@ class Correction:
         cheap : ASE calculator, or callable
         directory : path, optional
             Where its files go; a temporary one if not given.
+        forces_nx : ndarray, shape (target atoms, 3), optional
+            Its forces in the target, eV/Å, if they are known: it labels nothing then.
 
         Returns
         -------
@@ -165,7 +169,9 @@ class Correction:
         with tempfile.TemporaryDirectory() as scratch:
             calculator = make_calculator(cheap, scratch)
         charges = dict(calculator.parameters["charges"]) if isinstance(calculator, PointCharges) else None
-        return cls(cheap, _label(cheap, target, directory, "the target").forces, charges)
+        if forces_nx is None:
+            forces_nx = _label(cheap, target, directory, "the target").forces
+        return cls(cheap, forces_nx, charges)
 
     def apply(self, chunk: Atoms, parent_ax: np.ndarray, cheap_ax: np.ndarray) -> np.ndarray:
         """Correct the forces of a chunk.

@@ -66,7 +66,10 @@ def apply(state: RunState, event: Event) -> RunState:
 
 
 def _run(state: RunState, event: Event) -> RunState:
-    return replace(state, settings=event["settings"], images=event.get("images", ""))
+    state = replace(state, images=event.get("images", ""))
+    if event["settings"] == state.settings:
+        return state
+    return replace(state, settings=event["settings"], begun=None, cheap={}, larger_cheap={}, cheap_targets={}, gate=None)
 
 
 def _start(state: RunState, event: Event) -> RunState:
@@ -112,6 +115,22 @@ def _label(state: RunState, event: Event) -> RunState:
 
 def _larger_label(state: RunState, event: Event) -> RunState:
     return replace(state, larger={**state.larger, event["atom"]: StoredLabel(event["file"], event["seconds"], event)})
+
+
+def _cheap_label(state: RunState, event: Event) -> RunState:
+    return replace(state, cheap={**state.cheap, event["atom"]: StoredLabel(event["file"], event["seconds"], event)})
+
+
+def _larger_cheap_label(state: RunState, event: Event) -> RunState:
+    return replace(state, larger_cheap={**state.larger_cheap, event["atom"]: StoredLabel(event["file"], event["seconds"], event)})
+
+
+def _cheap_target(state: RunState, event: Event) -> RunState:
+    return replace(state, cheap_targets={**state.cheap_targets, event["target"]: event["file"]})
+
+
+def _gate(state: RunState, event: Event) -> RunState:
+    return replace(state, gate=event)
 
 
 def _test_chosen(state: RunState, event: Event) -> RunState:
@@ -165,7 +184,8 @@ def _labelled(state: RunState, event: Event) -> RunState:
 
 _CHANGES = {
     "run": _run, "start": _start, "begun": _begun, "trained": _trained, "evaluated": _evaluated, "chosen": _chosen, "label": _label,
-    "larger-label": _larger_label, "test-chosen": _test_chosen,
+    "larger-label": _larger_label, "test-chosen": _test_chosen, "cheap-target": _cheap_target, "cheap-label": _cheap_label,
+    "larger-cheap-label": _larger_cheap_label, "gate": _gate,
     "label-retried": _label_retried, "label-failed": _label_failed, "added": _added, "stopped": _stopped,
     "interrupted": _interrupted, "verdict": _verdict, "explored": _explored, "chunk-label": _chunk_label, "labelled": _labelled,
 }  # fmt: skip

@@ -183,7 +183,23 @@ EVENTS = {
     ),
     "label": EventKind("a finished label", {"atom": integer(), "file": FILE, "seconds": SECONDS, **PARENT}, STARTED),
     "larger-label": EventKind(
-        "a finished label of a test atom in a larger chunk", {"atom": integer(), "file": FILE, "seconds": SECONDS}, (SELECTING,)
+        "a finished label of a test atom, or of an atom that judges a correction, in a larger chunk",
+        {"atom": integer(), "file": FILE, "seconds": SECONDS}, (TRAINING, SELECTING),
+    ),
+    "cheap-target": EventKind(
+        "forces of the cheap calculator of a correction in a target", {"target": integer(), "file": FILE}, (TRAINING,)
+    ),
+    "cheap-label": EventKind("a label of a chunk by the cheap calculator", {"atom": integer(), "file": FILE, "seconds": SECONDS}, STARTED),
+    "larger-cheap-label": EventKind(
+        "the same in a larger chunk", {"atom": integer(), "file": FILE, "seconds": SECONDS}, (TRAINING, SELECTING)
+    ),
+    "gate": EventKind(
+        "judgement of a correction: mean and largest error of both forces against those in larger chunks, eV/Å",
+        {
+            "n_atoms": integer(1), "plain_mean": number(0), "plain_max": number(0), "corrected_mean": number(0),
+            "corrected_max": number(0), "worse": number(0),
+        },
+        (TRAINING,),
     ),
     "test-chosen": EventKind("atoms drawn at random whose labels test the ensemble, and are never trained", {"atoms": ATOMS}, (SELECTING,)),
     "label-retried": EventKind("a label that failed and is tried again", {"atom": integer(), "kind": TEXT, "message": TEXT}, STARTED),

@@ -161,6 +161,12 @@ class RunState:
         Atoms whose labels test the ensemble, and are never trained.
     larger : dict of int to StoredLabel
         Labels of test atoms in larger chunks.
+    cheap, larger_cheap : dict of int to StoredLabel
+        Labels of these chunks by the cheap calculator of a correction.
+    cheap_targets : dict of int to str
+        Content with its forces in each target.
+    gate : dict or None
+        Judgement of the correction, as plain data.
     failures : dict of int to Failure
         Labels that failed and were not made later, by atom.
     retries : dict of int to int
@@ -185,6 +191,10 @@ class RunState:
     labels: Mapping[int, StoredLabel] = field(default_factory=dict)
     test: tuple[int, ...] = ()
     larger: Mapping[int, StoredLabel] = field(default_factory=dict)
+    cheap: Mapping[int, StoredLabel] = field(default_factory=dict)
+    larger_cheap: Mapping[int, StoredLabel] = field(default_factory=dict)
+    cheap_targets: Mapping[int, str] = field(default_factory=dict)
+    gate: Mapping[str, Any] | None = None
     failures: Mapping[int, Failure] = field(default_factory=dict)
     retries: Mapping[int, int] = field(default_factory=dict)
     ending: Ending | None = None
@@ -196,6 +206,11 @@ class RunState:
     def at(self, iteration: int) -> IterationState:
         """Return one iteration; an empty one if it has no events."""
         return self.iterations[iteration] if iteration < len(self.iterations) else IterationState()
+
+    def labels_of(self, event: str) -> Mapping[int, StoredLabel]:
+        """Return the labels of chunks that events of one name gave."""
+        parts = {"label": self.labels, "larger-label": self.larger, "cheap-label": self.cheap, "larger-cheap-label": self.larger_cheap}
+        return parts[event]
 
     def trained(self, iteration: int) -> Trained:
         """Return the ensemble of an iteration that is trained."""
