@@ -128,6 +128,14 @@ ROWS = {
         partial(target, "H2O60", "forces_gfn2"), partial(xtb, method="GFN2-xTB"), cutoff=5.0, layers=(8, 8), radial=6,
         fingerprint_cutoff=5.0, iterations=1, correction=xtb,
     ),
+    "h2o60-gfn2-plain": Row(
+        partial(target, "H2O60", "forces_gfn2"), partial(xtb, method="GFN2-xTB"), cutoff=5.0, layers=(8, 8), radial=6,
+        fingerprint_cutoff=5.0, iterations=1,
+    ),
+    "ala12-gfn2": Row(
+        partial(target, "Ala12", "forces_gfn2"), partial(xtb, method="GFN2-xTB"), cutoff=5.0, layers=(8, 8), radial=6,
+        fingerprint_cutoff=5.0, iterations=1, correction=xtb,
+    ),
     "ala12": Row(partial(target, "Ala12"), xtb, cutoff=5.0, layers=(8, 8), radial=6, fingerprint_cutoff=5.0, iterations=2),
     "c123h100": Row(partial(target, "C123H100"), xtb, cutoff=5.0, layers=(8, 8), radial=6, fingerprint_cutoff=5.0, iterations=2),
     "si35h36": Row(partial(target, "Si35H36"), xtb, cutoff=5.0, layers=(8, 8), radial=6, fingerprint_cutoff=5.0, iterations=1),

@@ -147,3 +147,19 @@ def test_a_parent_that_did_not_label_the_images_is_found_before_anything_is_trai
     with pytest.warns(UserWarning, match="Hartree/Bohr"):
         robust(images=in_other_units(cells()), check_parent="warn", max_iterations=0)
     robust(images=in_other_units(cells()), check_parent=False, label="b", max_iterations=0)
+
+
+@pytest.mark.parametrize("changes", [{"images": None}, {"method": "paper", "threshold": -0.8}], ids=["robust", "paper"])
+def test_batches_by_the_posterior_are_as_large_and_may_change_when_a_run_resumes(changes):
+    top, _ = robust(**changes)
+    spread, _ = robust(**changes, batch="spread", label="b")
+    assert [entry.n_chunks for entry in spread.history] == [entry.n_chunks for entry in top.history]
+    chosen = [np.load(f"{label}-training/saved-info/indices_0.npy").tolist() for label in ("al", "b")]
+    assert chosen[0] != chosen[1]
+    again, _ = robust(**changes, batch="top", label="b", max_iterations=2)
+    assert len(again.history) == 3
+
+
+def test_a_batch_by_the_posterior_needs_a_network():
+    with pytest.raises(ValueError, match="batch is 'wide'"):
+        robust(batch="wide")

@@ -8,8 +8,13 @@ import numpy as np
 from ase import Atoms
 from ase.geometry import get_distances
 
+from amp.nft.activelearner.setup import Setup
+from amp.nft.records import TrainingTask
+from amp.nft.selection import by_log_det
+
 FIRST_BATCH = 3  # atoms; each batch is twice as large as the one before
 START_BATCH = 14  # atoms of the first training where there are no other images
+POOL = 4  # candidates of a batch by the posterior, as a multiple of its size
 NEARER = 0.8  # factor on the distance between the atoms of a batch while too few are that far apart
 
 
@@ -66,3 +71,36 @@ def spread_atoms(targets: Sequence[Atoms], ranking: np.ndarray, size: int, dista
         away = get_distances(target.positions[far - first[number]], target.positions, cell=target.cell, pbc=target.pbc)[1][0]
         nearest[here] = np.minimum(nearest[here], away)
     return chosen
+
+
+def informative_atoms(
+    setup: Setup, task: TrainingTask, texts: Sequence[str], delta: np.ndarray, size: int, known: Collection[int]
+) -> np.ndarray:
+    """Choose uncertain atoms whose forces tell most together about the parameters of the members.
+
+    Parameters
+    ----------
+    setup : Setup
+    task : TrainingTask
+        The last training.
+    texts : sequence of str
+        The members that it made.
+    delta : ndarray, shape (atoms,)
+        Uncertainty, eV/Å. The four times `size` most uncertain atoms are candidates.
+    size : int
+    known : collection of int
+        Atoms that cannot be chosen.
+
+    Returns
+    -------
+    ndarray of int
+        Ascending.
+    """
+    from amp.nft.training.posterior import force_covariance  # numba: only where it is needed
+
+    ranked = [int(atom) for atom in np.argsort(-delta, kind="stable") if int(atom) not in known]
+    candidates = sorted(ranked[: POOL * size])
+    if len(candidates) <= size or setup.spec is None:
+        return np.array(candidates, dtype=int)
+    places = by_log_det(force_covariance(task, texts, setup.spec, candidates), size)
+    return np.sort(np.array(candidates)[places])

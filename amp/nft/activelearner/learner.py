@@ -163,6 +163,7 @@ class NFT:
         test_labels: int | None = None,
         larger_labels: int | None = None,
         aim: float | None = None,
+        batch: str | None = None,
         correction: Parent | None = None,
         gate: Gate | Convergence | None = None,
     ) -> bool:
@@ -234,6 +235,9 @@ class NFT:
             How many of these are labelled again in a chunk with a radius larger by 2 Å, to tell the error of the labels.
         aim : float, optional
             Mean force error that is sufficient, eV/Å; ``stop_delta / 2.58`` if not given.
+        batch : {'top', 'spread'}, optional
+            'spread': of four times as many uncertain atoms as `threshold` selects, label those whose forces tell most together, by the
+            log determinant of their posterior covariance. It pays in batches of 16 and more.
         correction : ASE calculator, or callable, optional
             A cheap calculator that labels each target and each chunk too: F_parent(chunk) + F_cheap(target) - F_cheap(chunk) is trained,
             on the target. Ten larger chunks judge it before the first training.
@@ -264,7 +268,7 @@ class NFT:
         check_label_options(labels)
         method = choose_method(
             self.method, forces=forces, fit_until=fit_until, termination=termination, min_atoms=min_atoms, check_parent=check_parent,
-            test_labels=test_labels, larger_labels=larger_labels, aim=aim,
+            test_labels=test_labels, larger_labels=larger_labels, aim=aim, batch=batch,
         )  # fmt: skip
         check_beginning(method, images is not None)
         training_images = [] if images is None else structures.read_training_images(images)
@@ -281,7 +285,7 @@ class NFT:
         directory = Path(f"{label}-training").absolute()  # a label may change the working directory
         jobs = JobOptions(calc_text, headerlines, train_line, start_command, directory, expired)
         choice = choose_trainer(self.trainer, jobs, threads=self.threads, log=self.log)
-        check_trainer(method, choice.trainer.name, correction is not None)
+        check_trainer(method, choice.trainer.name, correction is not None, choice.spec is not None)
         for target, name in zip(targets, structures.target_names(targets), strict=True):
             check_chunks(target, cutoff, choice.radius or 6.5, name)  # Amp's default radius
         compare_radii(cutoff, choice.radius, self.log)
@@ -294,7 +298,7 @@ class NFT:
             labels=labels, method=method, start=read_start(self.load, n, choice.spec), dblabel=self.dblabel, threads=self.threads,
             distinct=distinct_rule(distinct, spec, targets), aim=method.aim or self.stop_delta / CONFIDENCE,
             force_rmse=None if choice.spec is None else choice.spec.convergence.get("force_rmse"),
-            correction=correction, gate=check_correction(correction, gate, carving),
+            spec=spec, correction=correction, gate=check_correction(correction, gate, carving),
         )  # fmt: skip
         settings = identity(setup, calc_text, train_line) | {"distinct": distinct}
         return self._carry_out(setup, choice, settings, directory)

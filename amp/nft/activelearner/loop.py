@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from amp.nft.activelearner.batches import batch_size, spread_atoms
+from amp.nft.activelearner.batches import batch_size, informative_atoms, spread_atoms
 from amp.nft.activelearner.beginning import first_chunks
 from amp.nft.activelearner.chunk_labels import ChunkLabels
 from amp.nft.activelearner.corrected_labels import CorrectedLabels
@@ -239,8 +239,15 @@ class Loop:
     def _choose(self, iteration: int, delta: np.ndarray) -> np.ndarray:
         """Return the atoms of the next batch: those that `threshold` selects, or in "robust", where there is none, spread atoms."""
         if self.setup.threshold is not None or self.setup.method.name == "paper":
-            return np.setdiff1d(select(delta, self.setup.threshold), list(self.state().test))  # test labels are never trained
-        size = batch_size(iteration + bool(self.begin))
+            chosen = np.setdiff1d(select(delta, self.setup.threshold), list(self.state().test))  # test labels are never trained
+            size = len(chosen)
+            if self.setup.method.batch == "top":
+                return chosen
+        else:
+            size = batch_size(iteration + bool(self.begin))
+        if self.setup.method.batch == "spread":
+            texts = self.store.texts(self.state().trained(iteration).file)
+            return informative_atoms(self.setup, self._task(iteration), texts, delta, size, self._used_atoms())
         return np.array(spread_atoms(self.setup.targets, delta, size, self.setup.carving.cutoff, self._used_atoms()), dtype=int)
 
     def _without_duplicates(self, chosen: np.ndarray, delta: np.ndarray) -> np.ndarray:

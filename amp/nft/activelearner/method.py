@@ -10,6 +10,7 @@ from amp.nft.inputs.arguments import check_count, check_positive
 
 FORCES = ("centre", "weighted", "all")
 FIT_UNTIL = ("criteria", "out-of-bag")
+BATCHES = ("top", "spread")
 CHECKS = ("error", "warn", False)
 
 
@@ -25,6 +26,7 @@ class Method:
     fit_until : {'criteria', 'out-of-bag'}
     termination : str or callable
     min_atoms : int or None
+    batch : {'top', 'spread'}
     check_parent : {'error', 'warn', False}
     test_labels, larger_labels : int
     aim : float or None
@@ -36,6 +38,7 @@ class Method:
     fit_until: Literal["criteria", "out-of-bag"] = "criteria"
     termination: Termination = "sphere"
     min_atoms: int | None = None
+    batch: str = "top"
     check_parent: str | bool = False
     test_labels: int = 0
     larger_labels: int = 0
@@ -88,7 +91,7 @@ def choose_method(name: str, **given: Any) -> Method:
     """
     check_method(name)
     method = replace(PRESETS[name], **{part: value for part, value in given.items() if value is not None})
-    for part, allowed in (("forces", FORCES), ("fit_until", FIT_UNTIL), ("check_parent", CHECKS)):
+    for part, allowed in (("forces", FORCES), ("fit_until", FIT_UNTIL), ("check_parent", CHECKS), ("batch", BATCHES)):
         if getattr(method, part) not in allowed:
             raise ValueError(f"{part} is {getattr(method, part)!r}: it must be one of {', '.join(map(repr, allowed))}.")
     check_termination(method.termination)
@@ -112,8 +115,10 @@ def check_method(name: str) -> None:
         raise ValueError(f"method is {name!r}: it must be one of {', '.join(map(repr, PRESETS))}.")
 
 
-def check_trainer(method: Method, trainer: str, corrected: bool = False) -> None:
-    """Raise ValueError where Amp's jobs cannot express a method, or the corrected labels of one."""
+def check_trainer(method: Method, trainer: str, corrected: bool = False, readable: bool = True) -> None:
+    """Raise ValueError where Amp's jobs cannot express a method or its corrected labels, or its calculator has no posterior."""
+    if method.batch == "spread" and not readable:
+        raise ValueError("batch='spread' needs a calculator of Gaussian fingerprints and a neural network: use batch='top'.")
     if trainer == "jobs" and corrected:
         raise ValueError(
             "correction trains forces of several chunks on one target, which Amp's jobs cannot express: use start_command='python run.py' "

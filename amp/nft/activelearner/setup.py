@@ -9,6 +9,7 @@ from ase import Atoms
 
 from amp.nft.activelearner.chunk_labels import Carving
 from amp.nft.activelearner.method import Method
+from amp.nft.amp_io import CalculatorSpec
 from amp.nft.chunks.correction import Gate
 from amp.nft.labels.single_point import Parent
 from amp.nft.records import ForceRows, LabelOptions
@@ -20,7 +21,7 @@ class Setup:
 
     `distinct` reduces chosen atoms, given those of chunks in the training set, to atoms with different environments; `aim` is the
     sufficient mean force error and `force_rmse` the criterion of the members, both in eV/Å; `correction` is a cheap calculator, and
-    `gate` a judgement of it that the user has.
+    `gate` a judgement of it that the user has; `spec` is the calculator of the members, where amp.nft can read it.
     """
 
     label: str
@@ -40,6 +41,7 @@ class Setup:
     force_rmse: float | None = None
     correction: Parent | None = None
     gate: Gate | None = None
+    spec: CalculatorSpec | None = None
 
     @property
     def targets(self) -> list[Atoms]:
