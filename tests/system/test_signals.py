@@ -33,7 +33,7 @@ def stop(function, *arguments):
         begin()
         function(*arguments)
 """
-RESUME = "Stopped by SIGTERM. Finished work is saved: rerun the same script to resume."
+RESUME = "Stopped by SIGTERM. Finished work is saved: rerun the same script or command to resume."
 CASES = {
     "Python code": ("stop(time.sleep, 600)", 143),
     "compiled code": ("stop(hashlib.pbkdf2_hmac, 'sha256', b'', b'', 2**30)", 143),

@@ -68,7 +68,7 @@ class NFT:
         Results do not depend on it.
     progress : bool
         Show where the run stands while it goes on, in a terminal or a notebook. Elsewhere nothing is shown;
-        ``python -m amp.nft status`` tells it from the run's files.
+        ``amp-nft status`` tells it from the run's files.
     method : {'paper', 'robust'}
         Defaults of `run`: the published method, or the one for parents whose chunks are not exact stand-ins for the target: all
         forces of a chunk weighted by their label error, members stopped at their out-of-bag minimum, cut bonds terminated,
@@ -166,6 +166,8 @@ class NFT:
         batch: str | None = None,
         correction: Parent | None = None,
         gate: Gate | Convergence | None = None,
+        notes: dict[str, Any] | None = None,
+        dry_run: bool = False,
     ) -> bool:
         """Train an ensemble until it is certain enough of the forces on the target.
 
@@ -243,6 +245,10 @@ class NFT:
             on the target. Ten larger chunks judge it before the first training.
         gate : Gate or Convergence, optional
             Judgement of the correction from `amp.nft.chunks.convergence(..., cheap=...)`: no larger chunks are labelled.
+        notes : dict, optional
+            Plain data that the journal records at this start, such as the text of an input file. It changes nothing.
+        dry_run : bool
+            Check all arguments, return False, and start and write nothing.
 
         Returns
         -------
@@ -301,9 +307,9 @@ class NFT:
             spec=spec, correction=correction, gate=check_correction(correction, gate, carving),
         )  # fmt: skip
         settings = identity(setup, calc_text, train_line) | {"distinct": distinct}
-        return self._carry_out(setup, choice, settings, directory)
+        return not dry_run and self._carry_out(setup, choice, settings, directory, notes)
 
-    def _carry_out(self, setup: Setup, choice: Choice, settings: dict[str, Any], directory: Path) -> bool:
+    def _carry_out(self, setup: Setup, choice: Choice, settings: dict[str, Any], directory: Path, notes: dict[str, Any] | None) -> bool:
         """Run the loop in its directory, resumed if it has begun."""
         rules = [
             certain_enough(self.stop_delta),
@@ -321,7 +327,7 @@ class NFT:
             loop = Loop(setup, store, choice.trainer, self.log, progress.step)
             self.history = loop.history
             before, now = loop.state().starts, circumstances(self._rules(), setup, choice)
-            loop.open(settings, now)
+            loop.open(settings, {**now, **({} if notes is None else {"notes": notes})})
             if message := changed_versions(before, now["versions"]):
                 self.log(message)
             self.log(f"Trainer: {choice.trainer.name} ({choice.why}).")

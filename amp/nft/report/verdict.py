@@ -177,7 +177,7 @@ def _doubts(best: Step, checks: Checks) -> list[str]:
 def _go_on(run: Run) -> str:
     if run.status.phase == "interrupted" or run.status.alive is False:
         return "Rerun the script: the run resumes where it stopped."
-    return "Wait: python -m amp.nft status shows the progress."
+    return "Wait: `amp-nft status` shows the progress."
 
 
 def _if_converged(run: Run, stop: float, largest: float) -> str:

@@ -17,7 +17,7 @@ from amp.nft.system.processes import exit_now
 
 PATIENCE = 10.0  # s from SIGTERM to the exit of the process, at the latest
 GRACE = 5.0  # s more for compiled code that keeps Python from running
-RESUME = "Finished work is saved: rerun the same script to resume."
+RESUME = "Finished work is saved: rerun the same script or command to resume."
 
 
 class Terminated(BaseException):

@@ -1,0 +1,151 @@
+"""Commands of an input file: ``init``, ``check``, ``run``, ``schema``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from amp.nft.errors import NFTError
+
+if TYPE_CHECKING:
+    from amp.nft.cli.input_file import InputFile
+
+INPUT = "nft.toml"
+
+
+def run(options: Namespace) -> int:
+    """Start or resume the run of an input file; with ``--dry-run`` only check it.
+
+    Parameters
+    ----------
+    options : Namespace
+
+    Returns
+    -------
+    int
+    """
+    from amp.nft.activelearner import NFT
+    from amp.nft.cli.main import CONVERGED, INTERRUPTED, UNCONVERGED, Begun
+    from amp.nft.cli.settings import arguments_of_nft, arguments_of_run, executor_of, input_record
+
+    with _opened(options) as given:
+        record = input_record(Path(options.input).name, options.set)
+        al, arguments = NFT(**arguments_of_nft(given)), arguments_of_run(given)
+        if options.dry_run:
+            al.run(**arguments, dry_run=True)
+            print(f"{options.input} is correct; nothing was started.")
+            return CONVERGED
+        journal = Path(f"{arguments.get('label', 'al')}-training", "saved-info", "journal.jsonl")
+        before = _size(journal)
+        try:
+            with executor_of(given.labels) as executor:
+                converged = al.run(**arguments, executor=executor, notes=record)
+        except KeyboardInterrupt:
+            if _size(journal) == before:
+                raise
+            return INTERRUPTED  # the log says so
+        except (NFTError, OSError):
+            raise
+        except Exception as error:
+            if _size(journal) == before:  # a wrong argument
+                raise
+            raise Begun from error
+    return CONVERGED if converged else UNCONVERGED
+
+
+def check(options: Namespace) -> int:
+    """Check an input file, its structures, its parent and units, and estimate the cost; write nothing.
+
+    Parameters
+    ----------
+    options : Namespace
+
+    Returns
+    -------
+    int
+    """
+    from amp.nft.activelearner import NFT
+    from amp.nft.cli.checks import lines_of
+    from amp.nft.cli.settings import arguments_of_nft, arguments_of_run
+
+    with _opened(options) as given:
+        al, arguments = NFT(**arguments_of_nft(given), log=os.devnull), arguments_of_run(given)
+        al.run(**arguments, dry_run=True)
+        for line in lines_of(al, arguments, options.label or 0):
+            print(line, flush=True)
+    print(f"{options.input} is correct.")
+    return 0
+
+
+def init(options: Namespace) -> int:
+    """Write an input file and its schema; refuse to overwrite either.
+
+    Parameters
+    ----------
+    options : Namespace
+
+    Returns
+    -------
+    int
+    """
+    from amp.nft.cli.input_file import SCHEMA_FILE, schema
+    from amp.nft.cli.templates import template
+
+    directory = Path(options.directory)
+    texts = {directory / INPUT: template(options.parent), directory / SCHEMA_FILE: schema()}
+    if there := [path for path in texts if path.exists() and path.name == INPUT]:
+        print(f"amp-nft init: {there[0]} exists, and is not overwritten: remove it, or give another directory.", file=sys.stderr)
+        return 1
+    directory.mkdir(parents=True, exist_ok=True)
+    for path, text in texts.items():
+        if not path.exists():
+            with open(path, "x", encoding="utf-8") as file:
+                file.write(text)
+    print(f"{directory / INPUT} is written: edit it, then `amp-nft check {directory / INPUT}` and `amp-nft run {directory / INPUT}`.")
+    return 0
+
+
+def show_schema(options: Namespace) -> int:
+    """Print the JSON schema of the input file.
+
+    Parameters
+    ----------
+    options : Namespace
+
+    Returns
+    -------
+    int
+    """
+    from amp.nft.cli.input_file import schema
+
+    print(schema(), end="")
+    return 0
+
+
+@contextmanager
+def _opened(options: Namespace) -> Iterator[InputFile]:
+    """Yield the content of the input file, with its directory as the working directory: its paths are relative to it."""
+    from amp.nft.cli.input_file import read_input
+
+    given = read_input(options.input, options.set)
+    before, folder = Path.cwd(), Path(options.input).absolute().parent
+    os.chdir(folder)
+    sys.path.insert(0, str(folder))  # for a module of the user's next to the file
+    try:
+        yield given
+    finally:
+        sys.path.remove(str(folder))
+        os.chdir(before)
+
+
+def _size(path: Path) -> int:
+    """Return the size of a file, 0 if there is none."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0

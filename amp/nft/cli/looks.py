@@ -1,0 +1,151 @@
+"""Commands that look at a run or an ensemble: ``status``, ``report``, ``info``."""
+
+from __future__ import annotations
+
+import json
+import math
+from argparse import Namespace
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from amp.nft.run.status import Status
+
+
+def status(options: Namespace) -> int:
+    """Print the status of a run.
+
+    Parameters
+    ----------
+    options : Namespace
+
+    Returns
+    -------
+    int
+    """
+    from amp.nft.run import read_status, show
+
+    found = read_status(options.directory)
+    if options.json:
+        print(json.dumps(status_data(found), indent=1, ensure_ascii=False))
+    else:
+        show(found)
+    return 0
+
+
+def status_data(found: Status) -> dict[str, Any]:
+    """Return a status as plain data; times in s, uncertainties and errors in eV/Å, null where a number is not known.
+
+    Parameters
+    ----------
+    found : Status
+
+    Returns
+    -------
+    dict
+    """
+    ending = found.state.ending
+    return {
+        "directory": str(found.directory),
+        "phase": found.phase,
+        "iteration": found.iteration,
+        "max_iterations": found.settings.get("max_iterations"),
+        "stop_delta": found.settings.get("stop_delta"),
+        "converged": None if ending is None else ending.converged,
+        "message": found.message or None,
+        "chunks": found.n_chunks,
+        "delta_max": found.deltas,
+        "labels": {"requested": found.asked, "done": found.done, "failed": found.failed, "running": found.running},
+        "last_failure": found.failure or None,
+        "members": [{**vars(member), "loss": _finite(member.loss), "distance": _finite(member.distance)} for member in found.members],
+        "driver": {"alive": found.alive, "text": found.driver},
+        "elapsed": found.elapsed,
+        "left": None if found.left is None else vars(found.left),
+        "verdict": None if found.verdict is None else found.verdict.as_dict(),
+    }
+
+
+def report(options: Namespace) -> int:
+    """Write the report of a run.
+
+    Parameters
+    ----------
+    options : Namespace
+
+    Returns
+    -------
+    int
+    """
+    from amp.nft.report import report
+
+    verdict = report(options.directory, options.output, figures=options.figures, truth=options.truth)
+    print(f"{verdict.headline}\nWhat next: {verdict.advice}\n{options.output} is written.")
+    return 0
+
+
+def info(options: Namespace) -> int:
+    """Print the content of an ensemble.
+
+    Parameters
+    ----------
+    options : Namespace
+
+    Returns
+    -------
+    int
+    """
+    found = ensemble_data(options.ensemble)
+    if options.json:
+        print(json.dumps(found, indent=1, ensure_ascii=False))
+        return 0
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="bold", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for name, value in found.items():
+        words = ", ".join(f"{key} {item}" for key, item in value.items()) if isinstance(value, dict) else _words(value)
+        grid.add_row(name.replace("_", " "), Text(words))
+    Console(highlight=False).print(grid)
+    return 0
+
+
+def ensemble_data(path: str) -> dict[str, Any]:
+    """Return the content of an ensemble as plain data; lengths in Å.
+
+    Parameters
+    ----------
+    path : str
+        An ``.ensemble`` file.
+
+    Returns
+    -------
+    dict
+    """
+    from amp.nft.amp_io import read_ensemble
+    from amp.nft.calculator import EnsembleCalculator
+
+    models = read_ensemble(path)
+    first = models[0]
+    return {
+        "file": path,
+        "members": len(models),
+        "elements": list(first.elements),
+        "cutoff": first.cutoff["kwargs"]["Rc"],
+        "cutoff_function": first.cutoff["name"],
+        "fingerprints": {element: len(functions) for element, functions in first.gs.items()},
+        "hidden_layers": {element: list(nodes) for element, nodes in first.hiddenlayers.items()},
+        "activation": first.activation,
+        "parameters_of_a_member": sum(layer.size for layers in first.weights.values() for layer in layers),
+        "error95_factor": first.error95_factor,
+        "digest": EnsembleCalculator(models).digest,
+    }
+
+
+def _words(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else "not known" if value is None else str(value)
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -1,0 +1,152 @@
+"""The parser of ``amp-nft``, its exit codes, and one line for each error."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import io
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from amp.nft.errors import (
+    AmpFileError,
+    ChunkError,
+    CorrectionError,
+    InputError,
+    LabellingError,
+    NFTError,
+    ParentMismatch,
+    UnsupportedModel,
+)  # fmt: skip
+
+CONVERGED, FAILED, BAD_INPUT, UNCONVERGED, NO_LABELS, INTERRUPTED = 0, 1, 2, 3, 4, 130
+OF_INPUT = (AmpFileError, ChunkError, CorrectionError, InputError, ParentMismatch, UnsupportedModel)
+EXIT_CODES = """exit codes: 0 done (run: converged), 1 failed, 2 bad command line or input, 3 the run stopped before it converged,
+4 no label of a batch succeeded, 130 or 143 stopped by Ctrl-C or SIGTERM: the same command resumes the run"""
+PARENTS = ("emt", "tblite", "gpaw", "vasp", "lammps")
+
+
+class Begun(Exception):
+    """An error after the work has begun, which a wrong argument does not explain: `__cause__`."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Carry out a command line.
+
+    Parameters
+    ----------
+    arguments : sequence of str, optional
+        Those of the process if not given.
+
+    Returns
+    -------
+    int
+        The exit code; the reason of one above 0 is on standard error.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # an ASCII locale cannot write Å
+    try:
+        options = _parser().parse_args(arguments)
+        with warnings.catch_warnings():
+            warnings.showwarning = _in_one_line
+            return _command(options)(options)
+    except KeyboardInterrupt:
+        print("amp-nft: stopped by Ctrl-C.", file=sys.stderr)
+        return INTERRUPTED
+    except Begun as error:
+        assert error.__cause__ is not None
+        raise error.__cause__ from None
+    except LabellingError as error:
+        return _fail(options, error, NO_LABELS)
+    except (*OF_INPUT, ValueError, TypeError, FileNotFoundError) as error:
+        return _fail(options, error, BAD_INPUT)
+    except (NFTError, OSError) as error:
+        return _fail(options, error, FAILED)
+
+
+def _fail(options: argparse.Namespace, error: BaseException, code: int) -> int:
+    print(f"amp-nft {options.name}: {error}", file=sys.stderr)
+    return code
+
+
+def _in_one_line(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
+    print(f"Warning: {message}", file=sys.stderr)
+
+
+def _command(options: argparse.Namespace) -> Any:
+    """Return the function of a command; its module is imported now, not for --help."""
+    module, _, name = options.command.rpartition(".")
+    return getattr(importlib.import_module(f"amp.nft.cli.{module}"), name)
+
+
+class _Version(argparse.Action):
+    """Print the versions of this package and of those whose numbers it uses."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object, **__: object) -> NoReturn:
+        import platform
+        from importlib.metadata import version
+
+        others = ", ".join(f"{name} {version(name)}" for name in ("amp-atomistics", "ase", "numpy", "numba"))
+        print(f"amp-nft {version('amp-nft')} ({others}, Python {platform.python_version()})")
+        parser.exit()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="amp-nft", description="Nearsighted force training: learn the forces on a large structure from small chunks.",
+        epilog=EXIT_CODES, formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("--version", nargs=0, action=_Version, help="show the versions of amp-nft and of the packages it uses")
+    commands = parser.add_subparsers(dest="name", required=True, metavar="COMMAND")
+    _add_input_commands(commands)
+    _add_run_commands(commands)
+    info = commands.add_parser("info", help="members, elements, fingerprints and calibration of an ensemble")
+    info.add_argument("ensemble", help="an .ensemble file")
+    info.add_argument("--json", action="store_true", help="as JSON, for programs")
+    info.set_defaults(command="looks.info")
+    return parser
+
+
+def _add_input_commands(commands: Any) -> None:
+    """Add the commands of an input file."""
+    init = commands.add_parser("init", help="write a commented nft.toml and its schema; nothing is overwritten")
+    init.add_argument("--parent", choices=PARENTS, default="emt", help="the parent to begin with (emt if not given)")
+    init.add_argument("directory", nargs="?", default=".", help="where to write (here if not given)")
+    init.set_defaults(command="inputs.init")
+    check = commands.add_parser("check", help="check an input file, its structures, units and parent; estimate the cost; write nothing")
+    check.add_argument("--label", type=_count, metavar="N", help="also label N chunks, and show the time of each")
+    check.set_defaults(command="inputs.check")
+    run = commands.add_parser("run", help="start the run of an input file, or resume it")
+    run.add_argument("--dry-run", action="store_true", help="check the input as the run does, and start nothing")
+    run.set_defaults(command="inputs.run")
+    for command in (check, run):
+        command.add_argument("input", nargs="?", default="nft.toml", help="the input file (nft.toml if not given)")
+        command.add_argument(
+            "--set", action="append", default=[], metavar="TABLE.KEY=VALUE", help="replace a value of the file; repeatable"
+        )
+    schema = commands.add_parser("schema", help="print the JSON schema of the input file")
+    schema.set_defaults(command="inputs.show_schema")
+
+
+def _add_run_commands(commands: Any) -> None:
+    """Add the commands that look at a run."""
+    status = commands.add_parser("status", help="one screen: the status of a run, from its files alone, also while it runs")
+    status.add_argument("--json", action="store_true", help="as JSON, for programs")
+    status.set_defaults(command="looks.status")
+    report = commands.add_parser("report", help="an HTML page that says whether the potential can be trusted, and why")
+    report.add_argument("-o", "--output", default="report.html", help="the page (report.html if not given)")
+    report.add_argument("--figures", help="a directory for the figures as PNG and SVG")
+    report.add_argument("--truth", help="a file with the targets and the parent's forces on them, where these are known")
+    report.set_defaults(command="looks.report")
+    for command in (status, report):
+        command.add_argument("directory", nargs="?", default=".", help="the training directory, al-training, or the directory above")
+
+
+def _count(text: str) -> int:
+    """Return a number from 1 on."""
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not an integer from 1 on")
+    return int(text)

@@ -1,0 +1,89 @@
+"""The parent of an input file: a class or function by its name, imported where a label is made."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+from amp.nft.errors import InputError
+
+DIRECTORY = "{directory}"  # in a text of the arguments: the directory of the label
+
+
+class Source:
+    """Make calculators of a class ``module.Class``, or by a function ``file.py:name``.
+
+    Its ``__module__`` and ``__qualname__`` are those of the class or function, since logs and the journal name a parent by these.
+
+    Parameters
+    ----------
+    name : str
+    in_file : bool
+        Whether it names a function in a file.
+    """
+
+    def __init__(self, name: str, in_file: bool = False) -> None:
+        where, colon, what = name.rpartition(":" if in_file else ".")
+        if not (where and colon and what):
+            key, form = ("parent.factory", "file.py:function") if in_file else ("parent.calculator", "module.Class")
+            raise InputError(f"{key} is {name!r}: give {form}.")
+        self.__module__, self.__qualname__ = where, what
+        self._file = Path(where).absolute() if in_file else None  # absolute: a worker may have another working directory
+
+    def load(self) -> Any:
+        """Import the class or function.
+
+        Returns
+        -------
+        callable
+
+        Raises
+        ------
+        InputError
+            If that fails.
+        """
+        place = f"parent.factory {self.__module__}:" if self._file else f"parent.calculator {self.__module__}."
+        try:
+            module = importlib.import_module(self.__module__) if self._file is None else _module_of(self._file)
+            found = getattr(module, self.__qualname__)
+        except Exception as error:  # an import runs any code
+            raise InputError(
+                f"{place}{self.__qualname__} cannot be imported ({type(error).__name__}: {error}): check the name, and that the package "
+                "is installed in this Python."
+            ) from error
+        if not callable(found):
+            raise InputError(f"{place}{self.__qualname__} is a {type(found).__name__}: it must be a class or a function.")
+        return found
+
+    def __call__(self, directory: str, **arguments: Any) -> Any:
+        """Return a fresh calculator that works in `directory`."""
+        found, given = self.load(), _placed(arguments, directory)
+        if self._file is not None:
+            return found(directory, **given)
+        calculator = found(**given)
+        if isinstance(getattr(calculator, "directory", None), str | Path):
+            calculator.directory = directory
+        return calculator
+
+
+def _module_of(file: Path) -> Any:
+    """Run a Python file as a module."""
+    if not file.is_file():
+        raise FileNotFoundError(f"there is no file {file}")
+    spec = importlib.util.spec_from_file_location(f"_amp_nft_{file.stem}", file)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{file} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _placed(value: Any, directory: str) -> Any:
+    """Return arguments with the directory in place of its name."""
+    if isinstance(value, str):
+        return value.replace(DIRECTORY, directory)
+    if isinstance(value, dict):
+        return {key: _placed(item, directory) for key, item in value.items()}
+    return [_placed(item, directory) for item in value] if isinstance(value, list) else value

@@ -1,0 +1,224 @@
+"""From an input file to the arguments of :class:`amp.nft.activelearner.NFT` and its ``run``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+from amp.nft.cli.input_file import InputFile, Labels, Members, Parent
+from amp.nft.cli.parent import Source
+from amp.nft.errors import InputError
+
+OF_NFT = {
+    "stop.delta": "stop_delta", "stop.max_iterations": "max_iterations", "stop.steps_not_improved": "steps_not_improved",
+    "run.seed": "seed", "run.threads": "threads", "run.load": "load", "method.name": "method",
+}  # fmt: skip
+OF_RUN = {
+    "system.images": "images", "system.target": "target_image", "ensemble.members": "n", "ensemble.start_command": "start_command",
+    "ensemble.headerlines": "headerlines", "run.label": "label", "chunks.cutoff": "cutoff", "parent.timeout": "label_timeout",
+    "labels.retries": "label_retries", "select.distinct": "distinct", "run.accept_parent": "accept_parent", "method.forces": "forces",
+    "method.fit_until": "fit_until", "chunks.termination": "termination", "chunks.min_atoms": "min_atoms",
+    "method.check_parent": "check_parent", "method.test_labels": "test_labels", "method.larger_labels": "larger_labels",
+    "stop.aim": "aim",
+}  # fmt: skip
+
+
+def arguments_of_nft(given: InputFile) -> dict[str, Any]:
+    """Return the arguments of ``NFT``.
+
+    Parameters
+    ----------
+    given : InputFile
+
+    Returns
+    -------
+    dict
+        Without those that the file leaves to their defaults.
+    """
+    select = given.select
+    threshold = select.above if select.fraction is None else select.fraction - 1.0
+    return {**_values(given, OF_NFT), **({} if threshold is None else {"threshold": threshold})}
+
+
+def arguments_of_run(given: InputFile) -> dict[str, Any]:
+    """Return the arguments of ``NFT.run``, except ``executor``.
+
+    Parameters
+    ----------
+    given : InputFile
+        Its paths are relative to the working directory.
+
+    Returns
+    -------
+    dict
+        Structures are Atoms, and ``images`` is None if the file has none.
+
+    Raises
+    ------
+    InputError, FileNotFoundError
+        If a structure or the parent cannot be read.
+    """
+    from amp.nft.inputs.structures import read_images
+
+    names = given.system.target if isinstance(given.system.target, list) else [given.system.target]
+    targets = [atoms for name in names for atoms in read_images(name, "system.target")]
+    images = None if given.system.images is None else read_images(given.system.images, "system.images")
+    elements = sorted({symbol for atoms in [*targets, *(images or [])] for symbol in atoms.symbols})
+    return {
+        **_values(given, OF_RUN),
+        "images": images,
+        "target_image": targets,
+        "calc_text": calc_text(given.ensemble, elements),
+        "parent_calc": parent_of(given.parent),
+    }
+
+
+def calc_text(members: Members, elements: Iterable[str]) -> str:
+    """Return the text that makes the Amp calculator of the members.
+
+    Parameters
+    ----------
+    members : Members
+    elements : iterable of str
+
+    Returns
+    -------
+    str
+    """
+    if members.calc_text is not None:
+        return members.calc_text
+    criteria = {name: value for name in ("energy_rmse", "force_rmse", "force_maxresid") if (value := getattr(members, name)) is not None}
+    return (
+        "from amp import Amp\n"
+        "from amp.descriptor.gaussian import Gaussian\n"
+        "from amp.model import LossFunction\n"
+        "from amp.model.neuralnetwork import NeuralNetwork\n"
+        f"from amp.nft.features import {members.features}\n\n"
+        f"calc = Amp(descriptor=Gaussian(cutoff={members.cutoff!r}, Gs={members.features}({list(elements)!r})),\n"
+        f"           model=NeuralNetwork(hiddenlayers={tuple(members.hiddenlayers)!r}), dblabel='../amp-db')\n"
+        f"calc.model.lossfunction = LossFunction(force_coefficient={members.force_coefficient!r}, maxiter={members.maxiter!r},\n"
+        f"                                       convergence={criteria!r})\n"
+    )
+
+
+def parent_of(given: Parent) -> Any:
+    """Return the function ``f(directory)`` that makes calculators of the parent.
+
+    Parameters
+    ----------
+    given : Parent
+
+    Returns
+    -------
+    callable
+
+    Raises
+    ------
+    InputError
+        If its class or function cannot be imported.
+    """
+    source = Source(given.calculator or given.factory or "", in_file=given.calculator is None)
+    source.load()
+    return partial(source, **given.args)
+
+
+@contextmanager
+def executor_of(labels: Labels) -> Iterator[Any]:
+    """Yield the executor of labels, and release its cluster at the end.
+
+    Parameters
+    ----------
+    labels : Labels
+
+    Yields
+    ------
+    executor, callable or None
+        As for :meth:`amp.nft.activelearner.NFT.run`.
+
+    Raises
+    ------
+    InputError
+        If a package is missing, or the scheduler does not answer.
+    """
+    if labels.where == "here":
+        yield None
+    elif labels.where == "pool":
+        from concurrent.futures import ProcessPoolExecutor
+        from multiprocessing import get_context
+
+        yield partial(ProcessPoolExecutor, labels.jobs, mp_context=get_context("spawn"))
+    else:
+        try:
+            from distributed import Client
+        except ImportError:
+            raise InputError(f"labels.where is {labels.where!r}: it needs `pip install distributed dask-jobqueue`.") from None
+        cluster: Any = slurm_cluster(labels) if labels.where == "slurm" else labels.scheduler
+        try:
+            client = Client(cluster)
+        except OSError as error:
+            raise InputError(f"labels.scheduler is {labels.scheduler!r}: no Dask scheduler answers there ({error}); start one.") from None
+        with client:
+            yield client.get_executor(pure=False)
+        if labels.where == "slurm":
+            cluster.close()
+
+
+def slurm_cluster(labels: Labels) -> Any:
+    """Return the Dask cluster whose workers are Slurm jobs, one label at a time each.
+
+    Parameters
+    ----------
+    labels : Labels
+        With ``sbatch``, of which ``--time`` and ``--mem`` go to Dask.
+
+    Returns
+    -------
+    dask_jobqueue.SLURMCluster
+    """
+    from dask_jobqueue import SLURMCluster
+
+    options = dict(one.partition("=")[::2] for one in labels.sbatch)
+    others = [one for one in labels.sbatch if one.partition("=")[0] not in ("--time", "--mem")]
+    cluster = SLURMCluster(
+        cores=1, processes=1, memory=_with_unit(options["--mem"]), walltime=options["--time"], job_extra_directives=others,
+        job_script_prologue=[] if labels.setup is None else labels.setup.splitlines(), scheduler_options={"dashboard_address": None},
+    )  # fmt: skip
+    cluster.adapt(maximum_jobs=labels.jobs or 1)
+    return cluster
+
+
+def input_record(path: str | os.PathLike[str], changes: Iterable[str]) -> dict[str, Any]:
+    """Return the text of an input file, its hash and the changes, for the journal.
+
+    Parameters
+    ----------
+    path : path
+    changes : iterable of str
+
+    Returns
+    -------
+    dict
+    """
+    from hashlib import sha256
+    from pathlib import Path
+
+    data = Path(path).read_bytes()
+    return {"file": Path(path).name, "text": data.decode("utf-8"), "sha256": sha256(data).hexdigest(), "set": list(changes)}
+
+
+def _with_unit(memory: str) -> str:
+    """Return Slurm's memory as Dask reads it: Slurm's G are GiB, and numbers without a unit MiB."""
+    return f"{memory}MiB" if memory.isdigit() else f"{memory}iB" if memory[-1:] in "KMGT" else memory
+
+
+def _values(given: InputFile, table: dict[str, str]) -> dict[str, Any]:
+    """Return the values that a file has, by the names of arguments."""
+    found = {}
+    for key, argument in table.items():
+        section, _, name = key.partition(".")
+        if (value := getattr(getattr(given, section), name)) is not None:
+            found[argument] = value
+    return found

@@ -1,0 +1,261 @@
+"""The program ``amp-nft`` as a user runs it: commands, exit codes, and files that it leaves."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+import tomllib
+from pathlib import Path
+
+import pytest
+from ase.io import read, write
+from small_runs import cells, cluster
+
+from amp.nft.cli import main
+from amp.nft.cli.input_file import InputFile
+
+TESTS = Path(__file__).parents[1]
+PROGRAM = Path(sys.executable).with_name("amp-nft")
+SMALL = """
+[system]
+target = "target.traj"
+images = "initial.traj"
+[parent]
+calculator = "ase.calculators.emt.EMT"
+[chunks]
+cutoff = 5.0
+[ensemble]
+members = 3
+cutoff = 4.5
+hiddenlayers = [3]
+energy_rmse = 0.005
+force_rmse = 0.02
+force_maxresid = 0.2
+maxiter = 60
+[select]
+fraction = 0.2
+[stop]
+delta = 1e-6
+max_iterations = 1
+"""
+
+
+def amp_nft(*arguments, code=0, **options):
+    """Return what the program writes to its two streams; its exit code must be `code`."""
+    done = subprocess.run([PROGRAM, *arguments], capture_output=True, text=True, check=False, **options)
+    assert done.returncode == code, done.stdout + done.stderr
+    assert code == 4 or "Traceback" not in done.stderr  # 4 shows that of the parent
+    return done.stdout, done.stderr
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """Return a directory in which the program has run, and its output."""
+    directory = tmp_path_factory.mktemp("run")
+    write(directory / "initial.traj", cells())
+    write(directory / "target.traj", cluster())
+    (directory / "nft.toml").write_text(SMALL)
+    return directory, amp_nft("run", "nft.toml", code=3, cwd=directory)[0]
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """Return a directory with input, in which the test works."""
+    write(tmp_path / "initial.traj", cells())
+    write(tmp_path / "target.traj", cluster())
+    (tmp_path / "nft.toml").write_text(SMALL)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_run_that_does_not_converge_has_exit_code_3(finished):
+    directory, output = finished
+    assert "Not converged: all of the max_iterations = 1 retrainings are done" in output
+    assert (directory / "best.al.ensemble").exists()
+    assert "finished, with 4 images" in amp_nft("status", cwd=directory)[0]
+
+
+def test_the_same_command_resumes_and_set_changes_a_criterion(finished):
+    directory, _ = finished
+    output, _ = amp_nft("run", "--set", "stop.delta=50", "--set", "stop.max_iterations=2", cwd=directory)  # exit code 0
+    assert "Resuming the run in" in output
+    assert "Converged: " in output
+
+
+def test_the_journal_has_the_input_file_and_its_hash(finished):
+    directory, _ = finished
+    starts = [json.loads(line) for line in (directory / "al-training/saved-info/journal.jsonl").read_text().splitlines()]
+    notes = next(event["notes"] for event in starts if event["event"] == "start")
+    assert notes["text"] == SMALL
+    assert notes["file"] == "nft.toml"
+    assert re.fullmatch("[0-9a-f]{64}", notes["sha256"])
+    assert notes["set"] == []
+
+
+def test_results_lie_next_to_the_input_file(finished, tmp_path):
+    directory, _ = finished
+    output, _ = amp_nft("run", os.path.relpath(directory / "nft.toml", tmp_path), code=3, cwd=tmp_path)
+    assert "Resuming the run in" in output
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_status_as_json(finished):
+    found = json.loads(amp_nft("status", "--json", str(finished[0] / "al-training"))[0])
+    assert found["phase"] == "finished"
+    assert found["max_iterations"] in (1, 2)
+    assert len(found["delta_max"]) >= 2
+    assert found["labels"] == {"requested": 0, "done": 0, "failed": 0, "running": 0}
+
+
+def test_the_content_of_an_ensemble(finished):
+    output, _ = amp_nft("info", "best.al.ensemble", cwd=finished[0])
+    assert re.search(r"members +3 *\n", output)
+    found = json.loads(amp_nft("info", "--json", "best.al.ensemble", cwd=finished[0])[0])
+    assert (found["elements"], found["cutoff"], found["hidden_layers"]) == (["Pt"], 4.5, {"Pt": [3]})
+
+
+def test_the_report_is_written(finished, tmp_path):
+    output, _ = amp_nft("report", str(finished[0]), "-o", str(tmp_path / "page.html"))
+    assert "page.html is written" in output
+    assert (tmp_path / "page.html").stat().st_size > 10_000
+
+
+def test_check_shows_sizes_and_cost_and_writes_nothing(place):
+    before = sorted(place.rglob("*"))
+    output, _ = amp_nft("check", "--label", "1")
+    assert "target: 13 atoms, Pt13, free" in output
+    assert "images: 4, of 2 to 4 atoms" in output
+    assert re.search(r"chunks: \d+ to \d+ atoms, mean", output)
+    assert re.search(r"label of atom \d+: ", output)
+    assert re.search(r"cost: .* for 3 labels, the most in 1 iterations", output)
+    assert output.endswith("nft.toml is correct.\n")
+    assert amp_nft("run", "--dry-run")[0] == "nft.toml is correct; nothing was started.\n"
+    assert sorted(place.rglob("*")) == before
+
+
+def test_check_finds_other_units(place):
+    from ase.calculators.singlepoint import SinglePointCalculator
+    from ase.units import Bohr, Hartree
+
+    images = read("initial.traj", ":")
+    for atoms in images:
+        energy, forces = atoms.get_potential_energy() / Hartree, atoms.get_forces() / (Hartree / Bohr)
+        atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=forces)
+    write("initial.traj", images)
+    assert "as in Hartree/Bohr: convert energies to eV" in amp_nft("check", code=2)[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "text"),
+    [
+        (["run", "none.toml"], 2, "There is no file 'none.toml'"),
+        (["run", "--set", "ensemble.forces_rmse=1"], 2, "did you mean force_rmse?"),
+        (["run", "--set", "parent.calculator=ase.calculators.emt.ETM"], 2, "parent.calculator ase.calculators.emt.ETM cannot be imported"),
+        (["run", "--set", "parent.calculator=EMT"], 2, "parent.calculator is 'EMT': give module.Class."),
+        (["run", "--set", "system.target=none.xyz"], 2, "system.target: there is no file 'none.xyz'"),
+        (["check", "--label", "0"], 2, "'0' is not an integer from 1 on"),
+        (["no-command"], 2, "invalid choice"),
+        (["status", "."], 1, "give the training directory of a run"),
+        (["info", "none.ensemble"], 2, "There is no file 'none.ensemble'"),
+        (["info", "nft.toml"], 2, "not an ensemble file"),
+    ],
+)
+def test_what_does_not_work_is_one_line_and_an_exit_code(place, capsys, arguments, code, text):
+    try:
+        assert main(arguments) == code
+    except SystemExit as end:  # of argparse
+        assert end.code == code
+    output, errors = capsys.readouterr()
+    assert not output
+    assert text in errors
+    assert Path.cwd() == place
+    assert not Path("al-training").exists()
+
+
+def test_labels_that_all_fail_have_exit_code_4(place):
+    Path("parent.py").write_text(
+        "from small_runs import Fragile\n\ndef make(directory, fails):\n    Fragile.fails = fails\n    return Fragile()\n"
+    )
+    Path("nft.toml").write_text(
+        SMALL.replace('calculator = "ase.calculators.emt.EMT"', 'factory = "parent.py:make"\nargs = {fails = "all"}')
+    )
+    _, errors = amp_nft("run", code=4, env={**os.environ, "PYTHONPATH": str(TESTS)})
+    assert "SCF did not converge" in errors
+
+
+def test_labels_in_a_pool_of_processes_by_a_function_in_a_file(place):
+    Path("parent.py").write_text(
+        "from ase.calculators.emt import EMT\n\ndef make(directory):\n    open(f'{directory}/was-here', 'w').close()\n    return EMT()\n"
+    )
+    pool = '[labels]\nwhere = "pool"\njobs = 2\n'
+    Path("nft.toml").write_text(SMALL.replace('calculator = "ase.calculators.emt.EMT"', 'factory = "parent.py:make"') + pool)
+    output, _ = amp_nft("run", code=3)
+    assert "Iteration 1: 3 chunks" in output or "Iteration 1: 2 chunks" in output
+    assert "parent make" in amp_nft("status")[0]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_the_run_with_one_line(place, number, code):
+    Path("nft.toml").write_text(SMALL.replace("ase.calculators.emt.EMT", "slow.Slow"))
+    Path("slow.py").write_text(
+        "import time\nfrom ase.calculators.emt import EMT\n\n\nclass Slow(EMT):\n    def calculate(self, *args, **kwargs):\n"
+        "        open('begun', 'w').close()\n        time.sleep(60)\n"
+    )
+    with subprocess.Popen([PROGRAM, "run"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        while not Path("begun").exists():
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.05)
+        process.send_signal(number)
+        output, errors = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert output.splitlines()[-1] == f"Stopped by {number.name}. Finished work is saved: rerun the same script or command to resume."
+    assert not errors
+    assert "interrupted" in Path("al-training/saved-info/journal.jsonl").read_text()
+
+
+def test_the_template_runs_and_is_not_overwritten(tmp_path):
+    output, _ = amp_nft("init", "--parent", "emt", "new", cwd=tmp_path)
+    assert "is written: edit it" in output
+    assert json.loads((tmp_path / "new" / "nft.schema.json").read_text())["title"] == "InputFile"
+    assert json.loads(amp_nft("schema")[0]) == json.loads((tmp_path / "new" / "nft.schema.json").read_text())
+    write(tmp_path / "new" / "initial.traj", cells())
+    write(tmp_path / "new" / "target.traj", cluster())
+    assert "is correct" in amp_nft("check", "new/nft.toml", cwd=tmp_path)[0]
+    (tmp_path / "new" / "nft.toml").write_text("mine")
+    assert "is not overwritten" in amp_nft("init", "new", code=1, cwd=tmp_path)[1]
+    assert (tmp_path / "new" / "nft.toml").read_text() == "mine"
+
+
+def test_the_module_is_the_same_program():
+    done = subprocess.run([sys.executable, "-m", "amp.nft", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == amp_nft("--version")[0]
+    assert re.match(r"amp-nft \d+\.\d+\.\d+.* \(amp-atomistics 1\.0\.1, ase ", done.stdout)
+
+
+PAGE = (TESTS.parent / "docs" / "command_line.rst").read_text(encoding="utf-8")
+
+
+def blocks(language):
+    """Return the blocks of a language on the page about the command line."""
+    found = re.findall(rf"^\.\. code-block:: {language}\n\n((?:   .*\n|\n)+)", PAGE, re.MULTILINE)
+    return [textwrap.dedent(block) for block in found]
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_page_run_in_order(tmp_path):
+    subprocess.run([sys.executable, "-c", blocks("python")[0]], cwd=tmp_path, check=True)
+    commands = [line.split()[2:] for line in blocks("console")[0].splitlines() if line.startswith("$ amp-nft")]
+    assert len(commands) == 5
+    for command in commands:
+        amp_nft(*command, code=3 if command[0] == "run" else 0, cwd=tmp_path)
+    assert (tmp_path / "report.html").exists()
+
+
+def test_the_page_has_each_key_and_its_example_is_correct():
+    InputFile.model_validate(tomllib.loads(blocks("toml")[0]))
+    keys = {f"{name}.{key}" for name, field in InputFile.model_fields.items() if name != "version" for key in field.annotation.model_fields}
+    assert set(re.findall(r"^   \* - ``(\w+\.\w+)``$", PAGE, re.MULTILINE)) == keys
