@@ -114,11 +114,52 @@ def other_parent(directory: str) -> Witness:
 PARENTS = {"": parent, "spoiled": spoiled_parent, "other": other_parent}
 
 
-def drive(workers: int, trainer: str = "batched", made_by: str = "") -> None:
+def flip(images: list[Atoms], target: Atoms) -> None:
+    """Another sign of one component of a force."""
+    images[2].calc.results["forces"][1, 0] *= -1.0
+
+
+def swap_labels(images: list[Atoms], target: Atoms) -> None:
+    """Exchange the forces of two atoms: all sums are the same."""
+    images[3].calc.results["forces"][[0, 1]] = images[3].calc.results["forces"][[1, 0]]
+
+
+def reverse(images: list[Atoms], target: Atoms) -> None:
+    """Another order of the images."""
+    images.reverse()
+
+
+def charge(images: list[Atoms], target: Atoms) -> None:
+    """Another charge of one atom, of which the parent is told."""
+    target.set_initial_charges([0.5, *[0.0] * (len(target) - 1)])
+
+
+def tag(images: list[Atoms], target: Atoms) -> None:
+    """Another tag of one atom."""
+    target.set_tags([1, *[0] * (len(target) - 1)])
+
+
+def magnetize(images: list[Atoms], target: Atoms) -> None:
+    """Another magnetic moment of one atom."""
+    target.set_initial_magnetic_moments([1.0, *[0.0] * (len(target) - 1)])
+
+
+def move(images: list[Atoms], target: Atoms) -> None:
+    """Move one atom of the target a little."""
+    target.positions[5, 2] += 1e-3
+
+
+CHANGES = {change.__name__: change for change in (flip, swap_labels, reverse, charge, tag, magnetize, move)}
+
+
+def drive(workers: int, trainer: str = "batched", made_by: str = "", changed: str = "") -> None:
     """Return the user's script: a target of 38 atoms, five labels in each of two iterations."""
     octahedron = Octahedron("Pt", 4, cutoff=1, latticeconstant=3.99)
     target = Atoms(octahedron.symbols, octahedron.positions)
     target.rattle(0.1, seed=42)
+    images = bulk_images(6)
+    if changed:
+        CHANGES[changed](images, target)
     learner = NFT(
         threshold=-0.87,
         stop_delta=1e-6,
@@ -129,7 +170,7 @@ def drive(workers: int, trainer: str = "batched", made_by: str = "") -> None:
         progress=False,
     )
     learner.run(
-        bulk_images(6), target, n=3, calc_text=CALC_TEXT, cutoff=5.0, parent_calc=PARENTS[made_by],
+        images, target, n=3, calc_text=CALC_TEXT, cutoff=5.0, parent_calc=PARENTS[made_by],
         start_command=f"{sys.executable} run.py &",
         executor=partial(ProcessPoolExecutor, workers) if workers else None,
     )  # fmt: skip
@@ -157,30 +198,45 @@ class Trial:
     def __init__(self, directory: Path, workers: int, trainer: str = "batched", made_by: str = "") -> None:
         self.directory, self.workers, self.trainer, self.made_by, self.starts = directory, workers, trainer, made_by, 0
         self.complaints: list[str] = []
+        self.heard = 0  # characters of errors that have been read
         self.struck = 0  # how often something else than the driver was killed
         self.finished: list[set[int]] = []  # labels that were safe before each start
 
-    def start(self, made_by: str | None = None) -> BaseProcess:
+    def start(self, made_by: str = "", changed: str = "") -> BaseProcess:
         """Run the script (again)."""
         self.finished.append(self.labels())
-        driver = get_context("fork").Process(target=self._script, args=(self.starts, made_by or self.made_by))
+        driver = get_context("fork").Process(target=self._script, args=(self.starts, made_by or self.made_by, changed))
         self.starts += 1
         driver.start()
         return driver
 
-    def _script(self, number: int, made_by: str) -> None:
+    def expect_refusal(self, why: str, what: str, **different: str) -> None:
+        """Run a script that must end with an error that says why."""
+        self.expect_error(self.start(**different), why, what)
+
+    def expect_error(self, driver: BaseProcess, why: str, what: str) -> None:
+        """Wait for the end of a driver, which must be an error that says why."""
+        driver.join()
+        said = (self.directory / "errors.txt").read_text()[self.heard :]
+        self.heard += len(said)
+        if driver.exitcode != 1 or why not in said:
+            self.complaints.append(f"{what}: not refused, exit status {driver.exitcode}: {said[-2000:]}")
+
+    def _script(self, number: int, made_by: str, changed: str) -> None:
         os.chdir(self.directory)
         os.environ[NUMBER] = str(number)
         errors = os.open("errors.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(errors, 1)
         os.dup2(errors, 2)
         sys.stdout = sys.stderr = open(errors, "w", buffering=1, closefd=False)  # pytest replaces those of its process
-        drive(self.workers, self.trainer, made_by)
+        drive(self.workers, self.trainer, made_by, changed)
 
     def events(self) -> list[dict]:
         """Return the journal without a truncated last line."""
         path = self.directory / JOURNAL
         lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+        if lines and lines[-1].startswith(b"\0"):
+            lines.pop()
         return [json.loads(line) for line in lines]
 
     def labels(self) -> set[int]:
@@ -207,7 +263,7 @@ class Trial:
         return len(trained) - len(set(trained))
 
 
-Strike = Callable[[Trial, BaseProcess, random.Random, float], None]
+Strike = Callable[[Trial, BaseProcess, random.Random, float], BaseProcess | None]  # the driver to go on with, if another
 
 
 def kill_at_random(trial: Trial, driver: BaseProcess, rng: random.Random, length: float) -> None:
@@ -278,17 +334,75 @@ def another_parent(trial: Trial, driver: BaseProcess, rng: random.Random, length
     driver.join()
     if not any(event["event"] == "label" for event in trial.events()):
         return
-    other = trial.start("other")
-    other.join()
-    if not (other.exitcode == 1 and "accept_parent=True" in (trial.directory / "errors.txt").read_text()):
-        trial.complaints.append("a start with another parent was not refused")
+    trial.expect_refusal("accept_parent=True", "another parent", made_by="other")
+
+
+def changed_input(trial: Trial, driver: BaseProcess, rng: random.Random, length: float) -> None:
+    """kill -9 of the driver at a random time, then a start with other labels, charges, tags, moments or positions, which must be refused"""
+    kill_at_random(trial, driver, rng, length)
+    driver.join()
+    if trial.events():
+        change = rng.choice(sorted(CHANGES))
+        trial.expect_refusal("other settings", change, changed=change)
+
+
+def damage_journal(trial: Trial, driver: BaseProcess, rng: random.Random, length: float) -> None:
+    """kill -9 of the driver at a random time, then a byte, a line or a pair of lines of the journal is changed, which must be refused"""
+    kill_at_random(trial, driver, rng, length)
+    driver.join()
+    path = trial.directory / JOURNAL
+    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+    if len(lines) < 4:
+        return
+    k = rng.randrange(len(lines) - 2)
+    how = rng.choice(["a byte changed", "a line missing", "two lines exchanged"])
+    damaged = list(lines)
+    if how == "a byte changed":
+        line = bytearray(lines[k])
+        line[rng.randrange(len(line) - 1)] ^= 1 << rng.randrange(7)
+        damaged[k] = bytes(line)
+    elif how == "a line missing":
+        del damaged[k]
+    else:
+        damaged[k : k + 2] = lines[k + 1], lines[k]
+    path.write_bytes(b"".join(damaged))
+    trial.expect_refusal("journal.jsonl", f"line {k} of {len(lines)}, {how}")
+    path.write_bytes(b"".join(lines))
+
+
+def tear_last_line(trial: Trial, driver: BaseProcess, rng: random.Random, length: float) -> None:
+    """kill -9 of the driver right after its next event; half of the time that line keeps zeros in place of its beginning, or loses its end"""
+    kill_after_event(trial, driver, rng, length)
+    driver.join()
+    path = trial.directory / JOURNAL
+    data = path.read_bytes() if path.exists() else b""
+    first = data.rstrip(b"\n").rfind(b"\n") + 1
+    if first > 0 and trial.events()[-1]["event"] not in ("run", "start") and rng.random() < 0.5:
+        cut = rng.randrange(first + 1, len(data) - 1)
+        path.write_bytes(rng.choice([data[:cut], data[:first] + bytes(cut - first) + data[cut:]]))
+
+
+def move_away(trial: Trial, driver: BaseProcess, rng: random.Random, length: float) -> BaseProcess:
+    """the run's directory renamed while it works, which must be an error, and moved back"""
+    deadline = time.monotonic() + rng.uniform(0.0, 1.0) * length
+    there, away = trial.directory / "al-training", trial.directory / "away"
+    while driver.is_alive() and (time.monotonic() < deadline or not trial.events()):
+        time.sleep(0.002)
+    if not driver.is_alive() or any(event["event"] == "stopped" for event in trial.events()):
+        return driver
+    there.rename(away)
+    trial.struck += 1
+    trial.expect_error(driver, "was moved or replaced", "directory moved away")
+    shutil.rmtree(there, ignore_errors=True)  # the label that was being made may have left its directory there
+    away.rename(there)
+    return trial.start()
 
 
 def strike_until_through(trial: Trial, strike: Strike, rng: random.Random, length: float, tally: Tally) -> None:
     """Start the run and break it until it is through."""
     while True:
         driver = trial.start()
-        strike(trial, driver, rng, length)
+        driver = strike(trial, driver, rng, length) or driver
         begin = time.monotonic()
         driver.join()
         status = driver.exitcode
@@ -349,7 +463,8 @@ FAULTS: list[tuple[Strike, int, str]] = [
     (kill_after_event, 0, "batched"), (kill_at_random, 0, "batched"), (kill_at_random, 2, "batched"),
     (terminate_at_random, 0, "batched"), (terminate_at_random, 2, "batched"), (kill_worker, 2, "batched"),
     (kill_job, 0, "jobs"), (kill_at_random, 0, "jobs"), (misbehave, 0, "batched"), (misbehave, 2, "batched"),
-    (another_parent, 0, "batched"),
+    (another_parent, 0, "batched"), (changed_input, 0, "batched"), (damage_journal, 0, "batched"),
+    (tear_last_line, 0, "batched"), (move_away, 0, "batched"),
 ]  # fmt: skip
 
 

@@ -7,6 +7,7 @@ import sys
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -170,6 +171,17 @@ def test_programs_of_a_worker_that_is_killed_end(tmp_path):
     spoiled = partial(disturbing, way="a program and a kill", atoms=[0], path=str(pids))
     outcomes, _ = label_all(tmp_path, images(1), spoiled, partial(ProcessPoolExecutor, 1), retries=0)
     assert outcomes[0].kind == "WorkerDied" and not running(started(pids)[0])
+
+
+def test_programs_of_a_driver_that_was_killed_end_at_the_next_start(tmp_path):
+    pids = tmp_path / "pids"
+    spoiled = partial(disturbing, way="a program and a kill", atoms=[0], path=str(pids))
+    driver = get_context("fork").Process(target=label_all, args=(tmp_path, images(1), spoiled, None))
+    driver.start()
+    driver.join()
+    assert driver.exitcode == -signal.SIGKILL and running(started(pids)[0])
+    label_all(tmp_path, images(1), parent(), None)
+    assert not running(started(pids)[0])
 
 
 def test_overlapping_blocks_restore_the_state_at_the_last_end():

@@ -204,6 +204,15 @@ def test_a_directory_that_is_moved_while_the_run_works_is_noticed_and_complete(t
     assert (tmp_path / "al-training").exists() == (how == "renamed and copied back")
 
 
+def test_files_missing_after_a_move_are_not_called_damage(tmp_path):
+    place = tmp_path / "al-training" / "saved-info"
+    with pytest.raises(RunStoreError, match="was moved or replaced while the run works"), RunStore(place) as store:
+        begin(store)
+        name = store.keep_array(np.zeros(3))
+        os.rename(tmp_path / "al-training", tmp_path / "away")
+        store.array(name)
+
+
 HEADER = "{'descr': '<f8', 'fortran_order': False, 'shape': (%s,), }"
 
 

@@ -22,8 +22,8 @@ from amp.nft.labels.gate import Label, LabelFailure
 from amp.nft.labels.identity import digest_of, identify
 from amp.nft.labels.single_point import RESULT, WORKER, LabelTask, carry_out, check_parent, labelled_atom, left_label
 from amp.nft.records import LabelOptions
-from amp.nft.system.liveness import DRIVER, Driver, Heartbeat, watch_forks
-from amp.nft.system.processes import has_ended, machine, this_process
+from amp.nft.system.liveness import DRIVER, Driver, Heartbeat, read_process, watch_forks
+from amp.nft.system.processes import end, has_ended, machine, marked, this_process
 from amp.nft.system.signals import Terminated
 
 Key = TypeVar("Key", bound=Hashable)
@@ -83,6 +83,7 @@ class LabelPool:
         for place in sorted(self._directory.glob("[0-9]*-*")):
             if (atom := labelled_atom(place)) is not None:
                 self._places.setdefault(atom, []).append(place)
+        self._end_left_programs()
 
     def __enter__(self) -> LabelPool:
         return self
@@ -134,6 +135,14 @@ class LabelPool:
             for remove in ((directory / WORKER).unlink, (directory / RESULT).unlink, directory.rmdir):
                 with contextlib.suppress(OSError):  # not there, or there are files of the parent
                     remove()
+
+    def _end_left_programs(self) -> None:
+        """End the programs of labels whose worker was killed, an earlier driver itself for example, on this machine."""
+        left = [place for places in self._places.values() for place in places if (made := read_process(place / WORKER)) and has_ended(made)]
+        programs = marked(*(place.name for place in left)) if left else []
+        if programs:
+            self._log(f"Ending {len(programs)} programs that labels of an earlier run left.")
+            end(lambda: marked(*(place.name for place in left)))
 
     # -- handing over --------------------------------------------------------------------------------------
 

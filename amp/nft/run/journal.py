@@ -232,7 +232,7 @@ class Journal:
         if there is None or not os.path.samestat(mine, there):
             raise RunStoreError(
                 f"{self.path.parent} was moved or replaced while the run works; finished work is kept{self._whereabouts()}. "
-                f"Move that directory back to {self.path.parent.parent}, and rerun the script."
+                f"Move that directory back to {self.path.parent.parent}, in place of what is there now, and rerun the script."
             )
 
     def _whereabouts(self) -> str:

@@ -161,8 +161,12 @@ class RunStore(RunRecord):
     def __enter__(self) -> RunStore:
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        self.close()
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        try:
+            if isinstance(error, OSError | RunStoreError):  # files that are missing because all were moved away
+                self._journal.check_in_place()
+        finally:
+            self.close()
 
     def close(self) -> None:
         """Release the directory."""

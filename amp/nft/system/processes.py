@@ -99,13 +99,13 @@ def descendants() -> list[psutil.Process]:
     return psutil.Process().children(recursive=True)
 
 
-def marked(mark: str) -> list[psutil.Process]:
-    """Return all processes, detached ones too, that were started with `mark` in the environment variable `MARK`.
+def marked(*marks: str) -> list[psutil.Process]:
+    """Return all processes, detached ones too, that were started with one of `marks` in the environment variable `MARK`.
 
     Only this user's processes can be asked; the calling process is never among them. This reads the environment of each
     process of the machine, which takes some 10 ms.
     """
-    return [process for process in psutil.process_iter() if process.pid != os.getpid() and _mark(process) == mark]
+    return [process for process in psutil.process_iter() if process.pid != os.getpid() and _mark(process) in marks]
 
 
 def started_for(process: Process | None, mark: str) -> list[psutil.Process]:
