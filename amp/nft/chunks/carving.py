@@ -8,7 +8,7 @@ import numpy as np
 from ase import Atoms
 
 from amp.nft.chunks.bonds import BondGraph
-from amp.nft.chunks.sites import Site, depths, sites_within
+from amp.nft.chunks.sites import MARGIN, Site, depths, sites_within
 from amp.nft.chunks.termination import Cut, Termination, check_termination, terminate, termination_name
 from amp.nft.errors import ChunkError
 from amp.nft.inputs.arguments import check_lengths, checked_indices
@@ -16,6 +16,7 @@ from amp.nft.inputs.geometry import check_atoms, neighbor_pairs
 
 VACUUM = 5.0  # Å of empty space around a chunk on every side, as in the paper
 RADIUS_STEP = 0.5  # Å by which the radius grows where a chunk has fewer than `min_atoms`
+_AT_A_TIME = 1000  # centres of one neighbour search
 _NOT_CARRIED = ("positions", "numbers", "momenta", "target_index", "depth")
 
 
@@ -79,10 +80,16 @@ def carve_chunks(
     """
     centres = _checked(target, indices, cutoff, termination, min_atoms)
     graph = None if termination == "sphere" else BondGraph(target)
-    chunks = []
-    for centre, sphere in zip(centres, _spheres(target, centres, cutoff), strict=True):
-        radius, cut = _cut(target, graph, centre, sphere, cutoff, termination, min_atoms)
-        chunks.append(_cluster(target, centre, cut, radius, vacuum, termination))
+    chunks, reach = [], cutoff + MARGIN
+    surroundings = zip(centres, _spheres(target, centres, cutoff), _spheres(target, centres, reach), strict=True)
+    for centre, sphere, near in surroundings:
+        radius, cut = _cut(target, graph, centre, set(map(tuple, sphere.tolist())), cutoff, termination, min_atoms)
+        sites = _in_order(target, centre, cut.sites)
+        chunk = _cluster(target, sites, depths(target, sites, near, reach), cut, keep_charges=termination == "sphere")
+        chunk.center(vacuum=vacuum)
+        chunk.info.update(target_atom=int(centre), termination=termination_name(termination), radius=float(radius))
+        chunk.info.update(n_caps=len(cut.caps), clashes=cut.clashes)
+        chunks.append(chunk)
     return chunks
 
 
@@ -120,12 +127,14 @@ def _checked(target: Atoms, indices: Iterable[int], cutoff: float, termination: 
     return checked_indices("indices", indices, len(target), "atoms of the target").tolist()
 
 
-def _spheres(target: Atoms, centres: list[int], cutoff: float) -> Iterator[set[Site]]:
-    """Sites within the cutoff of each centre, from one neighbour search."""
-    pairs = neighbor_pairs(target, cutoff, centres)
-    table = np.column_stack([pairs.second, pairs.shift])
-    for centre, a, b in zip(centres, pairs.start, pairs.start[1:], strict=False):
-        yield {(centre, 0, 0, 0), *map(tuple, table[a:b].tolist())}
+def _spheres(target: Atoms, centres: list[int], radius: float) -> Iterator[np.ndarray]:
+    """Yield the sites within a radius of each centre, itself first, from one neighbour search for some centres at a time."""
+    for k in range(0, len(centres), _AT_A_TIME):
+        some = centres[k : k + _AT_A_TIME]
+        pairs = neighbor_pairs(target, radius, some)
+        table = np.column_stack([pairs.second, pairs.shift])
+        for centre, a, b in zip(some, pairs.start, pairs.start[1:], strict=False):
+            yield np.vstack([[[centre, 0, 0, 0]], table[a:b]])
 
 
 def _cut(
@@ -141,23 +150,17 @@ def _cut(
         sphere = set(map(tuple, sites_within(target, target.positions[centre], radius).tolist()))
 
 
-def _cluster(target: Atoms, centre: int, cut: Cut, radius: float, vacuum: float, termination: Termination) -> Atoms:
-    sites = _in_order(target, centre, cut.sites)
-    members, n_caps = sites[:, 0], len(cut.caps)
-    origin = target.positions[centre]
-    positions = np.vstack([origin + _vectors(target, centre, sites), *cut.caps])
+def _cluster(target: Atoms, sites: np.ndarray, depth: np.ndarray, cut: Cut, keep_charges: bool) -> Atoms:
+    members, n_caps, centre = sites[:, 0], len(cut.caps), sites[0, 0]
+    positions = np.vstack([target.positions[centre] + _vectors(target, centre, sites), *cut.caps])
     chunk = Atoms(numbers=np.append(target.numbers[members], np.ones(n_caps, dtype=int)), positions=positions, pbc=False)
     for name, values in target.arrays.items():
-        if name not in _NOT_CARRIED and not (name == "initial_charges" and termination != "sphere"):
+        if name not in _NOT_CARRIED and (keep_charges or name != "initial_charges"):
             chunk.set_array(name, _with_caps(name, values[members], n_caps))
     if cut.charge:
         chunk.set_initial_charges(np.append(cut.charge, np.zeros(len(chunk) - 1)))
     chunk.set_array("target_index", np.append(members, np.full(n_caps, -1)))
-    chunk.set_array("depth", np.append(depths(target, sites), np.full(n_caps, np.nan)))
-    chunk.center(vacuum=vacuum)
-    chunk.info.update(
-        target_atom=int(centre), termination=termination_name(termination), radius=float(radius), n_caps=n_caps, clashes=cut.clashes
-    )
+    chunk.set_array("depth", np.append(depth, np.full(n_caps, np.nan)))
     return chunk
 
 

@@ -40,7 +40,7 @@ def sites_within(target: Atoms, point: np.ndarray, radius: float) -> np.ndarray:
     return np.column_stack([atom, shifts[shift]])
 
 
-def depths(target: Atoms, sites: np.ndarray) -> np.ndarray:
+def depths(target: Atoms, sites: np.ndarray, near: np.ndarray | None = None, reach: float = 0.0) -> np.ndarray:
     """Return the distance of each of a chunk's atoms to the nearest atom of the target that the chunk lacks.
 
     Parameters
@@ -48,7 +48,11 @@ def depths(target: Atoms, sites: np.ndarray) -> np.ndarray:
     target : Atoms
         Periodic images count as atoms.
     sites : ndarray of int, shape (atoms, 4)
-        The chunk.
+        The chunk, its centre first.
+    near : ndarray of int, shape (sites, 4), optional
+        All sites within `reach` of the centre, where they are known; otherwise all atoms of the target are searched.
+    reach : float
+        In Å.
 
     Returns
     -------
@@ -57,15 +61,16 @@ def depths(target: Atoms, sites: np.ndarray) -> np.ndarray:
     """
     points = site_positions(target, sites)
     off_centre = np.linalg.norm(points - points[0], axis=1)
-    reach = off_centre.max() + MARGIN
     while True:
-        near = sites_within(target, points[0], reach)
+        if near is None:
+            reach = max(2 * reach, off_centre.max() + MARGIN)
+            near = sites_within(target, points[0], reach)
         missing = near[~_among(near, sites)]
         found = cKDTree(site_positions(target, missing)).query(points)[0] if len(missing) else np.full(len(points), np.inf)
         # Beyond `reach - off_centre` of an atom, a nearer one may lie outside the sphere that was searched.
         if (found <= reach - off_centre).all() or (not target.pbc.any() and len(near) == len(target)):
             return found
-        reach *= 2
+        near = None
 
 
 def _shifts_near(target: Atoms, point: np.ndarray, radius: float) -> np.ndarray:
