@@ -34,6 +34,8 @@ class Misbehaving(EMT):
         self.what, self.where, self.once, self.log, self.seconds = what, atoms, once, log, seconds
 
     def calculate(self, atoms=None, *args, **kwargs):
+        if "target_atom" not in atoms.info:  # a first image, which a run compares with its stored label
+            return super().calculate(atoms, *args, **kwargs)
         time.sleep(self.seconds)
         here = atoms.info["target_atom"] in self.where
         if here and not (self.once and Path(self.once).exists()):
@@ -238,7 +240,7 @@ class Disturbing(EMT):
 
     def calculate(self, atoms=None, *args, **kwargs):
         super().calculate(atoms, *args, **kwargs)
-        if atoms.info["target_atom"] not in self.where:
+        if atoms.info.get("target_atom") not in self.where:
             return
         if self.way in DISTURBANCES:
             DISTURBANCES[self.way]()

@@ -14,7 +14,7 @@ from ase import Atoms
 from amp.nft.activelearner.chunk_rows import rows_of_chunks
 from amp.nft.activelearner.parent_record import ParentRecord
 from amp.nft.activelearner.stored_labels import carve_numbered, read_labels
-from amp.nft.chunks.termination import Termination
+from amp.nft.chunks.termination import CLASH, Termination
 from amp.nft.errors import LabellingError
 from amp.nft.labels.pool import LabelPool
 from amp.nft.labels.single_point import Label, LabelFailure, labelled
@@ -22,6 +22,7 @@ from amp.nft.records import ForceRows, LabelOptions
 from amp.nft.run.state import RunState
 from amp.nft.run.store import RunStore
 
+SAMPLE = 100  # chunks that are looked at before a run
 LARGER = 2.0  # Å by which the radius of a larger chunk exceeds that of the others
 
 
@@ -37,6 +38,11 @@ class Carving:
     def chunks(self, atoms: Sequence[int]) -> dict[int, Atoms]:
         """Return the chunks around atoms of the targets, which are numbered through all targets."""
         return carve_numbered(self.targets, atoms, self.cutoff, termination=self.termination, min_atoms=self.min_atoms)
+
+    def sample(self) -> list[Atoms]:
+        """Return up to 100 chunks, evenly over the atoms of the targets."""
+        n_atoms = sum(map(len, self.targets))
+        return list(self.chunks(np.unique(np.linspace(0, n_atoms - 1, min(n_atoms, SAMPLE)).astype(int)).tolist()).values())
 
 
 def larger_carving(carving: Carving) -> Carving:
@@ -167,6 +173,8 @@ class ChunkLabels:
         chunks = self.carving.chunks(atoms)
         self._chunks |= chunks
         for atom, chunk in chunks.items():
+            if chunk.info["clashes"]:
+                self.log(f"  the chunk around atom {atom} has {chunk.info['clashes']} pairs of caps closer than {CLASH} Å.")
             pool.request(atom, chunk)
 
     def _replace(self, pool: LabelPool, spare: deque[int]) -> list[int]:

@@ -10,20 +10,16 @@ import numpy as np
 from ase import Atoms
 
 from amp.nft.activelearner.chunk_labels import Carving
-from amp.nft.activelearner.method import Method
 from amp.nft.amp_io import CalculatorSpec
 from amp.nft.chunks import Convergence, Correction, Gate
 from amp.nft.chunks.termination import termination_name
 from amp.nft.errors import InputError
-from amp.nft.initialization.parent_check import compare_with_parent
 from amp.nft.inputs import arguments
 from amp.nft.labels.pool import check_label_options
 from amp.nft.labels.single_point import Parent
 from amp.nft.records import LabelOptions
 from amp.nft.selection import distinct as distinct_atoms
 from amp.nft.selection import fingerprints
-
-SAMPLE = 100  # chunks that are checked for cut bonds before a correction by point charges
 
 DistinctRule = Callable[[list[int], list[int]], list[int]]
 
@@ -71,11 +67,9 @@ def check_correction(correction: Parent | None, gate: Gate | Convergence | None,
         gate = gate.gate(termination_name(carving.termination), carving.cutoff)
     if gate is not None:
         gate.raise_if_failed()
-    n_atoms = sum(map(len, carving.targets))
-    samples = np.unique(np.linspace(0, n_atoms - 1, min(n_atoms, SAMPLE)).astype(int)).tolist()
     known = Correction.of(carving.targets[0], correction, forces_nx=np.zeros((len(carving.targets[0]), 3)))
     if known.charges is not None:
-        for chunk in carving.chunks(samples).values():
+        for chunk in carving.sample():
             known.check(chunk)
     return gate
 
@@ -91,15 +85,3 @@ def compare_radii(cutoff: float, radius: float | None, log: Callable[[str], obje
     )
     warnings.warn(message, UserWarning, stacklevel=3)
     log(message)
-
-
-def check_parent_of_images(method: Method, images: list[Atoms], parent: Parent, log: Callable[[str], object]) -> None:
-    """Let the parent label one image again; raise ParentMismatch, or warn, if the label differs from the stored one."""
-    if method.check_parent is False:
-        return
-    comparison = compare_with_parent(images, parent)
-    if method.check_parent == "error":
-        comparison.raise_if_different()
-    elif not comparison.agrees:
-        warnings.warn(str(comparison), UserWarning, stacklevel=4)
-    log(str(comparison))

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from amp.nft.activelearner.chunk_labels import Carving
-from amp.nft.activelearner.early_checks import check_correction, check_parent_of_images, compare_radii, distinct_rule
+from amp.nft.activelearner.early_checks import check_correction, compare_radii, distinct_rule
 from amp.nft.activelearner.loop import Loop
 from amp.nft.activelearner.method import check_beginning, check_method, check_trainer, choose_method
-from amp.nft.activelearner.run_settings import changed_versions, circumstances, identity
+from amp.nft.activelearner.run_settings import changed_versions, circumstances, identity, note_interruption
 from amp.nft.activelearner.setup import Setup
+from amp.nft.activelearner.start_checks import check_start, fitting_method
 from amp.nft.activelearner.stopping import Iteration, StopReason, certain_enough, enough_iterations, no_improvement
 from amp.nft.amp_io.bootstrap_texts import calc_text as default_calc_text
 from amp.nft.amp_io.bootstrap_texts import headerlines as default_headerlines
@@ -21,7 +21,6 @@ from amp.nft.amp_io.bootstrap_texts import train_line as default_train_line
 from amp.nft.amp_io.log import Logger, RunLog
 from amp.nft.chunks import Convergence, Gate
 from amp.nft.chunks.termination import Termination
-from amp.nft.errors import RunStoreError
 from amp.nft.inputs import arguments, structures
 from amp.nft.inputs.geometry import check_chunks
 from amp.nft.labels.executors import Executors
@@ -163,6 +162,7 @@ class NFT:
         test_labels: int | None = None,
         larger_labels: int | None = None,
         aim: float | None = None,
+        images_calc: Parent | None = None,
         batch: str | None = None,
         correction: Parent | None = None,
         gate: Gate | Convergence | None = None,
@@ -227,7 +227,7 @@ class NFT:
         termination : {'sphere', 'hydrogen', 'molecules', 'neutral', 'auto'} or callable, optional
             Treatment of the bonds that a chunk cuts, see :func:`amp.nft.chunks.carve_chunks`.
         min_atoms : int, optional
-            Least number of atoms of a chunk; the radius of smaller ones grows.
+            Least number of atoms of a chunk; the radius of smaller ones grows. `method` "robust" takes 25 where molecules lie on a surface.
         check_parent : {'error', 'warn', False}, optional
             Before the first training let the parent label one of `images`, and raise or warn if it gives other forces or another
             energy than those stored: other units, another functional, another parent.
@@ -237,6 +237,8 @@ class NFT:
             How many of these are labelled again in a chunk with a radius larger by 2 Å, to tell the error of the labels.
         aim : float, optional
             Mean force error that is sufficient, eV/Å; ``stop_delta / 2.58`` if not given.
+        images_calc : ASE calculator, or callable, optional
+            Labelled the images; the smallest periodic cells are doubled before the first training, and must keep energy and forces.
         batch : {'top', 'spread'}, optional
             'spread': of four times as many uncertain atoms as `threshold` selects, label those whose forces tell most together, by the
             log determinant of their posterior covariance. It pays in batches of 16 and more.
@@ -271,7 +273,8 @@ class NFT:
         arguments.check_texts(calc_text=calc_text, headerlines=headerlines, start_command=start_command, train_line=train_line)
         arguments.check_label(label)
         labels = LabelOptions(parent_calc, executor, label_timeout, label_retries, accept_parent)
-        check_label_options(labels)
+        for options in (labels, LabelOptions(parent_calc if images_calc is None else images_calc)):
+            check_label_options(options)
         method = choose_method(
             self.method, forces=forces, fit_until=fit_until, termination=termination, min_atoms=min_atoms, check_parent=check_parent,
             test_labels=test_labels, larger_labels=larger_labels, aim=aim, batch=batch,
@@ -279,6 +282,7 @@ class NFT:
         check_beginning(method, images is not None)
         training_images = [] if images is None else structures.read_training_images(images)
         targets = structures.read_targets(target_image)
+        method = fitting_method(method, targets, parent_calc)
         if images is not None:
             structures.check_elements(targets, training_images)
         centres = structures.central_atoms(training_images, init_nft_ids)
@@ -304,7 +308,7 @@ class NFT:
             labels=labels, method=method, start=read_start(self.load, n, choice.spec), dblabel=self.dblabel, threads=self.threads,
             distinct=distinct_rule(distinct, spec, targets), aim=method.aim or self.stop_delta / CONFIDENCE,
             force_rmse=None if choice.spec is None else choice.spec.convergence.get("force_rmse"),
-            spec=spec, correction=correction, gate=check_correction(correction, gate, carving),
+            spec=spec, images_calc=images_calc, correction=correction, gate=check_correction(correction, gate, carving),
         )  # fmt: skip
         settings = identity(setup, calc_text, train_line) | {"distinct": distinct}
         return not dry_run and self._carry_out(setup, choice, settings, directory, notes)
@@ -322,7 +326,7 @@ class NFT:
             RunStore(directory / "saved-info") as store,
             Progress(store, self.progress) as progress,
             self.log.beside(progress.aside),
-            stops_cleanly(partial(_interrupted, store), self.log),
+            stops_cleanly(partial(note_interruption, store), self.log),
         ):
             loop = Loop(setup, store, choice.trainer, self.log, progress.step)
             self.history = loop.history
@@ -331,8 +335,8 @@ class NFT:
             if message := changed_versions(before, now["versions"]):
                 self.log(message)
             self.log(f"Trainer: {choice.trainer.name} ({choice.why}).")
-            if setup.images and not loop.state().iterations:
-                check_parent_of_images(setup.method, setup.images, setup.labels.parent, self.log)
+            if not loop.state().iterations:
+                check_start(setup, directory / "labels", self.log)
             self.stop_reason = loop.run(rules)
             self.verdict = verdict_of(loop.state())
         return self.stop_reason.converged
@@ -340,10 +344,3 @@ class NFT:
     def _rules(self) -> dict[str, Any]:
         """Return the settings of the selection and of the end of a run."""
         return {name: getattr(self, name) for name in ("threshold", "stop_delta", "max_iterations", "steps_not_improved")}
-
-
-def _interrupted(store: RunStore, name: str) -> None:
-    """Leave a note in the journal of a run that has begun."""
-    if store.events:
-        with contextlib.suppress(RunStoreError):  # the stop goes on without a note
-            store.append("interrupted", signal=name)

@@ -57,7 +57,7 @@ class Method:
 
 
 PRESETS = {
-    "paper": Method("paper"),
+    "paper": Method("paper", check_parent="warn"),
     "robust": Method(
         "robust",
         forces="weighted",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -10,10 +11,12 @@ from typing import Any
 
 from amp.nft.activelearner.identity import digests
 from amp.nft.activelearner.setup import Setup
+from amp.nft.errors import RunStoreError
 from amp.nft.labels.executors import executor_name
 from amp.nft.labels.identity import identify
 from amp.nft.labels.single_point import parent_name
 from amp.nft.run.state import Start
+from amp.nft.run.store import RunStore
 from amp.nft.system.processes import this_process
 from amp.nft.training import Choice
 
@@ -40,6 +43,13 @@ def circumstances(rules: Mapping[str, Any], setup: Setup, choice: Choice) -> dic
         "parent": parent_name(setup.labels.parent),
         "settings": settings,
     }
+
+
+def note_interruption(store: RunStore, name: str) -> None:
+    """Leave a note on a signal in the journal of a run that has begun."""
+    if store.events:
+        with contextlib.suppress(RunStoreError):  # the stop goes on without a note
+            store.append("interrupted", signal=name)
 
 
 def changed_versions(before: Sequence[Start], now: Mapping[str, str]) -> str:

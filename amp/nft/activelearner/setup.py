@@ -19,9 +19,9 @@ from amp.nft.records import ForceRows, LabelOptions
 class Setup:
     """The content of a run: checked, and the loop's own copies.
 
-    `distinct` reduces chosen atoms, given those of chunks in the training set, to atoms with different environments; `aim` is the
-    sufficient mean force error and `force_rmse` the criterion of the members, both in eV/Å; `correction` is a cheap calculator, and
-    `gate` a judgement of it that the user has; `spec` is the calculator of the members, where amp.nft can read it.
+    `distinct` reduces chosen atoms, given those of chunks in the training set, to atoms with different environments. `aim` is the
+    sufficient mean force error and `force_rmse` the criterion of the members, both in eV/Å. `correction` is a cheap calculator, `gate` a
+    judgement of it that the user has, and `images_calc` labelled the images. `spec` is the calculator of the members, if amp.nft can read it.
     """
 
     label: str
@@ -41,6 +41,7 @@ class Setup:
     force_rmse: float | None = None
     correction: Parent | None = None
     gate: Gate | None = None
+    images_calc: Parent | None = None
     spec: CalculatorSpec | None = None
 
     @property

@@ -13,7 +13,10 @@ import numpy as np
 from ase import Atoms
 
 from amp.nft.errors import LabellingError, ParentMismatch
-from amp.nft.labels.single_point import Label, Parent, parent_name, single_point
+from amp.nft.labels.executors import Executors
+from amp.nft.labels.pool import LabelPool
+from amp.nft.labels.single_point import Label, LabelFailure, Parent, parent_name, single_point
+from amp.nft.records import LabelOptions
 
 SAME_FORCES = 0.02  # eV/Å per component
 SAME_ENERGY = 0.005  # eV/atom
@@ -122,7 +125,9 @@ class ParentComparison:
         return f"{head} {self.causes()}".rstrip()
 
 
-def compare_with_parent(images: Sequence[Atoms], parent: Parent, directory: str | os.PathLike[str] | None = None) -> ParentComparison:
+def compare_with_parent(
+    images: Sequence[Atoms], parent: Parent, directory: str | os.PathLike[str] | None = None, executor: Executors | None = None
+) -> ParentComparison:
     """Label one first image again, before anything is trained, and compare it with its stored label.
 
     Parameters
@@ -133,6 +138,8 @@ def compare_with_parent(images: Sequence[Atoms], parent: Parent, directory: str 
         A callable ``f(directory)`` returns a fresh calculator.
     directory : path, optional
         Where the parent's files go; a temporary one if not given.
+    executor : concurrent.futures.Executor, or callable that returns a new one, optional
+        Makes the label; this process if not given.
 
     Returns
     -------
@@ -148,7 +155,7 @@ def compare_with_parent(images: Sequence[Atoms], parent: Parent, directory: str 
     chosen = min(range(len(images)), key=lambda i: (_at_rest(images[i]), bool(images[i].pbc.any()), len(images[i])))
     image = images[chosen]
     with _place(directory) as place:
-        label = single_point(parent, image, place / "images")
+        label = _made(parent, image, place / "images", executor)
     if not isinstance(label, Label):
         raise LabellingError(
             f"{parent_name(parent)} cannot label images[{chosen}] ({image.get_chemical_formula()}): {label}. Make it label this image."
@@ -199,7 +206,9 @@ class CellCheck:
         )
 
 
-def check_cell_size(image: Atoms, parent: Parent, directory: str | os.PathLike[str] | None = None, name: str = "The cell") -> CellCheck:
+def check_cell_size(
+    image: Atoms, parent: Parent, directory: str | os.PathLike[str] | None = None, name: str = "The cell", executor: Executors | None = None
+) -> CellCheck:
     """Double a labelled periodic image along its shortest periodic axis, once, and compare energy per atom and forces.
 
     Parameters
@@ -211,6 +220,8 @@ def check_cell_size(image: Atoms, parent: Parent, directory: str | os.PathLike[s
         Where the parent's files go; a temporary one if not given.
     name : str
         Name of the image in messages.
+    executor : concurrent.futures.Executor, or callable that returns a new one, optional
+        Makes the label; this process if not given.
 
     Returns
     -------
@@ -224,7 +235,7 @@ def check_cell_size(image: Atoms, parent: Parent, directory: str | os.PathLike[s
     axis = int(np.argmin(np.where(image.pbc, np.round(image.cell.lengths(), 6), np.inf)))
     doubled = image.copy().repeat([2 if k == axis else 1 for k in range(3)])
     with _place(directory) as place:
-        label = single_point(parent, doubled, place / "doubled")
+        label = _made(parent, doubled, place / "doubled", executor)
     if not isinstance(label, Label):
         raise LabellingError(f"{parent_name(parent)} cannot label {name} doubled along axis {axis}: {label}.")
     stored = _stored(image)
@@ -232,7 +243,9 @@ def check_cell_size(image: Atoms, parent: Parent, directory: str | os.PathLike[s
     return CellCheck(name, axis, energy, float(np.abs(label.forces - np.tile(stored.forces, (2, 1))).max()))
 
 
-def check_cell_sizes(images: Sequence[Atoms], parent: Parent, directory: str | os.PathLike[str] | None = None) -> list[CellCheck]:
+def check_cell_sizes(
+    images: Sequence[Atoms], parent: Parent, directory: str | os.PathLike[str] | None = None, executor: Executors | None = None
+) -> list[CellCheck]:
     """Check the periodic images with the shortest axis, one for each set of elements; see `check_cell_size`.
 
     Parameters
@@ -242,6 +255,8 @@ def check_cell_sizes(images: Sequence[Atoms], parent: Parent, directory: str | o
     parent : ASE calculator, or callable
     directory : path, optional
         Where the parent's files go; a temporary one if not given.
+    executor : concurrent.futures.Executor, or callable that returns a new one, optional
+        Makes the labels; this process if not given.
 
     Returns
     -------
@@ -254,9 +269,21 @@ def check_cell_sizes(images: Sequence[Atoms], parent: Parent, directory: str | o
             length = float(image.cell.lengths()[image.pbc].min())
             elements = frozenset(image.symbols)
             shortest[elements] = min(shortest.get(elements, (np.inf, -1)), (length, i))
-    return [
-        check_cell_size(images[i], parent, directory, f"images[{i}] ({images[i].get_chemical_formula()})") for _, i in shortest.values()
-    ]
+    found = [i for _, i in shortest.values()]
+    names = [f"images[{i}] ({images[i].get_chemical_formula()})" for i in found]
+    return [check_cell_size(images[i], parent, directory, name, executor) for i, name in zip(found, names, strict=True)]
+
+
+def _made(parent: Parent, image: Atoms, place: Path, executor: Executors | None) -> Label | LabelFailure:
+    """Return the parent's label of an image, made where the run's labels are made."""
+    if executor is None:
+        return single_point(parent, image, place)
+    with LabelPool(LabelOptions(parent, executor, retries=0), place) as pool:
+        pool.request(0, image)
+        ((_, outcome),) = pool.done()
+        if isinstance(outcome, Label):
+            pool.tidy(0)
+    return outcome
 
 
 def _stored(image: Atoms) -> Label:
