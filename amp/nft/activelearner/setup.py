@@ -20,8 +20,8 @@ class Setup:
     """The content of a run: checked, and the loop's own copies.
 
     `distinct` reduces chosen atoms, given those of chunks in the training set, to atoms with different environments. `aim` is the
-    sufficient mean force error and `force_rmse` the criterion of the members, both in eV/Å. `correction` is a cheap calculator, `gate` a
-    judgement of it that the user has, and `images_calc` labelled the images. `spec` is the calculator of the members, if amp.nft can read it.
+    sufficient mean force error and `force_rmse` the criterion of the members, both in eV/Å. `correction` is a cheap calculator, `gate`
+    the judgement of it that the user has, and `images_calc` labelled the images. `spec` is the calculator of the members, if it is known.
     """
 
     label: str
