@@ -107,7 +107,7 @@ def parent(directory):
 
 def slab():
     atoms = fcc111("Pt", (3, 3, 3), vacuum=6.0)
-    add_adsorbate(atoms, molecule("CO"), 2.2, "ontop")
+    add_adsorbate(atoms, molecule("CO"), 2.2, "bridge")
     return atoms
 
 
