@@ -73,3 +73,7 @@ class ParentMismatch(NFTError, ValueError):
 
 class CorrectionError(NFTError, ValueError):
     """A correction by a cheap calculator that does not help, or cannot be applied."""
+
+
+class LammpsError(NFTError, RuntimeError):
+    """LAMMPS stopped with an error."""

@@ -17,7 +17,7 @@ from ase.io import read
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"^\.\. code-block:: python\n\n((?:   .*\n|\n)+)", re.MULTILINE)
 DOCS = sorted((ROOT / "docs").glob("*.rst"))
-FOR_A_CLUSTER = {"labels.rst", "cluster.rst"}  # test_engines.py and test_parents.py run what is in these
+FOR_A_CLUSTER = {"labels.rst", "cluster.rst", "lammps.rst"}  # test_engines.py, test_parents.py and test_lammps.py run what is in these
 
 
 def run_example(name, cwd):

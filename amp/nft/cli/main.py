@@ -107,6 +107,11 @@ def _parser() -> argparse.ArgumentParser:
     info.add_argument("ensemble", help="an .ensemble file")
     info.add_argument("--json", action="store_true", help="as JSON, for programs")
     info.set_defaults(command="looks.info")
+    dynamics = commands.add_parser("lammps", help="run a LAMMPS deck with the forces of an ensemble; start it by mpirun")
+    dynamics.add_argument("ensemble", help="an .ensemble file")
+    dynamics.add_argument("deck", help="an input deck with `fix nft all external pf/callback 1 1`")
+    dynamics.add_argument("arguments", nargs=argparse.REMAINDER, help="--elements A B ... for atom types 1, 2, ...; others go to LAMMPS")
+    dynamics.set_defaults(command="dynamics.lammps")
     return parser
 
 

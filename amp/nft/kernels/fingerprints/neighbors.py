@@ -145,6 +145,10 @@ class Search:
         places[self.order], position[self.order] = self._numbers, self.position
         return self._list(places[atoms], self.order.astype(np.int32), position)
 
+    def some(self, places: np.ndarray, names: np.ndarray) -> Neighbors:
+        """Neighbours of the atoms at some places of this order, with other names of all places; errors as `neighbors`."""
+        return self._list(places, names, self.position)
+
     def _list(self, places: np.ndarray, names: np.ndarray, position: np.ndarray) -> Neighbors:
         """Neighbours of the atoms at some places of the order; `names` are the numbers to give to atoms."""
         start, guess = np.zeros(len(places) + 1, dtype=np.int64), self._guess

