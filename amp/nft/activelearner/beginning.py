@@ -17,7 +17,9 @@ from amp.nft.run.replay import LiveState
 GATE_ATOMS = 10  # atoms that judge a correction; two may fail
 
 
-def first_chunks(setup: Setup, labels: ChunkLabels, larger: ChunkLabels, state: LiveState, log: Callable[[str], object]) -> list[int]:
+def first_chunks(
+    setup: Setup, labels: ChunkLabels, larger: ChunkLabels, state: LiveState, log: Callable[[str], object], inherited: Sequence[int] = ()
+) -> list[int]:
     """Label chunks around spread atoms of the targets, where there are no images or a correction is to be judged.
 
     Parameters
@@ -28,6 +30,8 @@ def first_chunks(setup: Setup, labels: ChunkLabels, larger: ChunkLabels, state: 
     state : LiveState
     log : callable
         Takes a message.
+    inherited : sequence of int
+        Atoms that another run has labelled; with those that `setup.inherit` names they are all of the first chunks.
 
     Returns
     -------
@@ -40,8 +44,12 @@ def first_chunks(setup: Setup, labels: ChunkLabels, larger: ChunkLabels, state: 
         If the correction does not move the forces towards those of larger chunks.
     """
     unjudged = setup.correction is not None and state().gate is None
-    if state().begun is None and (not setup.images or unjudged):
-        ranking = np.random.default_rng(random_stream(setup.seed, Purpose.SELECTION)).uniform(size=sum(map(len, setup.targets)))
+    n_atoms = sum(map(len, setup.targets))
+    if state().begun is None and setup.inherit is not None:
+        atoms, _ = labels.label([*inherited, *setup.inherit.atoms], np.zeros(n_atoms), range(n_atoms))
+        labels.store.append("begun", atoms=atoms)
+    elif state().begun is None and (not setup.images or unjudged):
+        ranking = np.random.default_rng(random_stream(setup.seed, Purpose.SELECTION)).uniform(size=n_atoms)
         size = GATE_ATOMS if setup.images else START_BATCH
         chosen = spread_atoms(setup.targets, ranking, size, 2 * setup.carving.cutoff)
         labels.store.append("begin-chosen", atoms=chosen)

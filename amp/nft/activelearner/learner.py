@@ -9,6 +9,7 @@ from typing import Any
 
 from amp.nft.activelearner.chunk_labels import Carving
 from amp.nft.activelearner.early_checks import check_correction, compare_radii, distinct_rule
+from amp.nft.activelearner.inheritance import Inheritance
 from amp.nft.activelearner.loop import Loop
 from amp.nft.activelearner.method import check_beginning, check_method, check_trainer, choose_method
 from amp.nft.activelearner.run_settings import changed_versions, circumstances, identity, note_interruption
@@ -131,6 +132,7 @@ class NFT:
         self.history: list[Iteration] = []
         self.stop_reason: StopReason | None = None
         self.verdict: Verdict | None = None
+        self.inheritance: Inheritance | None = None  # labels of another run, which `refine` names
 
     def run(
         self,
@@ -308,7 +310,8 @@ class NFT:
             labels=labels, method=method, start=read_start(self.load, n, choice.spec), dblabel=self.dblabel, threads=self.threads,
             distinct=distinct_rule(distinct, spec, targets), aim=method.aim or self.stop_delta / CONFIDENCE,
             force_rmse=None if choice.spec is None else choice.spec.convergence.get("force_rmse"),
-            spec=spec, images_calc=images_calc, correction=correction, gate=check_correction(correction, gate, carving),
+            spec=spec, images_calc=images_calc, inherit=self.inheritance, correction=correction,
+            gate=check_correction(correction, gate, carving),
         )  # fmt: skip
         settings = identity(setup, calc_text, train_line) | {"distinct": distinct}
         return not dry_run and self._carry_out(setup, choice, settings, directory, notes)

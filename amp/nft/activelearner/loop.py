@@ -18,6 +18,7 @@ from amp.nft.activelearner.beginning import first_chunks
 from amp.nft.activelearner.chunk_labels import ChunkLabels
 from amp.nft.activelearner.corrected_labels import CorrectedLabels
 from amp.nft.activelearner.identity import changed_structures, kept_images
+from amp.nft.activelearner.inheritance import inherit
 from amp.nft.activelearner.output_files import RunFiles
 from amp.nft.activelearner.parent_record import ParentRecord
 from amp.nft.activelearner.random_test import RandomTest
@@ -66,6 +67,7 @@ class Loop:
         self.log = log
         self.watch = watch
         self.history: list[Iteration] = []
+        self.inherited: list[int] = []  # atoms whose labels another run made
         self.begin: list[int] = []  # atoms whose chunks are in the first training set
         self.added: list[list[int]] = []  # atoms whose chunks were added, per iteration
         self.first = np.cumsum([0, *map(len, setup.targets)])  # first atom of each target
@@ -90,6 +92,8 @@ class Loop:
         self.store.append("start", **notes, **parents.start_fields(), targets=targets)
         if setup.gate is not None and self.state().gate is None:
             self.store.append("gate", **setup.gate.as_dict())
+        if setup.inherit is not None and not before.iterations:
+            self.inherited = inherit(self.store, self.state(), setup.inherit, identify(options.parent), options.accept_parent)
         self.labels.open(parents, self.state())
         self.test.open(parents)
         if self.labels.images:
@@ -98,7 +102,7 @@ class Loop:
     def run(self, rules: Sequence[StopRule]) -> StopReason:
         """Iterate until a rule says stop; replay the iterations in the store first, even if they go beyond the present rules."""
         reason = None
-        self.begin = first_chunks(self.setup, self.labels, self.test.larger, self.state, self.log)
+        self.begin = first_chunks(self.setup, self.labels, self.test.larger, self.state, self.log, self.inherited)
         while reason is None:
             iteration = len(self.history)
             texts = self._train(iteration)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ase import Atoms
 
 from amp.nft.activelearner.chunk_labels import Carving
+from amp.nft.activelearner.inheritance import Inheritance
 from amp.nft.activelearner.method import Method
 from amp.nft.amp_io import CalculatorSpec
 from amp.nft.chunks.correction import Gate
@@ -21,7 +22,8 @@ class Setup:
 
     `distinct` reduces chosen atoms, given those of chunks in the training set, to atoms with different environments. `aim` is the
     sufficient mean force error and `force_rmse` the criterion of the members, both in eV/Å. `correction` is a cheap calculator, `gate`
-    the judgement of it that the user has, and `images_calc` labelled the images. `spec` is the calculator of the members, if it is known.
+    the judgement of it that the user has, and `images_calc` labelled the images. `spec` is the calculator of the members, if it is known;
+    `inherit` names labels of another run.
     """
 
     label: str
@@ -42,6 +44,7 @@ class Setup:
     correction: Parent | None = None
     gate: Gate | None = None
     images_calc: Parent | None = None
+    inherit: Inheritance | None = None
     spec: CalculatorSpec | None = None
 
     @property
