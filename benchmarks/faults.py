@@ -240,7 +240,7 @@ class Trial:
         for line in lines:
             with contextlib.suppress(ValueError):  # a line that this program has damaged
                 events.append(json.loads(line))
-        return events
+        return [event for event in events if "event" in event]
 
     def labels(self) -> set[int]:
         """Atoms whose labels are finished: in the journal, or left by a worker."""

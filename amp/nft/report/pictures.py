@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 VIEW = (-72.0, 12.0, 0.0)  # degrees about x, then y, then z
 MANY = 4000  # atoms among which one is still well seen
+LAYERS = 3  # of shadows that are drawn over each other
 RASTER_FROM = 2000  # atoms from which they are drawn as pixels also in SVG
 BEHIND = (-72.0, 192.0, 0.0)
 FAINT, SHADOW = "#8a8f98", 0.12
@@ -37,15 +38,36 @@ def draw_atoms(axes: Axes, atoms: Atoms, values: np.ndarray, chosen: np.ndarray,
     radii = 0.92 * covalent_radii[atoms.numbers]
     back_to_front = np.argsort(turned[:, 2])
     rest, front = (back_to_front[mask[back_to_front]] for mask in (~chosen, chosen))
-    _discs(axes, turned[rest], radii[rest], facecolors=FAINT, alpha=SHADOW, linewidths=0)
     if 0 < len(front) < len(atoms) / 50:  # a few among many: larger than they are, to be seen
         radii[front] *= max((len(atoms) / MANY) ** (1 / 3), 1.0)
     edge = np.clip(12.0 / np.sqrt(len(front) + 1), 0.0, 0.5)
+    rest, front = rest[_seen(turned[rest], radii[rest], LAYERS)], front[_seen(turned[front], radii[front], 1)]
+    _discs(axes, turned[rest], radii[rest], facecolors=FAINT, alpha=SHADOW, linewidths=0)
     _discs(axes, turned[front], radii[front], facecolors=colours(norm(values[front])), edgecolors="#00000066", linewidths=edge)
     _draw_cell(axes, atoms, turn)
     low, high = (turned - radii[:, None]).min(axis=0), (turned + radii[:, None]).max(axis=0)
     axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), aspect="equal")
     axes.set_axis_off()
+
+
+def _seen(points: np.ndarray, radii: np.ndarray, layers: int) -> np.ndarray:
+    """Mask of the discs, from back to front, of which anything is seen through fewer than `layers` others; all where there are few."""
+    seen = np.zeros(len(points), dtype=bool)
+    if len(points) <= RASTER_FROM:
+        return ~seen
+    side = radii.min() / 2
+    reach = int(np.ceil(radii.max() / side))
+    steps = np.stack(np.meshgrid(*2 * [np.arange(-reach, reach + 1)], indexing="ij"), axis=-1).reshape(-1, 2)
+    cell = np.floor((points[:, :2] - points[:, :2].min(axis=0)) / side).astype(np.int64) + reach
+    width = int(cell[:, 1].max()) + reach + 1
+    for _ in range(layers):
+        left = np.flatnonzero(~seen)
+        nearest = np.full((int(cell[:, 0].max()) + reach + 1) * width, -1)
+        for step in steps:
+            covered = left[np.hypot(*step) * side <= radii[left]]
+            np.maximum.at(nearest, (cell[covered] + step) @ [width, 1], covered)
+        seen[nearest[nearest >= 0]] = True
+    return seen
 
 
 def _discs(axes: Axes, points: np.ndarray, radii: np.ndarray, **style: Any) -> None:
