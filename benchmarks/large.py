@@ -1,4 +1,4 @@
-"""What a run does besides training and evaluation, as targets and training sets grow. One command:
+"""Times of the parts of a run besides training and evaluation, as targets and training sets grow. One command:
 
     python benchmarks/large.py [--against WORKTREE]
 
