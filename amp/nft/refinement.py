@@ -69,8 +69,8 @@ def refine(
         Chunks that are added in each round, at most.
     explore : callable, or sequence of these
         ``explore(atoms, limit)`` is given a target with the ensemble as its calculator, and the upper end of the band in
-        eV/Å; it returns frames. `Relaxation()` if not given, and then `Dynamics()`, from where the relaxation ended, if frames become
-        targets.
+        eV/Å; it returns frames. `Relaxation()` if not given, and then `Dynamics()` if frames become targets. Each begins where the
+        one before ended, if that is within the limit.
     band : (float, float)
         Which frames are taken, in multiples of the largest uncertainty on the targets.
     limit : float, optional

@@ -91,10 +91,10 @@ class FrameSearch:
         return [atoms for atoms, _, _ in last]
 
     def _paths(self, models: list[AmpModel], number: int, start: Atoms, limit: float) -> Iterator[tuple[Atoms, np.ndarray, Frame]]:
-        """Yield the last frame of each explorer with its uncertainty; each begins where the one before ended."""
-        calc, atoms = EnsembleCalculator(models), start.copy()
+        """Yield the last frame of each explorer with its uncertainty; it begins where the one before ended within the limit."""
+        calc, begin = EnsembleCalculator(models), start
         for explore in self.explorers:
-            atoms = atoms.copy()
+            atoms = begin.copy()
             atoms.calc = EnsembleCalculator(models)
             frames = list(explore(atoms, limit))
             deltas = [calc.get_property("forces_uncertainty", frame) for frame in frames]
@@ -103,7 +103,9 @@ class FrameSearch:
             atoms.set_cell(frames[place].cell)
             atoms.set_positions(frames[place].positions, apply_constraint=False)
             delta = deltas[place]
-            yield atoms.copy(), delta, Frame(explorer_name(explore), number, place, float(delta.max()), limit)
+            frame = Frame(explorer_name(explore), number, place, float(delta.max()), limit)
+            begin = start if frame.beyond else atoms
+            yield atoms, delta, frame
 
 
 def described(frame: Atoms) -> Frame:

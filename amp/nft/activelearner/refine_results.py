@@ -43,7 +43,7 @@ class Frame:
         how = "stopped" if self.beyond else "ran through"
         relation = "above" if self.beyond else "within"
         return (
-            f"{self.explorer} from target {self.target} {how} at frame {self.number}, uncertainty {self.delta:.3g} eV/Å {relation} "
+            f"{self.explorer.split('(')[0]} from target {self.target} {how} at frame {self.number}, uncertainty {self.delta:.3g} eV/Å {relation} "
             f"{self.limit:.3g}, {len(self.atoms)} atoms labelled"
         )
 
