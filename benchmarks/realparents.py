@@ -1,6 +1,6 @@
 """Both methods on targets whose true forces are known, with parents whose chunks are not exact. One command for each row:
 
-    python benchmarks/realparents.py mg147 [--method robust paper] [--seeds 3] [--iterations 2] [--test-labels 10]
+    python benchmarks/realparents.py mg147 [--method robust paper] [--seeds 3] [--iterations 2] [--test-labels 10] [--batch spread]
 
 Printed for each run, and as medians: labels of the training and of the test, the parent's time, the true error of the mean force over
 all atoms of the target (mean and largest, eV/Å), the fraction of atoms whose error delta and the 95 % band cover, the bounds from the
@@ -143,7 +143,7 @@ ROWS = {
 }  # fmt: skip
 
 
-def run(row: Row, method: str, seed: int, iterations: int, test_labels: int) -> dict[str, Any]:
+def run(row: Row, method: str, seed: int, iterations: int, test_labels: int, batch: str = "top") -> dict[str, Any]:
     """Learn the target once; the errors of the best ensemble against the true forces."""
     atoms, true = row.target()
     elements = sorted(set(atoms.symbols))
@@ -157,7 +157,8 @@ def run(row: Row, method: str, seed: int, iterations: int, test_labels: int) -> 
         threshold=-0.9 if method == "paper" else None,
     )  # fmt: skip
     begin = time.process_time()
-    al.run(images, atoms, n=MEMBERS, calc_text=text, start_command="python run.py", parent_calc=row.parent, cutoff=row.cutoff, **robust)
+    al.run(images, atoms, n=MEMBERS, calc_text=text, start_command="python run.py", parent_calc=row.parent, cutoff=row.cutoff,
+           batch=batch, **robust)  # fmt: skip
     found = atoms.copy()
     found.calc = EnsembleCalculator(f"al.{al.history[-1].iteration}.ensemble")
     error = np.linalg.norm(found.get_forces() - true, axis=1)
@@ -181,6 +182,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--iterations", type=int)
     parser.add_argument("--test-labels", type=int, default=10)
+    parser.add_argument("--batch", choices=["top", "spread"], default="top")
     options = parser.parse_args()
     row = ROWS[options.row]
     RESULTS.parent.mkdir(exist_ok=True)
@@ -192,13 +194,20 @@ def main() -> None:
                 os.chdir(scratch)
                 try:
                     found = run(
-                        row, method, seed, row.iterations if options.iterations is None else options.iterations, options.test_labels
+                        row,
+                        method,
+                        seed,
+                        row.iterations if options.iterations is None else options.iterations,
+                        options.test_labels,
+                        options.batch,
                     )
                 finally:
                     os.chdir(here)
             results.append(found)
             with open(RESULTS, "a") as file:
-                file.write(json.dumps({"row": options.row, "method": method, "seed": seed, **found}, default=float) + "\n")
+                file.write(
+                    json.dumps({"row": options.row, "method": method, "batch": options.batch, "seed": seed, **found}, default=float) + "\n"
+                )
             print(f"{options.row} {method} seed {seed}: {line(found)}", flush=True)
         median = {
             key: np.median([r[key] for r in results]) for key in ("labels", "force", "mean", "max", "delta_max", "covered", "covered95")

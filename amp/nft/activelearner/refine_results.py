@@ -43,8 +43,8 @@ class Frame:
         how = "stopped" if self.beyond else "ran through"
         relation = "above" if self.beyond else "within"
         return (
-            f"{self.explorer.split('(')[0]} from target {self.target} {how} at frame {self.number}, uncertainty {self.delta:.3g} eV/Å {relation} "
-            f"{self.limit:.3g}, {len(self.atoms)} atoms labelled"
+            f"{self.explorer.split('(')[0]} from target {self.target} {how} at frame {self.number}, uncertainty {self.delta:.3g} eV/Å "
+            f"{relation} {self.limit:.3g}, {len(self.atoms)} atoms labelled"
         )
 
 
