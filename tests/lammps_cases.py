@@ -200,6 +200,39 @@ def minimisation(comm):
     return {"fall": begin - energy, "energy": energy - atoms.get_potential_energy(), "fmax": float(np.abs(atoms.get_forces()).max())}
 
 
+def moving(comm):
+    """Largest differences of forces after dynamics in which the box changes, and atoms change their process."""
+    from amp.nft.interfaces import attach
+
+    results = {}
+    for name, before, after in (
+        ("triclinic", [], []),
+        ("periodic", ["comm_style tiled", "balance 1.0 rcb"], ["fix move all balance 10 1.0 rcb"]),
+        ("slab", ["pair_style hybrid/overlay zero 4.5 zbl 3.0 4.0", "pair_coeff * * zero", "pair_coeff * * zbl 78 78"], []),
+    ):
+        atoms, mild = structures()[name], models(0.1)
+        lmp, _ = instance(atoms, comm)
+        lmp.commands_list([*before, "run 0"])
+        attach(lmp, mild, ELEMENTS)
+        barostat = "x 0 0 0.5 y 0 0 0.5" if name == "slab" else "aniso 0 0 0.5"
+        lmp.commands_list(["velocity all create 900 1 loop geom", f"fix md all npt temp 900 900 0.1 {barostat}", *after, "run 100"])
+        positions, forces = (np.array(lmp.gather_atoms(kind, 1, 3)).reshape(-1, 3) for kind in ("x", "f"))
+        low, high, xy, yz, xz, *_ = lmp.extract_box()
+        if name == "slab":
+            lmp.commands_list(["fix_modify nft energy no virial no", "unfix nft", "run 0"])
+            forces -= np.array(lmp.gather_atoms("f", 1, 3)).reshape(-1, 3)  # those of the other pair style
+        lmp.close()
+        if comm.rank == 0:
+            lengths = np.array(high) - low
+            cell = [[lengths[0], 0, 0], [xy, lengths[1], 0], [xz, yz, lengths[2]]]
+            now = Atoms(numbers=atoms.numbers, positions=positions, cell=cell, pbc=atoms.pbc)
+            now.calc = EnsembleCalculator(mild, threads=1)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                results[name] = {"forces": np.abs(now.get_forces() - forces).max(), "volume": now.get_volume() / atoms.get_volume()}
+    return results
+
+
 def failure(comm):
     """Two atoms that come to lie in one place end all processes."""
     from amp.nft.interfaces import attach
@@ -220,7 +253,7 @@ def main(name):
     if name == "all":
         result = {case: compare(comm, atoms) for case, atoms in structures().items()}
     else:
-        result = {"dynamics": dynamics, "minimisation": minimisation, "failure": failure}[name](comm)
+        result = {"dynamics": dynamics, "minimisation": minimisation, "moving": moving, "failure": failure}[name](comm)
     if comm.rank == 0:
         print(json.dumps(result))
 

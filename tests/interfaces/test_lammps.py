@@ -118,6 +118,16 @@ def test_a_minimisation_lowers_the_energy(n):
 
 @pytest.mark.engines
 @pytest.mark.slow
+@pytest.mark.parametrize("n", [1, 2])
+def test_the_box_may_change_and_atoms_may_move_between_processes(n):
+    pytest.importorskip("lammps")
+    for name, found in case(n, "moving").items():
+        assert found["forces"] < FORCES, name
+        assert abs(found["volume"] - 1) > 0.01, name
+
+
+@pytest.mark.engines
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [1, 3])
 def test_an_error_on_one_process_ends_all_with_its_message(n):
     pytest.importorskip("lammps")
@@ -179,6 +189,14 @@ def test_a_deck_that_does_not_fit_is_an_error_with_a_remedy(deck, n, before, aft
     _, errors = deck("run 1\n", n=n, code=code, text=DECK.replace(before, after))
     assert text in errors
     assert errors.count("amp-nft lammps: ") == 1 or "rank" in errors
+
+
+@pytest.mark.engines
+@pytest.mark.slow
+def test_atoms_without_ids_are_an_error(deck):
+    made = "lattice fcc 3.95\nregion box block 0 3 0 3 0 3\ncreate_box 2 box\ncreate_atoms 2 box\nmass * 195.0"
+    text = DECK[: DECK.index("variable")].replace("map yes", "id no").replace("read_data       target.data", made)
+    assert "remove `atom_modify id no`" in deck("run 1\n", n=2, code=1, text=text)[1]
 
 
 @pytest.mark.engines

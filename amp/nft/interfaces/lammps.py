@@ -149,6 +149,8 @@ class Attached:
         positions, tags, types = self._atoms(total)
         changed = n != self._n or len(tags) != len(self._tags) or bool((tags != self._tags).any())
         if self._any(changed):
+            if n and tags[:n].min() < 1:
+                raise InputError("the atoms have no IDs, by which ghosts find their atoms: remove `atom_modify id no`.")
             self._n, self._tags = n, tags.copy()
             self._domain, self._ghosts = None, GhostMap(self._comm, tags[:n], tags[n:])
         if self._domain is None or not self._domain.holds(positions):
