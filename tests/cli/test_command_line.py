@@ -11,7 +11,9 @@ import time
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
+from ase.calculators.emt import EMT
 from ase.io import read, write
 from small_runs import cells, cluster
 
@@ -116,6 +118,27 @@ def test_the_content_of_an_ensemble(finished):
     assert re.search(r"members +3 *\n", output)
     found = json.loads(amp_nft("info", "--json", "best.al.ensemble", cwd=finished[0])[0])
     assert (found["elements"], found["cutoff"], found["hidden_layers"]) == (["Pt"], 4.5, {"Pt": [3]})
+
+
+def test_steps_one_by_one(finished, tmp_path):
+    directory, _ = finished
+    table, _ = amp_nft(
+        "convergence", "--radii", "4", "5", "--atoms", "3", "--plot", "radius.png", "--input", directory / "nft.toml", cwd=tmp_path
+    )
+    assert "Use termination 'sphere'" in table or "No " in table
+    assert (tmp_path / "radius.png").stat().st_size > 5000
+    label = ("label", directory / "target.traj", "-o", "labelled.extxyz", "--input", directory / "nft.toml")
+    assert "1 labelled structures are in labelled.extxyz" in amp_nft(*label, cwd=tmp_path)[0]
+    truth = cluster()
+    truth.calc = EMT()
+    np.testing.assert_allclose(read(tmp_path / "labelled.extxyz").get_forces(), truth.get_forces(), atol=1e-7)
+    assert "is not overwritten" in amp_nft(*label, code=2, cwd=tmp_path)[1]
+    fit = ("fit", directory / "initial.traj", "--members", "3", "--cutoff", "4.5", "--hiddenlayers", "3")
+    assert "fit.ensemble is written: 3 members" in amp_nft(*fit, "--directory", "small", cwd=tmp_path)[0]
+    output, _ = amp_nft("evaluate", "labelled.extxyz", "--ensemble", "small/fit.ensemble", "-o", "p.extxyz", "--csv", "t.csv", cwd=tmp_path)
+    assert re.search(r"forces +Pt +39 ", output)
+    assert "nft_forces" in read(tmp_path / "p.extxyz").arrays
+    assert (tmp_path / "t.csv").read_text().startswith("quantity,element,n,mae,rmse,max\nenergy,all,1,")
 
 
 def test_the_report_is_written(finished, tmp_path):
@@ -257,5 +280,7 @@ def test_the_commands_of_the_page_run_in_order(tmp_path):
 
 def test_the_page_has_each_key_and_its_example_is_correct():
     InputFile.model_validate(tomllib.loads(blocks("toml")[0]))
-    keys = {f"{name}.{key}" for name, field in InputFile.model_fields.items() if name != "version" for key in field.annotation.model_fields}
-    assert set(re.findall(r"^   \* - ``(\w+\.\w+)``$", PAGE, re.MULTILINE)) == keys
+    tables = {name: field.annotation for name, field in InputFile.model_fields.items() if name != "version"}
+    optional = {"correction", "images_parent"}
+    keys = optional | {f"{name}.{key}" for name, table in tables.items() if name not in optional for key in table.model_fields}
+    assert set(re.findall(r"^   \* - ``(\w+\.\w+|correction|images_parent)``$", PAGE, re.MULTILINE)) == keys

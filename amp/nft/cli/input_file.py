@@ -125,6 +125,7 @@ class Method(Table):
     check_parent: Literal["error", "warn", False] | None = Field(None, description="Compare an image with the parent before the training.")
     test_labels: CountFrom0 | None = Field(None, description="Labels of random atoms that bound the errors of the last ensemble.")
     larger_labels: CountFrom0 | None = Field(None, description="How many of these are repeated in a larger chunk.")
+    batch: Literal["top", "spread"] | None = Field(None, description="Whether a batch is the most uncertain atoms, or spread among them.")
 
 
 class Select(Table):
@@ -166,6 +167,10 @@ class InputFile(Table):
     version: Literal[1] = Field(VERSION, description="Version of this format.")
     system: System
     parent: Parent
+    correction: Parent | None = Field(None, description="A cheap calculator that corrects labels.")
+    images_parent: Parent | None = Field(
+        None, description="Parent of the images: their smallest cells are doubled, and must keep their forces."
+    )
     labels: Labels = Labels()
     chunks: Chunks = Chunks()
     ensemble: Members = Members()

@@ -33,7 +33,7 @@ def run(options: Namespace) -> int:
     from amp.nft.cli.main import CONVERGED, INTERRUPTED, UNCONVERGED, Begun
     from amp.nft.cli.settings import arguments_of_nft, arguments_of_run, executor_of, input_record
 
-    with _opened(options) as given:
+    with opened(options) as given:
         record = input_record(Path(options.input).name, options.set)
         al, arguments = NFT(**arguments_of_nft(given)), arguments_of_run(given)
         if options.dry_run:
@@ -73,7 +73,7 @@ def check(options: Namespace) -> int:
     from amp.nft.cli.checks import lines_of
     from amp.nft.cli.settings import arguments_of_nft, arguments_of_run
 
-    with _opened(options) as given:
+    with opened(options) as given:
         al, arguments = NFT(**arguments_of_nft(given), log=os.devnull), arguments_of_run(given)
         al.run(**arguments, dry_run=True)
         for line in lines_of(al, arguments, options.label or 0):
@@ -128,8 +128,18 @@ def show_schema(options: Namespace) -> int:
 
 
 @contextmanager
-def _opened(options: Namespace) -> Iterator[InputFile]:
-    """Yield the content of the input file, with its directory as the working directory: its paths are relative to it."""
+def opened(options: Namespace) -> Iterator[InputFile]:
+    """Yield the content of the input file, with its directory as the working directory: its paths are relative to it.
+
+    Parameters
+    ----------
+    options : Namespace
+        With `input` and `set`.
+
+    Yields
+    ------
+    InputFile
+    """
     from amp.nft.cli.input_file import read_input
 
     given = read_input(options.input, options.set)

@@ -103,6 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="name", required=True, metavar="COMMAND")
     _add_input_commands(commands)
     _add_run_commands(commands)
+    _add_steps(commands)
     info = commands.add_parser("info", help="members, elements, fingerprints and calibration of an ensemble")
     info.add_argument("ensemble", help="an .ensemble file")
     info.add_argument("--json", action="store_true", help="as JSON, for programs")
@@ -148,6 +149,43 @@ def _add_run_commands(commands: Any) -> None:
     report.set_defaults(command="looks.report")
     for command in (status, report):
         command.add_argument("directory", nargs="?", default=".", help="the training directory, al-training, or the directory above")
+
+
+def _add_steps(commands: Any) -> None:
+    """Add the commands that do one step of a run."""
+    convergence = commands.add_parser("convergence", help="error of the central force against radius and termination of a chunk")
+    convergence.add_argument("--radii", nargs="+", type=float, metavar="R", help="Å; chosen by the sizes of chunks if not given")
+    convergence.add_argument("--atoms", type=_count, default=10, metavar="N", help="number of central atoms (10)")
+    convergence.add_argument(
+        "--terminations", nargs="+", default=["sphere"], metavar="T", help="sphere, molecules, hydrogen, neutral, auto"
+    )
+    convergence.add_argument("--plot", metavar="FILE", help="also draw the table")
+    convergence.set_defaults(command="steps.convergence")
+    label = commands.add_parser("label", help="label structures by the parent of the input file")
+    label.add_argument("files", nargs="+", metavar="FILE", help="files that ASE reads")
+    label.add_argument("-o", "--output", required=True, metavar="FILE", help="extended XYZ or any format of ASE; is not overwritten")
+    label.set_defaults(command="steps.label")
+    for command in (convergence, label):
+        command.add_argument("--input", default="nft.toml", help="the input file (nft.toml if not given)")
+        command.add_argument("--set", action="append", default=[], metavar="TABLE.KEY=VALUE", help="replace a value of the file")
+    fit = commands.add_parser("fit", help="train an ensemble on labelled images, without a target", argument_default=argparse.SUPPRESS)
+    fit.add_argument("images", help="a file that ASE reads")
+    for name, kind, text in (
+        ("--members", _count, "number of members (10)"), ("--cutoff", float, "cutoff of the fingerprints, Å (6.0)"),
+        ("--features", str, "g2x, large or paper20 (g2x)"), ("--valid", float, "fraction of images for validation (0.1)"),
+        ("--seed", int, "seed of everything random (0)"), ("--threads", _count, "threads"), ("--forces", str, "all, or centre for chunks"),
+        ("--directory", str, "the fit's directory, with fit.ensemble (fit)"),
+    ):  # fmt: skip
+        fit.add_argument(name, type=kind, help=text)
+    fit.add_argument("--hiddenlayers", nargs="+", type=_count, metavar="N", help="nodes of each hidden layer (10 10)")
+    fit.set_defaults(command="steps.fit")
+    evaluate = commands.add_parser("evaluate", help="errors of an ensemble on labelled images, by element")
+    evaluate.add_argument("images", help="a file that ASE reads, with energies and forces")
+    evaluate.add_argument("--ensemble", default="best.al.ensemble", help="an .ensemble file (best.al.ensemble)")
+    evaluate.add_argument("-o", "--output", metavar="FILE", help="extended XYZ with predictions as nft_...")
+    evaluate.add_argument("--figure", metavar="FILE", help="a parity figure")
+    evaluate.add_argument("--csv", metavar="FILE", help="the table as CSV")
+    evaluate.set_defaults(command="steps.evaluate")
 
 
 def _count(text: str) -> int:

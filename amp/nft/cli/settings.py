@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+from ase import Atoms
+
 from amp.nft.cli.input_file import InputFile, Labels, Members, Parent
 from amp.nft.cli.parent import Source
 from amp.nft.errors import InputError
@@ -22,6 +24,7 @@ OF_RUN = {
     "labels.retries": "label_retries", "select.distinct": "distinct", "run.accept_parent": "accept_parent", "method.forces": "forces",
     "method.fit_until": "fit_until", "chunks.termination": "termination", "chunks.min_atoms": "min_atoms",
     "method.check_parent": "check_parent", "method.test_labels": "test_labels", "method.larger_labels": "larger_labels",
+    "method.batch": "batch",
     "stop.aim": "aim",
 }  # fmt: skip
 
@@ -63,17 +66,35 @@ def arguments_of_run(given: InputFile) -> dict[str, Any]:
     """
     from amp.nft.inputs.structures import read_images
 
-    names = given.system.target if isinstance(given.system.target, list) else [given.system.target]
-    targets = [atoms for name in names for atoms in read_images(name, "system.target")]
+    targets = targets_of(given)
     images = None if given.system.images is None else read_images(given.system.images, "system.images")
     elements = sorted({symbol for atoms in [*targets, *(images or [])] for symbol in atoms.symbols})
+    others = {"correction": given.correction, "images_calc": given.images_parent}
     return {
         **_values(given, OF_RUN),
+        **{name: parent_of(parent) for name, parent in others.items() if parent is not None},
         "images": images,
         "target_image": targets,
         "calc_text": calc_text(given.ensemble, elements),
         "parent_calc": parent_of(given.parent),
     }
+
+
+def targets_of(given: InputFile) -> list[Atoms]:
+    """Return the targets.
+
+    Parameters
+    ----------
+    given : InputFile
+
+    Returns
+    -------
+    list of Atoms
+    """
+    from amp.nft.inputs.structures import read_images
+
+    names = given.system.target if isinstance(given.system.target, list) else [given.system.target]
+    return [atoms for name in names for atoms in read_images(name, "system.target")]
 
 
 def calc_text(members: Members, elements: Iterable[str]) -> str:
