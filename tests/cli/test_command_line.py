@@ -113,6 +113,20 @@ def test_the_status_as_json(finished):
     assert found["labels"] == {"requested": 0, "done": 0, "failed": 0, "running": 0}
 
 
+def test_the_metrics_have_a_line_for_each_iteration(finished):
+    directory, _ = finished
+    found = np.genfromtxt(directory / "al-training" / "metrics.csv", delimiter=",", names=True)
+    status = json.loads(amp_nft("status", "--json", cwd=directory)[0])
+    np.testing.assert_allclose(found["delta_max"], status["delta_max"], rtol=1e-5)
+    assert found["iteration"].tolist() == list(range(len(found)))
+    assert found["labels"][0] == 0
+    assert found["labels"][1] == 3
+    assert (found["members"] == 3).all()
+    assert (found["train_s"] > 0).all()
+    assert found["label_s"][0] > 0
+    assert np.isnan(found["oob_force_rmse"]).all()
+
+
 def test_the_content_of_an_ensemble(finished):
     output, _ = amp_nft("info", "best.al.ensemble", cwd=finished[0])
     assert re.search(r"members +3 *\n", output)
@@ -120,6 +134,7 @@ def test_the_content_of_an_ensemble(finished):
     assert (found["elements"], found["cutoff"], found["hidden_layers"]) == (["Pt"], 4.5, {"Pt": [3]})
 
 
+@pytest.mark.slow
 def test_steps_one_by_one(finished, tmp_path):
     directory, _ = finished
     table, _ = amp_nft(

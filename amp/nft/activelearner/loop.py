@@ -194,6 +194,7 @@ class Loop:
             self.files.save_best(texts)
             self.log(f"Best so far: saved as {self.files.best.name}.")
         self.files.save_deltas(iteration, delta)
+        self.files.save_metrics(self.state())
         return delta
 
     def _evaluate_now(self, iteration: int, texts: list[str]) -> None:

@@ -9,6 +9,8 @@ import numpy as np
 from ase import Atoms
 
 from amp.nft.errors import RunStoreError
+from amp.nft.run.metrics import metrics_csv
+from amp.nft.run.state import RunState
 from amp.nft.run.store import array_bytes, write_atomically
 from amp.nft.system.trajectories import GrowingTrajectory
 
@@ -55,6 +57,10 @@ class RunFiles:
         """Write ``deltas.npy``, shape (iterations, atoms), eV/Å."""
         self._deltas = [*self._deltas[:iteration], delta]
         _ensure(self.saved_info / "deltas.npy", array_bytes(np.array(self._deltas)))
+
+    def save_metrics(self, state: RunState) -> None:
+        """Write ``metrics.csv`` in the training directory."""
+        _ensure(self.saved_info.with_name("metrics.csv"), metrics_csv(state).encode())
 
     def save_chunks(self, iteration: int, chosen: list[int], chunks: list[Atoms]) -> None:
         """Write ``indices_<k>.npy``: the chosen atoms; ``atomic_chunks_<k>.traj`` and ``atomic_chunks.traj``: all chunks."""
