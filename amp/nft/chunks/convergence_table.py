@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.stats import spearmanr
 
 from amp.nft.chunks.correction import Gate, judge
 from amp.nft.chunks.estimate import Estimate, mean_error
@@ -281,6 +280,8 @@ class Convergence:
         if small and not self.absolute:
             notes.append(f"Chunks grow by less than {GROWTH} times from {', '.join(small)}: such steps underestimate the error.")
         if self.cheap is not None:
+            from scipy.stats import spearmanr  # half a second: only where it is needed
+
             pairs = [(self.errors_tra[t, r], self.cheap.errors_trn[t, r][self.atoms])
                      for t in range(len(self.terminations)) for r in range(self.compared)]  # fmt: skip
             ours, cheap = (np.concatenate(side) for side in zip(*pairs, strict=True))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import t as student
+from scipy.special import stdtrit  # not scipy.stats, which takes half a second to import
 
 SHARPER = 0.5  # of the spread: by less, the errors of a few atoms look proportional by chance
 _SHOWN = 1e-4  # eV/Å; a smaller error is shown as below it, since no label is that exact
@@ -53,7 +53,7 @@ def mean_error(errors_a: np.ndarray, cheap_a: np.ndarray | None = None, mean_che
         by_ratio = _ratio(errors_a, cheap_a, mean_cheap)
         mean, spread = by_ratio if by_ratio[1] < SHARPER * spread else (mean, spread)
     # Errors are positive and skewed: the interval is symmetric in their logarithm, and for narrow ones that of Student's t.
-    factor = float(np.exp(student.ppf(0.975, n - 1) * spread / mean)) if mean else 1.0
+    factor = float(np.exp(stdtrit(n - 1, 0.975) * spread / mean)) if mean else 1.0
     return Estimate(mean, mean / factor, mean * factor, float(known.max()), n)
 
 

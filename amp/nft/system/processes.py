@@ -127,19 +127,27 @@ def end(find: Callable[[], Iterable[psutil.Process]], grace: float = GRACE) -> N
     Parameters
     ----------
     find : callable
-        Returns the processes; called before each signal, since a shell that lost one program may start its next.
+        Returns the processes; called again until none is left, since a shell that lost one program may start its next.
     grace : float
         Seconds that they have after each signal; this returns earlier when all have ended.
     """
-    found: set[psutil.Process] = set()
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        found.update(find())
-        for process in found:
-            with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-                process.send_signal(number)
-        deadline = time.monotonic() + grace
-        while any(map(runs, found)) and time.monotonic() < deadline:
-            time.sleep(CHECK)
+    found = _signal(find(), signal.SIGTERM)
+    deadline = time.monotonic() + grace
+    while any(map(runs, found)) and time.monotonic() < deadline:
+        time.sleep(CHECK)
+    deadline = time.monotonic() + grace
+    while (left := {process for process in found.union(find()) if runs(process)}) and time.monotonic() < deadline:
+        found |= _signal(left, signal.SIGKILL)
+        time.sleep(CHECK)
+
+
+def _signal(processes: Iterable[psutil.Process], number: signal.Signals) -> set[psutil.Process]:
+    """Send a signal to processes, and return them."""
+    found = set(processes)
+    for process in found:
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            process.send_signal(number)
+    return found
 
 
 def kill(processes: Iterable[psutil.Process]) -> None:
