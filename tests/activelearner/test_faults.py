@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import subprocess
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -14,6 +13,7 @@ import pytest
 from ase.build import bulk
 from ase.calculators.emt import EMT
 from ase.io import read
+from forked import PIPE, Script
 from parents import parent
 from small_runs import N, cluster, results, run
 from waiting import PATIENCE, wait_for
@@ -84,7 +84,7 @@ signals.PATIENCE, signals.GRACE = 2.0, 60.0
 
 
 def start(script):
-    return subprocess.Popen([sys.executable, "-c", DRIVER + script], stderr=subprocess.PIPE, text=True)
+    return Script(DRIVER + script, stderr=PIPE)
 
 
 HANGING = {

@@ -11,6 +11,7 @@ import time
 import tomllib
 from pathlib import Path
 
+import forked
 import numpy as np
 import pytest
 from ase.calculators.emt import EMT
@@ -22,6 +23,7 @@ from amp.nft.cli.input_file import InputFile
 
 TESTS = Path(__file__).parents[1]
 PROGRAM = Path(sys.executable).with_name("amp-nft")
+ENTRY = f"import sys; sys.argv[0] = {str(PROGRAM)!r}; from amp.nft.cli import main; sys.exit(main())"  # as in that file
 SMALL = """
 [system]
 target = "target.traj"
@@ -48,7 +50,7 @@ max_iterations = 1
 
 def amp_nft(*arguments, code=0, **options):
     """Return what the program writes to its two streams; its exit code must be `code`."""
-    done = subprocess.run([PROGRAM, *arguments], capture_output=True, text=True, check=False, **options)
+    done = forked.run(ENTRY, *arguments, **options)
     assert done.returncode == code, done.stdout + done.stderr
     assert code == 4 or "Traceback" not in done.stderr  # 4 shows that of the parent
     return done.stdout, done.stderr
@@ -243,12 +245,12 @@ def test_a_signal_ends_the_run_with_one_line(place, number, code):
         "import time\nfrom ase.calculators.emt import EMT\n\n\nclass Slow(EMT):\n    def calculate(self, *args, **kwargs):\n"
         "        open('begun', 'w').close()\n        time.sleep(60)\n"
     )
-    with subprocess.Popen([PROGRAM, "run"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        while not Path("begun").exists():
-            assert process.poll() is None, process.communicate()
-            time.sleep(0.05)
-        process.send_signal(number)
-        output, errors = process.communicate(timeout=60)
+    process = forked.Script(ENTRY, "run", stdout=forked.PIPE, stderr=forked.PIPE)
+    while not Path("begun").exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    process.send_signal(number)
+    output, errors = process.communicate(timeout=60)
     assert process.returncode == code
     assert output.splitlines()[-1] == f"Stopped by {number.name}. Finished work is saved: rerun the same script or command to resume."
     assert not errors
@@ -269,9 +271,12 @@ def test_the_template_runs_and_is_not_overwritten(tmp_path):
 
 
 def test_the_module_is_the_same_program():
-    done = subprocess.run([sys.executable, "-m", "amp.nft", "--version"], capture_output=True, text=True, check=True)
-    assert done.stdout == amp_nft("--version")[0]
-    assert re.match(r"amp-nft \d+\.\d+\.\d+.* \(amp-atomistics 1\.0\.1, ase ", done.stdout)
+    of_both = [
+        subprocess.run([*command, "--version"], capture_output=True, text=True, check=True).stdout
+        for command in ([PROGRAM], [sys.executable, "-m", "amp.nft"])
+    ]
+    assert {*of_both} == {amp_nft("--version")[0]}
+    assert re.match(r"amp-nft \d+\.\d+\.\d+.* \(amp-atomistics 1\.0\.1, ase ", of_both[0])
 
 
 PAGE = (TESTS.parent / "docs" / "command_line.rst").read_text(encoding="utf-8")

@@ -316,8 +316,7 @@ def test_an_unreadable_cache_is_rewritten(tmp_path):
     (tmp_path / "twice.py").write_text("from amp.nft.kernels.jit import kernel\n@kernel\ndef twice(x):\n    return 2 * x\nprint(twice(21))")
 
     def run():
-        environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
-        result = subprocess.run([sys.executable, "twice.py"], cwd=tmp_path, env=environment, capture_output=True, text=True)
+        result = forked.run(f"from numba import config; config.CACHE_DIR = {str(tmp_path / 'cache')!r}; import twice", cwd=tmp_path)
         assert result.stdout.strip() == "42", result.stderr
         return next((tmp_path / "cache").rglob("*.nbi"))
 
@@ -357,7 +356,7 @@ def test_a_kernel_is_recompiled_when_its_callees_change(tmp_path):
 
     def result():
         text = "from pack.calls import calls; print(calls(7), sum(calls.stats.cache_hits.values()))"
-        return subprocess.run([sys.executable, "-c", text], cwd=tmp_path, capture_output=True, text=True, check=True).stdout.split()
+        return forked.run(text, cwd=tmp_path, check=True).stdout.split()
 
     change(2)
     assert result() == ["14", "0"]

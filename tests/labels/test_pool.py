@@ -4,7 +4,6 @@ import multiprocessing
 import os
 import signal
 import subprocess
-import sys
 import time
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
@@ -14,6 +13,7 @@ import psutil
 import pytest
 from ase.calculators.emt import EMT
 from ase.calculators.lj import LennardJones
+from forked import PIPE, Script
 from label_helpers import NOTICE, assert_good, images, label_all
 from parents import parent
 from special_files import SPECIAL, put
@@ -126,7 +126,7 @@ def test_a_label_that_hangs_is_ended(executor, tmp_path, monkeypatch):
     """In the worker where a signal can be had; a thread can only be left behind."""
     if isinstance(executor, ThreadPoolExecutor):
         monkeypatch.setattr(labelpool, "GRACE", 0.5)
-        hang = parent(seconds=3.0)
+        hang = parent(seconds=1.5)
         wanted = images(1)
         outcomes, _ = label_all(tmp_path, wanted, hang, executor, timeout=0.5, retries=0)
         assert outcomes[0].kind == "LabelTimeout"
@@ -274,7 +274,7 @@ with ProcessPoolExecutor(2) as pool:
     print(*pool._processes, flush=True)
     time.sleep(60)
 """
-    driver = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    driver = Script(code, stdout=PIPE)
     workers = [psutil.Process(int(pid)) for pid in driver.stdout.readline().split()]
     assert len(workers) == 2
     os.kill(driver.pid, signal.SIGKILL)
@@ -294,7 +294,7 @@ from label_helpers import images, label_all
 from parents import parent
 label_all(Path({str(tmp_path)!r}), images(1), parent(seconds=30.0), partial(ProcessPoolExecutor, 3, get_context("fork")))
 """
-    driver = subprocess.Popen([sys.executable, "-c", code])
+    driver = Script(code)
     wait_for(lambda: list(tmp_path.glob("labels/*/worker.json")), driver)
     workers = psutil.Process(driver.pid).children()
     assert len(workers) == 3
@@ -312,12 +312,12 @@ from amp.nft.system.processes import Process
 sys.path.insert(0, {tests!r})
 from label_helpers import images
 from parents import parent
-liveness.SILENCE = 1.0
+liveness.SILENCE = 0.5
 driver = Driver(Process({machine!r}, {pid}, {start_time!r}), {heartbeat!r}, owns={owns})
 image = images(1)[0]
 carry_out(LabelTask("0-first", parent(), image, "0-first", driver=driver))
 print("ready", flush=True)
-carry_out(LabelTask("0-second", parent(seconds=3.0), image, "0-second", driver=driver))
+carry_out(LabelTask("0-second", parent(seconds=1.5), image, "0-second", driver=driver))
 time.sleep(600)
 """
 
@@ -333,7 +333,7 @@ def test_a_worker_of_its_own_ends_with_its_driver_but_not_before_its_label(where
             tests=TESTS, machine=machine() if where == "here" else where, pid=driver.pid,
             start_time=process_of(driver.pid).start_time, heartbeat=str(heartbeat.path), owns=True,
         )  # fmt: skip
-        worker = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+        worker = Script(code, stdout=PIPE)
         try:
             assert worker.stdout.readline() == "ready\n"
         finally:

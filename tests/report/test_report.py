@@ -3,13 +3,12 @@
 import json
 import os
 import re
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
+import forked
 import numpy as np
 import pytest
 from ase import Atoms
@@ -265,9 +264,9 @@ def test_what_is_wrong_is_said(finished, tmp_path):
         read_truth(cluster(), of)
     with pytest.raises(RunStoreError, match="holds no run"):
         report(tmp_path)
-    command = [sys.executable, "-m", "amp.nft", "report"]
-    done = subprocess.run([*command, "nowhere"], capture_output=True, text=True, check=False, cwd=tmp_path)
+    code = "import sys; from amp.nft.cli import main; sys.exit(main())"
+    done = forked.run(code, "report", "nowhere", cwd=tmp_path)
     assert done.returncode == 1 and "nowhere does not exist" in done.stderr and not os.listdir(tmp_path)
     write(tmp_path / "truth.traj", truth())
-    done = subprocess.run([*command, finished, "--truth", "truth.traj"], capture_output=True, text=True, check=True, cwd=tmp_path)
+    done = forked.run(code, "report", finished, "--truth", "truth.traj", check=True, cwd=tmp_path)
     assert "What next: " in done.stdout and (tmp_path / "report.html").exists()

@@ -9,8 +9,10 @@ import sys
 import time
 from pathlib import Path
 
+import forked
 import numpy as np
 import pytest
+from forked import Script
 from journals import ARRAY, begin, evaluated, label, trained
 from small_runs import cluster, run
 
@@ -35,24 +37,23 @@ CURSOR = re.compile(r"\x1b\[\?25[lh]")
 CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
-def script(settings="", before=""):
-    Path("script.py").write_text(SCRIPT.format(tests=str(TESTS), settings=settings, before=before))
-    return [sys.executable, "script.py"]
+def code(settings="", before=""):
+    return SCRIPT.format(tests=str(TESTS), settings=settings, before=before)
 
 
-def in_terminal(command):
-    """Return the output of a command in a terminal of its own."""
+def in_terminal(code):
+    """Return the output of a script in a terminal of its own."""
     driver, terminal = pty.openpty()
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "120", "LINES": "40"}
-    with subprocess.Popen(command, stdin=terminal, stdout=terminal, stderr=terminal, env=environment) as process:
-        os.close(terminal)
-        written = b""
-        while True:
-            try:
-                written += os.read(driver, 65536)
-            except OSError:  # the other side is closed
-                break
-        assert process.wait() == 0, written.decode()
+    process = Script(code, stdin=terminal, stdout=terminal, stderr=terminal, env=environment)
+    os.close(terminal)
+    written = b""
+    while True:
+        try:
+            written += os.read(driver, 65536)
+        except OSError:  # the other side is closed
+            break
+    assert process.wait() == 0, written.decode()
     os.close(driver)
     return written.decode()
 
@@ -67,7 +68,7 @@ def test_a_terminal_shows_the_run_beside_whole_log_lines():
         "EMT = type('EMT', (EMT,), {'__module__': EMT.__module__, "  # the same parent to the next run
         "'calculate': lambda *a, **k: (time.sleep(0.1), EMT0.calculate(*a, **k), None)[2]})"
     )
-    written = in_terminal(script(before="import time; EMT0 = EMT; " + before))
+    written = in_terminal(code(before="import time; EMT0 = EMT; " + before))
     text = CONTROL.sub("", written)
     lines = [line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n")]  # what stands there in the end
     assert any(re.fullmatch(r"Iteration 1: \d+ chunks, uncertainty max [\d.]+, mean [\d.]+ eV/Å\.", line) for line in lines)
@@ -78,12 +79,12 @@ def test_a_terminal_shows_the_run_beside_whole_log_lines():
     assert not Path("al-training/saved-info/progress.json").exists()
     shown = Path("best.al.ensemble").read_bytes()
     Path("al-training").rename("shown-training")
-    plain = in_terminal(script("progress=False"))
+    plain = in_terminal(code("progress=False"))
     assert "\x1b" not in plain and Path("best.al.ensemble").read_bytes() == shown
 
 
 def test_without_a_terminal_nothing_is_shown():
-    done = subprocess.run(script(), capture_output=True, text=True, check=True)
+    done = forked.run(code(), check=True)
     assert "\x1b" not in done.stdout + done.stderr
     assert "of at most" not in done.stdout + done.stderr
 
@@ -91,8 +92,8 @@ def test_without_a_terminal_nothing_is_shown():
 def test_a_notebook_shows_the_run_and_its_log():
     nbformat = pytest.importorskip("nbformat", reason="uv run --group screens")
     client = pytest.importorskip("nbclient", reason="uv run --group screens")
-    code = SCRIPT.format(tests=str(TESTS), settings="", before="").replace("al.run(", "import time; time.sleep(1); al.run(")
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
+    cell = code().replace("al.run(", "import time; time.sleep(1); al.run(")
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell)])
     updates = []
 
     class Client(client.NotebookClient):
@@ -195,11 +196,11 @@ def test_the_command_line_shows_one_screen_and_says_what_is_wrong():
     with RunStore("al-training/saved-info") as store:
         begin(store)
         evaluated(store, 0, 3.0)
-    command = [sys.executable, "-m", "amp.nft", "status"]
-    done = subprocess.run([*command, "al-training"], capture_output=True, text=True, check=True)
+    code = "import sys; from amp.nft.cli import main; sys.exit(main())"
+    done = forked.run(code, "status", "al-training", check=True)
     assert "target of 50 atoms, 2 members" in done.stdout and "stop below 0.01" in done.stdout
     assert len(done.stdout.splitlines()) < 24
-    done = subprocess.run([*command, "nothing"], capture_output=True, text=True, check=False)
+    done = forked.run(code, "status", "nothing")
     assert done.returncode == 1 and "nothing does not exist: give the training directory" in done.stderr
     assert "Traceback" not in done.stderr
 

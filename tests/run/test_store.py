@@ -6,7 +6,6 @@ import shutil
 import signal
 import struct
 import subprocess
-import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 import pytest
 from ase.build import molecule
 from ase.calculators.singlepoint import SinglePointCalculator
+from forked import PIPE, Script, run
 from journals import begin, chosen, label
 from special_files import SPECIAL, put
 
@@ -56,8 +56,8 @@ def test_content_is_named_by_what_is_in_it(tmp_path):
 
 def test_one_process_at_a_time_and_no_stale_lock(tmp_path):
     code = f"from amp.nft.run.store import RunStore\ns = RunStore({str(tmp_path)!r})\nprint('held', flush=True)\ninput()"
-    holder = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stdin=subprocess.PIPE)
-    assert holder.stdout.readline() == b"held\n"
+    holder = Script(code, stdout=PIPE, stdin=PIPE)
+    assert holder.stdout.readline() == "held\n"
     with pytest.raises(RunStoreError, match=f"in use by process {holder.pid}"):
         RunStore(tmp_path)
     os.kill(holder.pid, signal.SIGKILL)
@@ -77,7 +77,7 @@ if not worker:
 print(worker, flush=True)
 os.kill(os.getpid(), 9)
 """
-    driver = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    driver = Script(code, stdout=PIPE)
     worker = int(driver.stdout.readline())
     assert driver.wait(30) == -signal.SIGKILL
     try:
@@ -92,6 +92,7 @@ FILL = """
 import resource, sys
 import numpy as np
 sys.path.insert(0, sys.argv[3])
+from forked import PIPE, Script, run
 from journals import begin, chosen, label
 from amp.nft.run.store import RunStore, RunStoreError
 with RunStore(sys.argv[1]) as store:
@@ -116,7 +117,7 @@ def test_a_full_disk_loses_nothing(tmp_path, how):
     if how == "disk" and subprocess.run(mount, capture_output=True, check=False).returncode:
         pytest.skip("a small file system cannot be mounted here (needs root)")
     try:
-        filled = subprocess.run([sys.executable, "-c", FILL, store, how, TESTS], capture_output=True, text=True, check=False)
+        filled = run(FILL, store, how, TESTS)
         says = filled.stdout.splitlines()
         assert len(says) == 2, filled.stderr
         assert all("cannot be written (" in line and "run the same script again" in line for line in says)
@@ -140,7 +141,7 @@ def test_a_directory_that_may_not_be_written(tmp_path):
     for parent in store.parents:
         if parent.stat().st_uid == os.getuid() and parent.is_relative_to("/tmp"):
             parent.chmod(0o755)
-    done = subprocess.run([sys.executable, "-c", code, store], capture_output=True, text=True, check=False)
+    done = run(code, store)
     assert "cannot be written (Permission denied)" in done.stderr and "give permission" in done.stderr
 
 

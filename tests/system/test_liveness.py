@@ -4,13 +4,13 @@ import json
 import os
 import resource
 import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
+from forked import PIPE, Script
 from waiting import wait_for
 
 from amp.nft.system.liveness import CLOCKS, Heartbeat, Unchanged, Watched, heartbeat_age, read_heartbeat, read_process, version
@@ -115,7 +115,7 @@ os.wait()
 
 def test_a_daemon_that_a_parent_forks_in_the_driver_is_left_alone(tmp_path):
     done = tmp_path / "done"
-    driver = subprocess.Popen([sys.executable, "-c", DAEMON, done], stdout=subprocess.PIPE, text=True)
+    driver = Script(DAEMON, done, stdout=PIPE)
     daemon = psutil.Process(int(driver.stdout.readline()))
     try:
         driver.wait()
