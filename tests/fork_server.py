@@ -19,7 +19,8 @@ def load():
     """Import what scripts import, and run once, which loads the kernels; leave the environment as it was."""
     import small_runs
 
-    import amp.nft.cli  # noqa: F401
+    import amp.nft.cli
+    import amp.nft.report  # noqa: F401
 
     place, environment = os.getcwd(), dict(os.environ)
     with tempfile.TemporaryDirectory() as scratch:

@@ -31,7 +31,10 @@ def emt_forces(atoms):
     return atoms.get_forces()
 
 
-@pytest.mark.parametrize("radius", PT260)
+LARGE = 7.0  # Å; chunks up to it show the law in a moment
+
+
+@pytest.mark.parametrize("radius", [pytest.param(r, marks=[pytest.mark.slow] if r > LARGE else []) for r in PT260])
 def test_emt_error_table_of_pt260(pt260, radius):
     chunks = carve_chunks(pt260, range(len(pt260)), radius)
     whole = emt_forces(pt260)

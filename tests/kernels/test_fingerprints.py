@@ -6,6 +6,7 @@ import sys
 import tracemalloc
 from pathlib import Path
 
+import forked
 import numpy as np
 import pytest
 from amp.descriptor.gaussian import (
@@ -316,7 +317,7 @@ def test_an_unreadable_cache_is_rewritten(tmp_path):
     (tmp_path / "twice.py").write_text("from amp.nft.kernels.jit import kernel\n@kernel\ndef twice(x):\n    return 2 * x\nprint(twice(21))")
 
     def run():
-        result = forked.run(f"from numba import config; config.CACHE_DIR = {str(tmp_path / 'cache')!r}; import twice", cwd=tmp_path)
+        result = forked.run(f"from numba.core import config; config.CACHE_DIR = {str(tmp_path / 'cache')!r}; import twice", cwd=tmp_path)
         assert result.stdout.strip() == "42", result.stderr
         return next((tmp_path / "cache").rglob("*.nbi"))
 

@@ -133,7 +133,8 @@ def running(pid):
 @everywhere
 @pytest.mark.parametrize("way", PROGRAMS)
 @pytest.mark.usefixtures("_no_children")
-def test_programs_end_with_their_label(tmp_path, executor, way):
+def test_programs_end_with_their_label(tmp_path, executor, way, monkeypatch):
+    monkeypatch.setattr(isolation, "GRACE", 0.5)
     pids = tmp_path / "pids"
     outcomes, _ = label_all(tmp_path, images(2), partial(disturbing, way=way, atoms=[1], path=str(pids)), executor)
     assert {type(outcome) for outcome in outcomes.values()} == {Label}
@@ -160,7 +161,7 @@ def test_programs_of_a_calculator_that_outlives_its_label_are_kept(tmp_path):
 @everywhere
 def test_a_program_that_hangs_ends_at_the_time_limit(tmp_path, executor, monkeypatch):
     monkeypatch.setattr(labelpool, "GRACE", 0.5)
-    outcomes, _ = label_all(tmp_path, images(1), Program(seconds=600), executor, timeout=1.0, retries=0)
+    outcomes, _ = label_all(tmp_path, images(1), Program(seconds=600), executor, timeout=0.5, retries=0)
     assert outcomes[0].kind == "LabelTimeout"
     (place,) = (tmp_path / "labels").glob("0-*")
     assert not marked(place.name)
