@@ -171,7 +171,7 @@ def test_check_shows_sizes_and_cost_and_writes_nothing(place):
     assert "images: 4, of 2 to 4 atoms" in output
     assert re.search(r"chunks: \d+ to \d+ atoms, mean", output)
     assert re.search(r"label of atom \d+: ", output)
-    assert re.search(r"cost: .* for 3 labels, the most in 1 iterations", output)
+    assert re.search(r"cost: .* for 3 labels, the most to the largest number of iterations", output)
     assert output.endswith("nft.toml is correct.\n")
     assert amp_nft("run", "--dry-run")[0] == "nft.toml is correct; nothing was started.\n"
     assert sorted(place.rglob("*")) == before

@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from ase import Atoms
 
+from amp.nft.activelearner.batches import START_BATCH, batch_size
+from amp.nft.activelearner.method import Method, choose_method
+from amp.nft.activelearner.start_checks import fitting_method
 from amp.nft.errors import LabellingError
 
 if TYPE_CHECKING:
@@ -52,7 +55,10 @@ def lines_of(al: NFT, arguments: dict[str, Any], n_labels: int) -> Iterator[str]
         seconds, n_atoms, text = _compared(images, arguments["parent_calc"])
         yield f"parent: {text} ({seconds:.2g} s for {n_atoms} atoms)"
         seconds_per_atom = seconds / n_atoms, n_atoms
-    sample = _sample(targets, arguments)
+    parts = ("termination", "min_atoms", "test_labels", "larger_labels")
+    method = choose_method(al.method, **{name: arguments.get(name) for name in parts})
+    method = fitting_method(method, targets, arguments["parent_calc"])
+    sample = _sample(targets, arguments.get("cutoff", CHUNK_CUTOFF), method)
     sizes = np.array([len(chunk) for chunk in sample])
     yield f"chunks: {sizes.min()} to {sizes.max()} atoms, mean {sizes.mean():.0f} ({len(sizes)} atoms of the target drawn at random)"
     times = []
@@ -60,7 +66,7 @@ def lines_of(al: NFT, arguments: dict[str, Any], n_labels: int) -> Iterator[str]
         seconds = _label_time(arguments["parent_calc"], chunk)
         times.append(seconds)
         yield f"label of atom {chunk.info['target_atom']}: {seconds:.2g} s for {len(chunk)} atoms"
-    yield from _cost(al, sum(map(len, targets)), float(sizes.mean()), seconds_per_atom, times)
+    yield from _cost(float(sizes.mean()), seconds_per_atom, times, _most_labels(al, method, sum(map(len, targets)), images is not None))
 
 
 def _described(target: Atoms) -> str:
@@ -78,12 +84,11 @@ def _compared(images: list[Atoms], parent: Any) -> tuple[float, int, str]:
     return comparison.parent.seconds, len(comparison.parent.forces), str(comparison)
 
 
-def _sample(targets: list[Atoms], arguments: dict[str, Any]) -> list[Atoms]:
+def _sample(targets: list[Atoms], radius: float, method: Method) -> list[Atoms]:
     """Return chunks around some atoms of the targets, as the run cuts them."""
     from amp.nft.chunks import carve_chunks
 
-    rng, radius = np.random.default_rng(0), arguments.get("cutoff", CHUNK_CUTOFF)
-    how = {"termination": arguments.get("termination", "sphere"), "min_atoms": arguments.get("min_atoms")}
+    rng, how = np.random.default_rng(0), dict[str, Any](termination=method.termination, min_atoms=method.min_atoms)
     each = max(SAMPLE // len(targets), 1)
     return [
         chunk for target in targets[:SAMPLE] for chunk in carve_chunks(target, rng.permutation(len(target))[:each].tolist(), radius, **how)
@@ -100,10 +105,23 @@ def _label_time(parent: Any, chunk: Atoms) -> float:
     return label.seconds
 
 
-def _cost(al: NFT, n_atoms: int, chunk: float, image: tuple[float, int] | None, times: list[float]) -> Iterator[str]:
-    """Yield the cost of a label, and of a run to its largest number of iterations."""
+def _most_labels(al: NFT, method: Method, n_atoms: int, has_images: bool) -> int | None:
+    """Return the number of labels of a run to its largest number of iterations; None if it depends on the uncertainties."""
+    if al.threshold is not None and al.threshold > 0:
+        return None
+    if al.threshold is None:
+        begun = not has_images
+        batches = [batch_size(k + begun) if method.name == "robust" else 1 for k in range(al.max_iterations)]
+    else:
+        batches = [max(round((1 + al.threshold) * n_atoms), 1)] * al.max_iterations
+    chunks = sum(batches) + (0 if has_images else START_BATCH) + method.test_labels
+    return min(chunks, n_atoms) + method.larger_labels  # no atom is labelled twice
+
+
+def _cost(chunk: float, image: tuple[float, int] | None, times: list[float], most: int | None) -> Iterator[str]:
+    """Yield the cost of a label, and of all labels."""
     if times:
-        low = high = float(np.mean(times))
+        low = high = float(np.mean(times[1:] or times))  # the first one also imports the parent
     elif image is not None:
         low, high = sorted(image[0] * image[1] * (chunk / image[1]) ** power for power in POWERS)
     else:
@@ -113,9 +131,8 @@ def _cost(al: NFT, n_atoms: int, chunk: float, image: tuple[float, int] | None, 
         "measured" if times else f"if the time grows with the number of atoms to the power {POWERS[0]} to {POWERS[1]}; --label measures it"
     )
     yield f"cost: {_times(low, high, 1)} for each label ({measured})"
-    if al.threshold is not None and al.threshold < 0:
-        labels = al.max_iterations * max(round((1 + al.threshold) * n_atoms), 1)
-        yield f"cost: {_times(low, high, labels)} for {labels} labels, the most in {al.max_iterations} iterations, one after the other"
+    if most is not None:
+        yield f"cost: {_times(low, high, most)} for {most} labels, the most to the largest number of iterations, one after the other"
 
 
 def _times(low: float, high: float, number: int) -> str:
