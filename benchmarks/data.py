@@ -14,6 +14,7 @@ from amp.nft.amp_io import CalculatorSpec
 from amp.nft.chunks import carve_chunks
 from amp.nft.features import g2x
 from amp.nft.kernels.fingerprints.gaussian import Fingerprints, Rows
+from amp.nft.kernels.training.labelled import LabelledImages
 
 # edges a and c in Å of body-centred tetragonal cells, from face-centred (c = sqrt(2) a) to body-centred cubic (c = a), and
 # repetitions: what space groups 225 and 79 give, 2 to 32 atoms, with the displacements below
@@ -84,6 +85,11 @@ class TrainingSet:
     weights_mi: np.ndarray
 
     @property
+    def labelled(self) -> LabelledImages:
+        """Fingerprints and labels for a fit."""
+        return LabelledImages(self.rows, self.energies, self.forces, np.array([len(image) for image in self.images]))
+
+    @property
     def energies(self) -> np.ndarray:
         """Energies in eV, nan for chunks."""
         pairs = zip(self.images, self.centres, strict=True)
@@ -94,11 +100,6 @@ class TrainingSet:
         """The forces that are trained, in eV/Å."""
         pairs = zip(self.images, self.centres, strict=True)
         return [image.get_forces()[slice(None) if centre is None else [centre]] for image, centre in pairs]
-
-    @property
-    def n_atoms(self) -> np.ndarray:
-        """Atoms of each image."""
-        return np.array([len(image) for image in self.images])
 
 
 def training_set(n_chunks: int, members: int = 10, hidden: tuple[int, ...] = (5, 5), seed: int = 5) -> TrainingSet:

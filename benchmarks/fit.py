@@ -38,8 +38,7 @@ def fit(data: TrainingSet, start: list[AmpModel] | None, threads: int, maxiter: 
     seeds = [[0, member] for member in range(len(data.weights_mi))]
     begin = time.perf_counter()
     models, reports = batched_fit.fit(
-        spec, data.rows, data.energies, data.forces, data.n_atoms, data.weights_mi, start, data.fprange, seeds,
-        threads=threads, log=lambda message: None,
+        spec, data.labelled, data.weights_mi, data.fprange, seeds, start=start, threads=threads
     )  # fmt: skip
     return models, reports, time.perf_counter() - begin
 

@@ -50,7 +50,7 @@ def compare(n_chunks: int, directory: Path) -> dict[str, float]:
     """Return the times of both, and their difference."""
     data = training_set(n_chunks)
     layout = Layout(("Pt",), ((12, 5, 5, 1),), "tanh")
-    problem = make_problem(layout, data.rows, data.energies, data.forces, data.n_atoms, data.fprange)
+    problem = make_problem(layout, data.labelled, data.fprange)
     theta_mp = starts(data, layout)
     ours: dict[int, list[float]] = {1: [], 2: []}
     theirs, difference = [], 0.0

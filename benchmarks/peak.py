@@ -54,7 +54,7 @@ def loss() -> dict[str, float]:
     """Loss and gradient of ten members on 12 cells and 260 chunks, on one thread."""
     data = training_set(260)
     layout = _layout(data.spec.resolved(["Pt"]), data.fprange)
-    problem = make_problem(layout, data.rows, data.energies, data.forces, data.n_atoms, data.fprange)
+    problem = make_problem(layout, data.labelled, data.fprange)
     theta = np.array([draw_weights(layout, np.random.default_rng(member)) for member in range(len(data.weights_mi))])
     sizes = layout.sizes[0]
     inputs, weights = sizes[0] * sizes[1], sum(a * b for a, b in pairwise(sizes))

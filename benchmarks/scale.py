@@ -53,13 +53,18 @@ def problem_of(elements: int, features: int, hidden: tuple[int, ...], cells: int
         from amp.nft.kernels.training.network import Layout, draw_weights, make_problem
     except ImportError:
         from amp.nft.kernels.network import Layout, draw_weights, make_problem
+    try:
+        from amp.nft.kernels.training.labelled import LabelledImages
+    except ImportError:  # older code takes the labels one by one
+        LabelledImages = None
     rows = images(elements, features, cells, chunks)
     names = tuple(f"E{k}" for k in range(elements))
     layout = Layout(names, ((features, *hidden, 1),) * elements, "tanh")
     forces = [np.zeros((len(r.force_start) - 1, 3)) for r in rows]
     energies = np.array([0.0] * cells + [np.nan] * chunks)
     ranges = dict.fromkeys(names, np.tile([-1.0, 1.0], (features, 1)))
-    problem = make_problem(layout, rows, energies, forces, np.full(len(rows), ATOMS), ranges)
+    labels = rows, energies, forces, np.full(len(rows), ATOMS)
+    problem = make_problem(layout, *([LabelledImages(*labels)] if LabelledImages else labels), ranges)
     return problem, draw_weights(layout, np.random.default_rng(1))
 
 

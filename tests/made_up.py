@@ -3,6 +3,7 @@
 import numpy as np
 
 from amp.nft.kernels.fingerprints.gaussian import Rows
+from amp.nft.kernels.training.labelled import LabelledImages
 from amp.nft.kernels.training.network import Layout, draw_weights, scaled_inputs, whitened_inputs
 
 
@@ -20,7 +21,7 @@ def sparse_rows(seed):
     return images
 
 
-def made_up(activation="tanh", seed=0, hidden=(5, 4), copies=1):
+def made_up(activation="tanh", seed=0, hidden=(5, 4), copies=1, weights=None):
     """Arguments of a problem with listed and aligned pieces, Amp's inputs, whitened inputs, and parameters for Amp's."""
     rng = np.random.default_rng(seed)
     layout = Layout(("Cu", "Pt"), ((6, *hidden, 1), (4, 3, 1)), activation)
@@ -31,7 +32,8 @@ def made_up(activation="tanh", seed=0, hidden=(5, 4), copies=1):
     energies, n_atoms = np.tile([np.nan, 0.3], copies), np.tile([40, 30], copies)
     theta = draw_weights(layout, rng)
     layout.scalings(theta)[:] = [[0.2, 1.5], [-0.3, 0.7]]
-    return (layout, rows, energies, forces, n_atoms, fprange), amps, whitened_inputs(rows, amps), theta
+    images = LabelledImages(rows, energies, forces, n_atoms, **weights or {})
+    return (layout, images, fprange), amps, whitened_inputs(rows, amps), theta
 
 
 def label_weights(seed=0, copies=1):

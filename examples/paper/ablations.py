@@ -35,6 +35,7 @@ from workflow import (
 from amp.nft.amp_io import read_calc_text
 from amp.nft.chunks import carve_chunks
 from amp.nft.kernels.fingerprints.gaussian import Fingerprints, Rows
+from amp.nft.kernels.training.labelled import LabelledImages
 from amp.nft.selection import distinct, fingerprints
 from amp.nft.training import batched_fit, sample_weights
 from amp.nft.uncertainty import select
@@ -124,6 +125,14 @@ def lesson(image: Atoms, make: Fingerprints, signal: str) -> Lesson:
     return Lesson(make.rows(image, centre), energy, forces, len(image))
 
 
+def labelled(lessons: Sequence[Lesson]) -> LabelledImages:
+    """Return the lessons as the fit takes them."""
+    return LabelledImages(
+        [one.rows for one in lessons], np.array([one.energy for one in lessons]), [one.forces for one in lessons],
+        np.array([one.n_atoms for one in lessons]),
+    )  # fmt: skip
+
+
 def run(name: str, seed: int, small: bool) -> dict[str, Any]:
     """Run the loop with a variant's changes; return the errors of each ensemble."""
     variant, target, begin = VARIANTS[name], pt260(small), time.perf_counter()
@@ -140,10 +149,9 @@ def run(name: str, seed: int, small: bool) -> dict[str, Any]:
         place = {atom: len(bulk) + k for k, atom in enumerate(chunks)}
         samples = sample_weights(seed, settings.members, len(bulk), [[place[atom] for atom in batch] for batch in added])
         models, reports = batched_fit.fit(
-            spec, [one.rows for one in lessons], np.array([one.energy for one in lessons]), [one.forces for one in lessons],
-            np.array([one.n_atoms for one in lessons]), samples, models if variant.warm else None,
-            ranges([one.rows for one in (lessons if variant.ranged else bulk)] + whole),
-            [[seed, iteration, member] for member in range(settings.members)], threads=1, unlabelled=whole,
+            spec, labelled(lessons), samples, ranges([one.rows for one in (lessons if variant.ranged else bulk)] + whole),
+            [[seed, iteration, member] for member in range(settings.members)], start=models if variant.warm else None,
+            threads=1, unlabelled=whole,
         )  # fmt: skip
         delta, error = judge(models, target)
         missed = sum(not report.converged for report in reports)

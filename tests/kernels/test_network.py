@@ -1,5 +1,7 @@
 """The network kernels against Amp's own loss, and against the laws of differentiation."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from amp_reference import Reference
@@ -12,6 +14,7 @@ from made_up import label_weights, made_up
 from amp.nft.kernels.fingerprints.gaussian import Rows
 from amp.nft.kernels.simd.linalg import padded
 from amp.nft.kernels.training.jacobian import fill_jacobian
+from amp.nft.kernels.training.labelled import LabelledImages
 from amp.nft.kernels.training.loss import fill_residuals, make_scratch
 from amp.nft.kernels.training.network import (
     Layout,
@@ -63,7 +66,7 @@ def problem_of(reference, images, centres, **coefficients):
     forces = [i.get_forces()[slice(None) if c is None else [c]] for i, c in zip(images, centres, strict=True)]
     n_atoms = np.array([len(image) for image in images])
     ranges = {e: np.array(fprange[e]) for e in elements}
-    problem = make_problem(layout, rows, np.array(energies), forces, n_atoms, ranges, **coefficients)
+    problem = make_problem(layout, LabelledImages(rows, np.array(energies), forces, n_atoms), ranges, **coefficients)
     return layout, problem
 
 
@@ -154,9 +157,9 @@ def test_loss_is_the_sum_of_squared_residuals_in_any_inputs():
 
 
 def test_each_label_counts_with_its_weight():
-    arguments, _, _, theta = made_up()
     weights = label_weights()
-    problem, boot = make_problem(*arguments, force_coefficient=0.3, **weights), np.array([3, 2])
+    arguments, _, _, theta = made_up(weights=weights)
+    problem, boot = make_problem(*arguments, force_coefficient=0.3), np.array([3, 2])
     residual = residuals_of(problem, theta, boot)[:19]
     chunk, image = (np.repeat(w, 3) for w in weights["force_weights"])
     factor = np.concatenate([3 * 0.3 / 3 * chunk, [2 * 0.7], 2 * 0.3 / (3 * 2.5) * image])
@@ -167,18 +170,18 @@ def test_each_label_counts_with_its_weight():
 
 
 def test_weights_of_one_change_no_bit():
-    arguments, _, _, theta = made_up()
     units = {"force_weights": [np.ones(1), np.ones(5)], "energy_weights": np.ones(2), "divisors": np.array([1, 5])}
-    plain, unit = (losses(make_problem(*arguments, **weights), theta[None], np.array([[3, 2]])) for weights in ({}, units))
+    theta = made_up()[-1]
+    plain, unit = (losses(make_problem(*made_up(weights=weights)[0]), theta[None], np.array([[3, 2]])) for weights in ({}, units))
     assert (plain[0] == unit[0]).all()
     assert (plain[1] == unit[1]).all()
 
 
 def test_an_energy_of_weight_zero_is_not_trained():
     arguments, _, _, theta = made_up()
-    layout, rows, _, *rest = arguments
-    without = make_problem(layout, rows, np.full(2, np.nan), *rest)
-    zero = make_problem(*arguments, energy_weights=np.zeros(2))
+    layout, images, ranges = arguments
+    without = make_problem(layout, replace(images, energies=np.full(2, np.nan)), ranges)
+    zero = make_problem(layout, replace(images, energy_weights=np.zeros(2)), ranges)
     first, second = (losses(problem, theta[None], np.array([[3, 2]])) for problem in (without, zero))
     assert (first[0] == second[0]).all()
     assert (first[1] == second[1]).all()
@@ -195,21 +198,22 @@ def test_losses_of_members_do_not_depend_on_threads():
 
 def test_permuting_rows_changes_nothing():
     arguments, _, _, theta = made_up()
-    layout, rows, *rest = arguments
-    order = [np.random.default_rng(4).permutation(len(r.x)) for r in rows]
-    shuffled = [Rows(r.x[o], r.kind[o], r.force_start, np.argsort(o)[r.force_row], r.dx) for r, o in zip(rows, order, strict=True)]
-    first, second = (residuals_of(make_problem(layout, some, *rest), theta, np.array([1, 1])) for some in (rows, shuffled))
+    layout, images, ranges = arguments
+    order = [np.random.default_rng(4).permutation(len(r.x)) for r in images.rows]
+    pairs = zip(images.rows, order, strict=True)
+    shuffled = replace(images, rows=[Rows(r.x[o], r.kind[o], r.force_start, np.argsort(o)[r.force_row], r.dx) for r, o in pairs])
+    first, second = (residuals_of(make_problem(layout, some, ranges), theta, np.array([1, 1])) for some in (images, shuffled))
     assert first == pytest.approx(second, abs=1e-12)
 
 
 def test_changed_ranges_leave_the_functions_as_they_were():
     arguments, _, _, theta = made_up()
-    layout, *data, old = arguments
+    layout, images, old = arguments
     new = {"Cu": old["Cu"] + [-0.4, 1.3], "Pt": np.array([[-1.5, 2.0], [-0.5, 4.0], [7.0, 7.0], [-2.0, 8.0]])}
     inputs = [list(scaled_inputs(ranges[element] for element in layout.elements)) for ranges in (old, new)]
     changed, weights = change_inputs(theta, layout, *inputs), np.array([1, 1])
-    before = residuals_of(make_problem(layout, *data, old), theta, weights)
-    after = residuals_of(make_problem(layout, *data, new), changed, weights)
+    before = residuals_of(make_problem(layout, images, old), theta, weights)
+    after = residuals_of(make_problem(layout, images, new), changed, weights)
     assert not np.allclose(theta, changed)
     assert after == pytest.approx(before, abs=AMP * np.abs(before).max())
     both = change_inputs(np.array([theta, 2.0 * theta]), layout, *inputs)

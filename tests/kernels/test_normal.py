@@ -82,8 +82,8 @@ def test_what_is_not_positive_definite_is_refused(n, bad):
 
 def member(copies=1, hidden=(5, 4), seed=0):
     """Return a problem, parameters, weights and roots; the images of `made_up` repeated."""
-    arguments, _, _, theta = made_up(seed=seed, hidden=hidden, copies=copies)
-    problem = make_problem(*arguments, **label_weights(copies=copies), overfit=0.1)
+    arguments, _, _, theta = made_up(seed=seed, hidden=hidden, copies=copies, weights=label_weights(copies=copies))
+    problem = make_problem(*arguments, overfit=0.1)
     weights = np.random.default_rng(seed).integers(0, 3, 2 * copies)
     weights[0] = 1
     images = problem.data.images[weights > 0]

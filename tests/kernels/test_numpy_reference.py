@@ -8,6 +8,7 @@ from ase import Atoms
 from amp.nft.amp_io import AmpModel
 from amp.nft.calculator import EnsembleCalculator
 from amp.nft.kernels.fingerprints.gaussian import Fingerprints
+from amp.nft.kernels.training.labelled import LabelledImages
 from amp.nft.kernels.training.loss import fill_residuals, make_scratch
 from amp.nft.kernels.training.network import Layout, make_problem
 from amp.nft.training.batched_fit import pack
@@ -82,7 +83,8 @@ def test_residuals_of_training_are_the_references(atoms, model, expected):
     """With labels of zero the residuals are the predictions."""
     layout = Layout(("Au", "Cu"), ((3, 5, 1), (4, 4, 3, 1)), "tanh")
     rows, n = [Fingerprints(GS, CUTOFF).rows(atoms)], len(atoms)
-    problem = make_problem(layout, rows, np.zeros(1), [np.zeros((n, 3))], np.array([n]), model.fprange)
+    images = LabelledImages(rows, np.zeros(1), [np.zeros((n, 3))], np.array([n]))
+    problem = make_problem(layout, images, model.fprange)
     residual = np.zeros(1 + 3 * n)
     fill_residuals(problem, pack(model, layout), np.array([1]), make_scratch(problem), residual)
     assert n * residual[0] == pytest.approx(expected[0], abs=ROUNDING)

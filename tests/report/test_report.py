@@ -168,7 +168,7 @@ def test_random_labels_of_the_run_give_the_headline_and_its_color(finished):
     of = read_run(finished)
     nothing = replace(check(replace(of, steps=[])), why_not="")
     for error, grade in ((0.001, "good"), (1.0, "caution")):
-        found = verdict.judge(converged=True, aim=0.1, errors_k=[error] * 10, std_k=[0.1] * 10, std_i=[0.1] * 50)
+        found = verdict.judge(converged=True, aim=0.1, errors=verdict.RandomErrors([error] * 10, [0.1] * 10, [0.1] * 50))
         run_with_verdict = having(of, [5.0, 0.015])
         state = replace(run_with_verdict.status.state, verdict=found.as_dict())
         shown = judge(replace(run_with_verdict, status=replace(run_with_verdict.status, state=state)), nothing)

@@ -10,7 +10,7 @@ from scipy.stats import chi2
 from amp.nft.errors import InputError
 from amp.nft.run.replay import replay
 from amp.nft.run.store import RunStore
-from amp.nft.run.verdict import COLORS, Verdict, judge, recorded_verdict, verdict_of
+from amp.nft.run.verdict import COLORS, RandomErrors, Verdict, judge, recorded_verdict, verdict_of
 
 K, N = 10, 100
 STD = np.full(N, 0.1)
@@ -20,8 +20,9 @@ SLACK = 0.033  # of a fraction over 400 draws: three standard deviations at 0.95
 
 def on_labels(error, **changes):
     """Verdict on ten labels with errors of one length, where the predicted standard deviation is 0.1 eV/Å."""
-    settings = {"converged": True, "aim": 0.05, "errors_k": np.full(K, error), "std_k": STD[:K], "std_i": STD}
-    return judge(**settings | changes)
+    of_errors = {name: changes.pop(name) for name in ("std_i", "differences_l", "energy_error") if name in changes}
+    errors = RandomErrors(**{"errors_k": np.full(K, error), "std_k": STD[:K], "std_i": STD} | of_errors)
+    return judge(**{"converged": True, "aim": 0.05, "errors": errors} | changes)
 
 
 def mean_bound(error):
@@ -29,7 +30,7 @@ def mean_bound(error):
 
 
 def test_without_random_labels_nothing_is_known():
-    verdict = judge(converged=True, aim=0.05, std_i=STD)
+    verdict = judge(converged=True, aim=0.05, errors=RandomErrors(std_i=STD))
     assert (verdict.state, verdict.color, verdict.n_test) == ("UNKNOWN", "grey", 0)
     assert verdict.sentence == "converged by its criterion; not tested: rerun with test_labels=10"
     assert np.isnan(verdict.mean_bound)
@@ -94,7 +95,8 @@ def test_good_is_contradicted_in_few_draws():
     for _ in range(DRAWS):
         errors = np.linalg.norm(rng.normal(size=(N, 3)), axis=1)
         drawn = rng.choice(N, K, replace=False)
-        good += judge(converged=True, aim=0.999 * errors.mean(), errors_k=errors[drawn], std_k=STD[:K], std_i=STD).state == "GOOD"
+        tested = RandomErrors(errors[drawn], STD[:K], STD)
+        good += judge(converged=True, aim=0.999 * errors.mean(), errors=tested).state == "GOOD"
     assert good / DRAWS <= 0.05 + SLACK
 
 

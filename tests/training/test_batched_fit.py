@@ -16,6 +16,7 @@ from amp.nft.chunks import carve_chunks
 from amp.nft.features import g2x
 from amp.nft.kernels.fingerprints.gaussian import Fingerprints
 from amp.nft.kernels.training.descent import POLISH
+from amp.nft.kernels.training.labelled import LabelledImages
 from amp.nft.training import batched_fit
 
 RADIUS = 5.0  # Å
@@ -53,24 +54,22 @@ def spec_of(gs=None, **changes):
     return CalculatorSpec(**settings | changes)
 
 
-def fit(images, spec, weights, start=None, widen=0.0, **options):
+def fit(images, spec, weights, start=None, widen=0.0, **of_labels):
     """Fit with our own fingerprints; `widen` adds to both ends of their ranges."""
     images, centres = images
     fingerprints = Fingerprints(spec.gs, spec.cutoff)
     rows = [fingerprints.rows(*pair) for pair in zip(images, centres, strict=True)]
     x = np.concatenate([r.x for r in rows])
-    return batched_fit.fit(
-        spec,
+    options = {name: of_labels.pop(name) for name in ("retry_m", "threads") if name in of_labels}
+    labelled = LabelledImages(
         rows,
         energies=np.array([i.get_potential_energy() if c is None else np.nan for i, c in zip(images, centres, strict=True)]),
         forces=[i.get_forces()[slice(None) if c is None else [c]] for i, c in zip(images, centres, strict=True)],
         n_atoms=np.array([len(image) for image in images]),
-        weights_mi=np.array(weights),
-        start=start,
-        fprange={"Cu": np.column_stack([x.min(axis=0) - widen, x.max(axis=0) + widen])},
-        seeds=[[7, member] for member in range(len(weights))],
-        **{"log": lambda message: None, **options},
+        **of_labels,
     )
+    fprange = {"Cu": np.column_stack([x.min(axis=0) - widen, x.max(axis=0) + widen])}
+    return batched_fit.fit(spec, labelled, np.array(weights), fprange, [[7, m] for m in range(len(weights))], start=start, **options)
 
 
 WEIGHTS = [[1, 1, 1, 1, 1, 1, 1, 1], [2, 0, 1, 1, 0, 3, 1, 0], [1, 1, 0, 2, 1, 1, 0, 2]]
@@ -157,8 +156,8 @@ def test_all_forces_of_a_chunk_are_fitted_with_their_weights(images):
     fingerprints = Fingerprints(spec_of().gs, spec_of().cutoff)
     rows = fingerprints.rows(chunk)
     models, (report,) = batched_fit.fit(
-        spec_of(), [rows], np.array([np.nan]), [chunk.get_forces()], np.array([len(chunk)]), np.array([[2]]), None,
-        {"Cu": np.column_stack([rows.x.min(axis=0), rows.x.max(axis=0)])}, [1], force_weights=[weight],
+        spec_of(), LabelledImages([rows], np.array([np.nan]), [chunk.get_forces()], np.array([len(chunk)]), force_weights=[weight]),
+        np.array([[2]]), {"Cu": np.column_stack([rows.x.min(axis=0), rows.x.max(axis=0)])}, [1],
     )  # fmt: skip
     atoms = chunk.copy()
     atoms.calc = EnsembleCalculator(models)

@@ -12,6 +12,7 @@ from amp.nft.calculator import EnsembleCalculator
 from amp.nft.chunks import carve_chunks
 from amp.nft.features import g2x
 from amp.nft.kernels.fingerprints.gaussian import Fingerprints
+from amp.nft.kernels.training.labelled import LabelledImages
 from amp.nft.records import MemberStep
 from amp.nft.training import batched_fit
 from amp.nft.training.out_of_bag import LONG_PATIENCE, PATIENCE, choose_judges
@@ -64,18 +65,15 @@ def fit(images, weights, until="out-of-bag", spec=None, **options):
     fingerprints = Fingerprints(spec.gs, spec.cutoff)
     rows = [fingerprints.rows(image, 0 if chunk else None) for image, chunk in zip(images, chunk_i, strict=True)]
     x = np.concatenate([r.x for r in rows])
-    return batched_fit.fit(
-        spec,
+    labelled = LabelledImages(
         rows,
         energies=np.array([np.nan if c else i.get_potential_energy() for i, c in zip(images, chunk_i, strict=True)]),
         forces=[i.get_forces()[[0] if c else slice(None)] for i, c in zip(images, chunk_i, strict=True)],
         n_atoms=np.array([len(image) for image in images]),
-        weights_mi=np.array(weights),
-        start=None,
-        fprange={"Cu": np.column_stack([x.min(axis=0), x.max(axis=0)])},
-        seeds=[[7, member] for member in range(len(weights))],
-        **{"until": until, "chunk_i": chunk_i, **options},
     )
+    fprange = {"Cu": np.column_stack([x.min(axis=0), x.max(axis=0)])}
+    seeds = [[7, member] for member in range(len(weights))]
+    return batched_fit.fit(spec, labelled, np.array(weights), fprange, seeds, until=until, chunk_i=chunk_i, **options)
 
 
 @pytest.fixture(scope="module")

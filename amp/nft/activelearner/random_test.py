@@ -12,6 +12,7 @@ from amp.nft.activelearner.parent_record import ParentRecord
 from amp.nft.records import Purpose, random_stream
 from amp.nft.run.replay import LiveState
 from amp.nft.run.store import RunStore
+from amp.nft.run.verdict import RandomErrors
 from amp.nft.uncertainty.forces import CONFIDENCE
 
 
@@ -37,7 +38,7 @@ class RandomTest:
         """Read the labels in larger chunks that the journal names."""
         self.larger.open(parents, self.state())
 
-    def errors(self, forces_ax: np.ndarray, delta_a: np.ndarray, used: Collection[int], n_labels: int, n_larger: int) -> dict[str, Any]:
+    def errors(self, forces_ax: np.ndarray, delta_a: np.ndarray, used: Collection[int], n_labels: int, n_larger: int) -> RandomErrors:
         """Label the test atoms, and compare.
 
         Parameters
@@ -53,8 +54,7 @@ class RandomTest:
 
         Returns
         -------
-        dict of str to ndarray
-            Arguments of `amp.nft.run.verdict.judge`: ``errors_k``, ``std_k``, ``std_i`` and ``differences_l``.
+        RandomErrors
         """
         atoms = self._drawn(len(delta_a), used, n_labels)
         self.log(f"\nTest: {len(atoms)} atoms drawn at random.")
@@ -67,12 +67,12 @@ class RandomTest:
             np.linalg.norm(self._central_force(self.larger, atom) - known[atom]) for atom in tested[:n_larger] if atom in self.larger.images
         ]
         unlabelled = [atom for atom in range(len(delta_a)) if atom not in used]
-        return {
-            "errors_k": np.array([np.linalg.norm(forces_ax[atom] - force) for atom, force in known.items()]),
-            "std_k": delta_a[tested] / CONFIDENCE,
-            "std_i": delta_a[unlabelled] / CONFIDENCE,
-            "differences_l": np.array(differences),
-        }
+        return RandomErrors(
+            errors_k=np.array([np.linalg.norm(forces_ax[atom] - force) for atom, force in known.items()]),
+            std_k=delta_a[tested] / CONFIDENCE,
+            std_i=delta_a[unlabelled] / CONFIDENCE,
+            differences_l=np.array(differences),
+        )
 
     def _drawn(self, n_atoms: int, used: Collection[int], n_labels: int) -> list[int]:
         """Return the test atoms: those of an earlier test first, which no training has used since."""

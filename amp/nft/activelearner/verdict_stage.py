@@ -35,9 +35,9 @@ def record_verdict(setup: Setup, test: RandomTest, history: History, texts: list
     verdict = judge(
         converged=reason.converged,
         aim=setup.aim,
+        errors=errors,
         force_rmse=setup.force_rmse if method.fit_until == "criteria" else None,
         oob_rmse=out_of_bag_errors(history),
         factor=test.state().evaluated(best_of(history).iteration).error95_factor,
-        **errors,
     )
     test.store.append("verdict", **verdict.as_dict())

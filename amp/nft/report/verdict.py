@@ -62,7 +62,10 @@ def judge(run: Run, checks: Checks) -> Verdict:
     best, stop = run.best, run.settings.get("stop_delta", 0.0)
     largest = float(best.delta.max())
     found = run.verdict or verdict.judge(
-        converged=largest < stop, aim=np.inf, std_i=best.delta / CONFIDENCE, factor=_error95_factor(run, best)
+        converged=largest < stop,
+        aim=np.inf,
+        errors=verdict.RandomErrors(std_i=best.delta / CONFIDENCE),
+        factor=_error95_factor(run, best),
     )
     reasons = [*_state(run), *_about_uncertainty(run, stop), *_about_members(best, _floor(run)), *_about_labels(run, checks)]
     reasons += [f"In doubt: {doubt}." for doubt in _doubts(best, checks)]

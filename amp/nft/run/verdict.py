@@ -75,18 +75,42 @@ class Verdict:
         return as_plain(self)
 
 
+@dataclass(frozen=True, eq=False)
+class RandomErrors:
+    """Errors of an ensemble on atoms drawn at random before any of their labels was known.
+
+    Attributes
+    ----------
+    errors_k : array_like, shape (labels,)
+        Lengths of the errors of the mean force, eV/Å.
+    std_k : array_like, shape (labels,)
+        Predicted standard deviation there, eV/Å: the uncertainty over 2.58.
+    std_i : array_like, shape (atoms,)
+        The same on all atoms from which the labels were drawn.
+    differences_l : array_like, shape (larger labels,)
+        Lengths of the differences between labels of these atoms and labels of larger chunks around them, eV/Å.
+    energy_error : float, optional
+        Mean absolute error of independent energies, eV/atom.
+    """
+
+    errors_k: ArrayLike = ()
+    std_k: ArrayLike = ()
+    std_i: ArrayLike = ()
+    differences_l: ArrayLike = ()
+    energy_error: float | None = None
+
+
+NOT_TESTED = RandomErrors()
+
+
 def judge(
     *,
     converged: bool,
     aim: float,
-    errors_k: ArrayLike = (),
-    std_k: ArrayLike = (),
-    std_i: ArrayLike = (),
-    differences_l: ArrayLike = (),
+    errors: RandomErrors = NOT_TESTED,
     force_rmse: float | None = None,
     oob_rmse: Sequence[float] = (),
     factor: float | None = None,
-    energy_error: float | None = None,
     failed: str = "",
 ) -> Verdict:
     """Judge an ensemble by random labels.
@@ -94,27 +118,18 @@ def judge(
     Parameters
     ----------
     converged : bool
-        Whether the run met its own stop criterion.
+        True if the run met its own stop criterion.
     aim : float
         Mean force error that is sufficient, eV/Å.
-    errors_k : array_like, shape (labels,)
-        Lengths of the errors of the mean force on atoms drawn at random before any of their labels was known, eV/Å.
-    std_k : array_like, shape (labels,)
-        Predicted standard deviation there, eV/Å: the uncertainty over 2.58.
-    std_i : array_like, shape (atoms,)
-        The same on all atoms from which the labels were drawn.
-    differences_l : array_like, shape (larger labels,)
-        Lengths of the differences between labels of these atoms and labels of larger chunks around them, eV/Å.
+    errors : RandomErrors
     force_rmse : float, optional
         Criterion of the members, per component, eV/Å; None for an out-of-bag stop.
     oob_rmse : sequence of float
         Out-of-bag force error of each iteration, per component, eV/Å.
     factor : float, optional
         Out-of-bag factor of the 95 % band, c.
-    energy_error : float, optional
-        Mean absolute error of independent energies, eV/atom.
     failed : str
-        Why the run failed or diverged, if it did.
+        Reason why the run failed or diverged; empty if it did not.
 
     Returns
     -------
@@ -127,7 +142,7 @@ def judge(
     """
     if not aim > 0:
         raise InputError(f"aim is {aim!r} eV/Å: it must be above 0, 0.03 for example.")
-    errors_k, std_i, differences_l = (np.asarray(a, dtype=float) for a in (errors_k, std_i, differences_l))
+    errors_k, std_i, differences_l = (np.asarray(a, dtype=float) for a in (errors.errors_k, errors.std_i, errors.differences_l))
     if not failed and len(std_i) and std_i.max() < VANISHING:
         failed = SAME_FORCES
     if failed:
@@ -135,10 +150,10 @@ def judge(
     if not len(errors_k):
         return Verdict("UNKNOWN", _untested(converged, factor))
     squared_label = float(np.mean(differences_l**2)) if len(differences_l) else np.nan
-    bounds = bound_errors(errors_k, np.asarray(std_k, dtype=float), std_i, float(np.sqrt(np.nan_to_num(squared_label))))
+    bounds = bound_errors(errors_k, np.asarray(errors.std_k, dtype=float), std_i, float(np.sqrt(np.nan_to_num(squared_label))))
     state, why = _state(errors_k, differences_l, bounds, aim, force_rmse, oob_rmse)
     label_error = MEAN_OVER_RMS * float(np.sqrt(squared_label))
-    sentence = f"{_bounds_in_words(bounds, label_error, len(differences_l))}; {why}. {_energies(energy_error)}"
+    sentence = f"{_bounds_in_words(bounds, label_error, len(differences_l))}; {why}. {_energies(errors.energy_error)}"
     return Verdict(state, sentence, bounds.mean, bounds.max, label_error, bounds.n)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from amp.nft.amp_io import AmpModel, CalculatorSpec
 from amp.nft.errors import InputError
 from amp.nft.kernels.jit import run_threads
 from amp.nft.kernels.training.descent import Fit, Rules, descend, distance
+from amp.nft.kernels.training.labelled import LabelledImages
 from amp.nft.kernels.training.network import (
     Inputs,
     Layout,
@@ -44,24 +45,18 @@ ALIKE = 0.3  # two attempts have met one floor if their distances differ by less
 
 def fit(
     spec: CalculatorSpec,
-    rows: Sequence[Rows],
-    energies: np.ndarray,
-    forces: Sequence[np.ndarray],
-    n_atoms: np.ndarray,
+    images: LabelledImages,
     weights_mi: np.ndarray,
-    start: Sequence[AmpModel] | None,
     fprange: dict[str, np.ndarray],
     seeds: Sequence[Any],
-    threads: int | None = None,
-    log: Callable[[str], Any] = lambda message: None,
+    *,
+    start: Sequence[AmpModel] | None = None,
     retry_m: Sequence[bool] | None = None,
-    unlabelled: Sequence[Rows] = (),
-    watch: Watch = unwatched,
-    force_weights: Sequence[np.ndarray] | None = None,
-    energy_weights: np.ndarray | None = None,
-    divisors: np.ndarray | None = None,
-    until: Until = "criteria",
     chunk_i: Sequence[bool] | np.ndarray | None = None,
+    unlabelled: Sequence[Rows] = (),
+    until: Until = "criteria",
+    threads: int | None = None,
+    watch: Watch = unwatched,
 ) -> tuple[list[AmpModel], list[MemberReport]]:
     """Fit an ensemble to labelled images.
 
@@ -73,47 +68,33 @@ def fit(
     Parameters
     ----------
     spec : CalculatorSpec
-        What to fit and by which criteria.
-    rows : sequence of Rows
-        Fingerprints of each image; `Rows.kind` counts the sorted elements of `fprange`.
-    energies : ndarray, shape (images,)
-        In eV; nan for an image whose energy is not trained.
-    forces : sequence of ndarray, shape (forces, 3)
-        Of each image those that are trained, in eV/Å.
-    n_atoms : ndarray of int, shape (images,)
-        Atoms of each whole image, by which its energy is divided.
+        Calculator to fit, with its criteria.
+    images : LabelledImages
+        `Rows.kind` counts the sorted elements of `fprange`. Without `divisors`, the sum over the forces of an image is divided by
+        their number if it has an energy, as in Amp, and by 1 for a chunk: each of its forces counts as the one force of a chunk
+        does in Amp.
     weights_mi : ndarray of int, shape (members, images)
         How often each image counts for each member.
-    start : sequence of AmpModel, optional
-        The members to start from; None: from `spec.model` if there is one, else from random weights.
     fprange : dict of str to ndarray, shape (features, 2)
         Ranges of the fingerprints over everything that the members will see.
     seeds : sequence
         Of each member's random weights: seeds for :func:`numpy.random.default_rng`.
+    start : sequence of AmpModel, optional
+        The members to start from; None: from `spec.model` if there is one, else from random weights.
+    retry_m : sequence of bool, optional
+        Members that may begin again; all if not given.
+    chunk_i : sequence of bool, optional
+        Images that are chunks of a target: they judge first in the out-of-bag stop. None of them if not given.
+    unlabelled : sequence of Rows
+        Fingerprints of the targets, for the scaling of the inputs. Without them, directions in which the images hardly differ
+        but the targets do would be magnified.
+    until : {'criteria', 'out-of-bag'}
+        When a member's fit ends. For 'out-of-bag', start from random weights: parameters that were fitted to another sample have
+        seen the images that judge them.
     threads : int, optional
         The result does not depend on it.
-    log : callable
-        Takes a line for each member.
-    retry_m : sequence of bool, optional
-        Which members may begin again; all if not given.
-    unlabelled : sequence of Rows
-        Fingerprints of what the members are to predict, for the scaling of their inputs. Directions in which the images
-        hardly differ but these do would be blown up without them.
     watch : callable
-        Is told how each member stands, at each step and from its thread.
-    force_weights : sequence of ndarray, shape (forces,), optional
-        Of each image, the weight of each trained force; 1 if not given. The criteria apply to residuals times the root of
-        their weight.
-    energy_weights : ndarray, shape (images,), optional
-        Weight of each energy; 1 if not given, 0 for an energy that is not trained.
-    divisors : ndarray, shape (images,), optional
-        Divisor of the sum over the weighted forces of each image in the loss. If not given, the number of forces of an image
-        with an energy, as in Amp, and 1 for a chunk: there each force counts as the one force of a chunk does in Amp.
-    until : {'criteria', 'out-of-bag'}
-        When a member's fit ends. Out of bag, start from random weights: parameters that were fitted to another sample have
-        seen the images that are to judge them.
-    chunk_i : sequence of bool, optional
-        Which images are chunks of a target, for the out-of-bag stop: they judge first. None of them if not given.
+        Is called with a `MemberStep` of each member at each step, from the member's thread.
 
     Returns
     -------
@@ -125,17 +106,14 @@ def fit(
     ValueError
         Labels or weights are missing, not finite, or do not fit together.
     """
-    check_labels(energies, forces, rows, weights_mi)
+    check_labels(images, weights_mi)
     if until not in UNTIL:
         raise InputError(f"until is {until!r}: it must be one of {', '.join(map(repr, UNTIL))}.")
-    check_weights(forces, force_weights, energy_weights, divisors)
-    if divisors is None:
-        divisors = np.where(np.isnan(energies), 1, [max(len(f), 1) for f in forces])
-    if energy_weights is not None:
-        energies = np.where(np.asarray(energy_weights) > 0.0, energies, np.nan)
+    check_weights(images)
+    images = _with_divisors(images)
     spec, criteria = _trained(spec.resolved(sorted(fprange)), until)
     whole = _layout(spec, fprange)
-    kept = find_kept({element: spec.gs[element] for element in whole.elements}, [*rows, *unlabelled])
+    kept = find_kept({element: spec.gs[element] for element in whole.elements}, [*images.rows, *unlabelled])
     if dropped := describe_dropped(whole.elements, kept):
         if deserves_a_warning(kept):
             warnings.warn(dropped, stacklevel=2)
@@ -143,18 +121,17 @@ def fit(
             logger.debug(dropped)
     layout, chosen = reduced(whole, kept), [of_element.chosen for of_element in kept]
     amps = scaled_inputs(fprange[element][some] for element, some in zip(whole.elements, chosen, strict=True))
-    inputs = whitened_inputs([*rows, *unlabelled], amps, chosen)
+    inputs = whitened_inputs([*images.rows, *unlabelled], amps, chosen)
     problem = make_problem(
-        layout, rows, energies, forces, n_atoms, fprange, inputs, spec.energy_coefficient, spec.force_coefficient, spec.overfit,
-        force_weights, energy_weights, divisors, chosen,
+        layout, images, fprange, inputs, spec.energy_coefficient, spec.force_coefficient, spec.overfit, chosen
     )  # fmt: skip
     if start is None and spec.model is not None:
         start = [spec.model] * len(weights_mi)
-    scalings = [_first_scalings(layout, rows, energies, n_atoms, weights) for weights in weights_mi]
+    scalings = [_first_scalings(layout, images, weights) for weights in weights_mi]
     tries: list[list[Fit]] = [[] for _ in weights_mi]
     retry_m = [True] * len(tries) if retry_m is None else retry_m
-    n_forces_i = np.array([len(force) for force in forces]) * (spec.force_coefficient is not None)
-    chunk_i = np.zeros(len(rows), dtype=bool) if chunk_i is None else chunk_i
+    n_forces_i = np.array([len(force) for force in images.forces]) * (spec.force_coefficient is not None)
+    chunk_i = np.zeros(len(images.rows), dtype=bool) if chunk_i is None else chunk_i
     judges_m = [choose_judges(w, chunk_i, n_forces_i) if until == "out-of-bag" else None for w in weights_mi]
 
     def work(member: int) -> None:
@@ -178,10 +155,18 @@ def fit(
 
     run_threads(work, range(len(weights_mi)), threads)
     reports = [_report(*those, criteria) for those in zip(range(len(tries)), tries, retry_m, strict=True)]
-    for report in reports:
-        log(f"member {report.member}: {report.message}")
     thetas = [change_inputs(_best(done).theta, layout, inputs, amps) for done in tries]
     return [unpack(expand(theta, layout, whole, kept), whole, spec, fprange) for theta in thetas], reports
+
+
+def _with_divisors(images: LabelledImages) -> LabelledImages:
+    """Return the images with divisors of their forces and without energies of weight 0."""
+    energies, divisors = images.energies, images.divisors
+    if divisors is None:
+        divisors = np.where(np.isnan(energies), 1, [max(len(f), 1) for f in images.forces])
+    if images.energy_weights is not None:
+        energies = np.where(np.asarray(images.energy_weights) > 0.0, energies, np.nan)
+    return replace(images, energies=energies, divisors=divisors)
 
 
 def _trained(spec: CalculatorSpec, until: Until) -> tuple[CalculatorSpec, np.ndarray]:
@@ -202,11 +187,12 @@ def _layout(spec: CalculatorSpec, fprange: dict[str, np.ndarray]) -> Layout:
     return Layout(tuple(sorted(fprange)), sizes, spec.activation)
 
 
-def _first_scalings(layout: Layout, rows: Sequence[Rows], energies: np.ndarray, n_atoms: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def _first_scalings(layout: Layout, images: LabelledImages, weights: np.ndarray) -> np.ndarray:
     """Intercept and slope of each element: energies per atom by least squares, and 30 times half of what they leave."""
+    rows, energies = images.rows, images.energies
     used = np.flatnonzero(~np.isnan(energies) & (weights > 0))
     fractions = np.array([np.bincount(rows[i].kind, minlength=len(layout.elements)) / len(rows[i].kind) for i in used])
-    per_atom = energies[used] / n_atoms[used]
+    per_atom = energies[used] / images.n_atoms[used]
     if len(used) == 0:
         return np.tile([0.0, LEAST_SLOPE], (len(layout.elements), 1))
     root = np.sqrt(weights[used])

@@ -11,6 +11,7 @@ from ase import Atoms
 
 from amp.nft import amp_io
 from amp.nft.amp_io import AmpModel, CalculatorSpec
+from amp.nft.kernels.training.labelled import LabelledImages
 from amp.nft.records import Ensemble, ForceRows, MemberReport, Purpose, TrainingTask, Watch, random_stream, unwatched
 
 if TYPE_CHECKING:
@@ -109,25 +110,28 @@ class BatchedTrainer:
         spec = self.spec.resolved(_elements(task))
         fingerprints = self._functions(spec)
         rows = self._fingerprint(fingerprints, images)
-        return batched_fit.fit(
-            spec,
+        labelled = LabelledImages(
             rows,
             energies=np.array([_energy(image, chosen) for image, chosen in images]),
             forces=[_forces(image, chosen) for image, chosen in images],
             n_atoms=np.array([len(image) for image in task.images]),
-            weights_mi=task.weights_mi,
-            start=[amp_io.read_amp(text) for text in task.start] if task.start else None,
-            fprange=self._range(fingerprints, rows, task.targets),
-            seeds=[random_stream(task.seed, Purpose.WEIGHTS, task.iteration, member) for member in task.members or range(task.n_members)],
-            threads=self.threads,
-            retry_m=task.retry_m,
-            unlabelled=self._target_rows,
-            watch=watch,
-            until=task.until,
-            chunk_i=[some is not None for some in task.rows],
             force_weights=_force_weights(images),
             energy_weights=np.array([1.0 if chosen is None else chosen.energy for chosen in task.rows]),
             divisors=np.array([len(image) if chosen is None else 1.0 for image, chosen in images]),
+        )
+        return batched_fit.fit(
+            spec,
+            labelled,
+            task.weights_mi,
+            fprange=self._range(fingerprints, rows, task.targets),
+            seeds=[random_stream(task.seed, Purpose.WEIGHTS, task.iteration, member) for member in task.members or range(task.n_members)],
+            start=[amp_io.read_amp(text) for text in task.start] if task.start else None,
+            retry_m=task.retry_m,
+            chunk_i=[some is not None for some in task.rows],
+            unlabelled=self._target_rows,
+            until=task.until,
+            threads=self.threads,
+            watch=watch,
         )
 
     def finish(self, task: TrainingTask, outcome: Ensemble) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from amp.nft.amp_io import AmpModel
 from amp.nft.kernels.jit import run_threads
+from amp.nft.kernels.training.labelled import LabelledImages
 from amp.nft.kernels.training.loss import fill_residuals, make_scratch
 from amp.nft.kernels.training.network import change_inputs, make_problem, scaled_inputs
 from amp.nft.records import TrainingTask
@@ -83,7 +84,8 @@ def member_forces(models: Sequence[AmpModel], rows: Sequence[Rows], known: Seque
         In eV/Å, those of all images after each other.
     """
     layout, nan = layout_of(models[0]), np.full(len(rows), np.nan)
-    problem = make_problem(layout, rows, nan, known, np.ones(len(rows), dtype=int), models[0].fprange)
+    images = LabelledImages(rows, nan, known, np.ones(len(rows), dtype=int))
+    problem = make_problem(layout, images, models[0].fprange)
     labels, every = np.concatenate(known), np.ones(len(rows), dtype=np.int64)
     inputs = [scaled_inputs(model.fprange[element] for element in layout.elements) for model in models]
     forces_mni = np.empty((len(models), *labels.shape))

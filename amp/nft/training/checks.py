@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from amp.nft.errors import InputError
-
-if TYPE_CHECKING:
-    from amp.nft.kernels.fingerprints.gaussian import Rows
+from amp.nft.kernels.training.labelled import LabelledImages
 
 
-def check_labels(energies: np.ndarray, forces: Sequence[np.ndarray], rows: Sequence[Rows], weights_mi: np.ndarray) -> None:
-    """Raise ValueError where the labels or weights do not fit the images, or are not numbers."""
+def check_labels(images: LabelledImages, weights_mi: np.ndarray) -> None:
+    """Check that labels fit their images and are finite.
+
+    Parameters
+    ----------
+    images : LabelledImages
+    weights_mi : ndarray of int, shape (members, images)
+        How often each image counts for each member.
+
+    Raises
+    ------
+    InputError
+        Sizes differ, a label is not finite, or a member has no image.
+    """
+    energies, forces, rows = images.energies, images.forces, images.rows
     if not len(energies) == len(forces) == len(rows) == np.shape(weights_mi)[-1]:
         sizes = f"{len(energies)} energies, {len(forces)} sets of forces, weights for {np.shape(weights_mi)[-1]}"
         raise InputError(f"{sizes}, but {len(rows)} images: give one of each for each image.")
@@ -28,19 +36,25 @@ def check_labels(energies: np.ndarray, forces: Sequence[np.ndarray], rows: Seque
         raise InputError(f"member {empty[0]} has no image of weight above 0: draw its sample again.")
 
 
-def check_weights(
-    forces: Sequence[np.ndarray],
-    force_weights: Sequence[np.ndarray] | None,
-    energy_weights: np.ndarray | None,
-    divisors: np.ndarray | None,
-) -> None:
-    """Raise ValueError where the weights of labels do not fit them, or are negative or not finite."""
+def check_weights(images: LabelledImages) -> None:
+    """Check that the weights of labels fit them and are finite and not negative.
+
+    Parameters
+    ----------
+    images : LabelledImages
+
+    Raises
+    ------
+    InputError
+        Sizes differ, or a weight or divisor is not finite, negative, or 0 for a divisor.
+    """
+    forces, force_weights = images.forces, images.force_weights
     if force_weights is not None and len(force_weights) != len(forces):
         raise InputError(f"force_weights has {len(force_weights)} arrays for {len(forces)} images: give one array per image.")
     for i, weights in enumerate(force_weights or ()):
         if np.shape(weights) != (len(forces[i]),) or not (np.isfinite(weights) & (np.asarray(weights) >= 0.0)).all():
             raise InputError(f"force_weights[{i}] is not {len(forces[i])} finite numbers of 0 or more: give one per trained force.")
-    for name, least, values in (("energy_weights", 0.0, energy_weights), ("divisors", np.finfo(float).tiny, divisors)):
+    for name, least, values in (("energy_weights", 0.0, images.energy_weights), ("divisors", np.finfo(float).tiny, images.divisors)):
         if values is None:
             continue
         if np.shape(values) != (len(forces),) or not (np.isfinite(values) & (np.asarray(values) >= least)).all():

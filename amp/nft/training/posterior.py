@@ -9,6 +9,7 @@ import numpy as np
 from ase import Atoms
 
 from amp.nft.amp_io import AmpModel, CalculatorSpec, read_amp
+from amp.nft.kernels.training.labelled import LabelledImages
 from amp.nft.records import ForceRows, TrainingTask
 
 if TYPE_CHECKING:
@@ -99,15 +100,18 @@ def _covariance(
     """Return the covariance of the requested forces by one member; `root` is that of the weight of a force in the loss."""
     gram, square, count = np.zeros(()), 0.0, 0
     for some, theirs in _blocks(rows, labels, sum(weights.size for layers in model.weights.values() for weights in layers)):
-        jacobian, residual, theta = _jacobian(model, some, [one[0] for one in theirs], [one[1] for one in theirs], theirs, inputs)
-        roots = np.concatenate([one[2] for one in theirs])
+        energies, forces, roots_i, n_atoms = zip(*theirs, strict=True)
+        images = LabelledImages(some, np.array(energies), forces, np.array(n_atoms))
+        jacobian, residual, theta = _jacobian(model, images, inputs)
+        roots = np.concatenate(roots_i)
         jacobian, residual = jacobian * roots[:, None], residual * roots
         gram, square, count = gram + jacobian.T @ jacobian, square + float(residual @ residual), count + len(residual)
     values, axes = np.linalg.eigh(gram)
     values = np.maximum(values, 0.0)
     prior, variance = _evidence(values, square, count, float(theta @ theta))
-    forces = [np.zeros((len(some.force_start) - 1, 3)) for some in asked]
-    wanted, _, _ = _jacobian(model, asked, [np.nan] * len(asked), forces, [(0.0, None, None, 1)] * len(asked), inputs)
+    zeros = [np.zeros((len(some.force_start) - 1, 3)) for some in asked]
+    asked_images = LabelledImages(asked, np.full(len(asked), np.nan), zeros, np.ones(len(asked), dtype=int))
+    wanted, _, _ = _jacobian(model, asked_images, inputs)
     factors = (wanted @ axes) / np.sqrt(values / variance + prior) * (root / np.sqrt(variance))
     return factors @ factors.T
 
@@ -134,9 +138,7 @@ def _blocks(rows: Sequence[Rows], labels: Sequence[tuple], n_parameters: int) ->
     yield some, theirs
 
 
-def _jacobian(
-    model: AmpModel, rows: Sequence[Rows], energies: Sequence[float], forces: Sequence[np.ndarray], labels: Sequence[tuple], inputs: Inputs
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _jacobian(model: AmpModel, images: LabelledImages, inputs: Inputs) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the derivatives of residuals in the parameters, the residuals, and the parameters, in the given inputs."""
     from amp.nft.kernels.simd.linalg import padded
     from amp.nft.kernels.training.jacobian import fill_jacobian
@@ -145,10 +147,10 @@ def _jacobian(
     from amp.nft.training.batched_fit import layout_of, pack
 
     layout = layout_of(model)
-    problem = make_problem(layout, rows, np.array(energies), forces, np.array([one[3] for one in labels]), model.fprange, inputs)
+    problem = make_problem(layout, images, model.fprange, inputs)
     theta = change_inputs(pack(model, layout), layout, scaled_inputs(model.fprange[e] for e in layout.elements), inputs)
-    count = int(np.isfinite(energies).sum()) + 3 * sum(map(len, forces))
+    count = int(np.isfinite(images.energies).sum()) + 3 * sum(map(len, images.forces))
     width = padded(layout.n_parameters)
     residual, jacobian = np.zeros(padded(count)), np.zeros(padded(count) * width)
-    fill_jacobian(problem, theta, np.ones(len(rows), dtype=np.int64), make_scratch(problem), residual, jacobian, width)
+    fill_jacobian(problem, theta, np.ones(len(images.rows), dtype=np.int64), make_scratch(problem), residual, jacobian, width)
     return jacobian.reshape(-1, width)[:count, : layout.n_parameters], residual[:count], theta

@@ -11,6 +11,7 @@ import numpy as np
 
 from amp.nft.kernels.jit import available_cpus, run_threads
 from amp.nft.kernels.training.columns import pack_images
+from amp.nft.kernels.training.labelled import LabelledImages
 from amp.nft.kernels.training.layers import ACTIVATIONS, KIND, LAYER, Net
 from amp.nft.kernels.training.loss import Problem, add_losses, make_scratch
 
@@ -150,18 +151,12 @@ def change_inputs(theta: np.ndarray, layout: Layout, old: Inputs, new: Inputs) -
 
 def make_problem(
     layout: Layout,
-    rows: Sequence[Any],
-    energies: np.ndarray,
-    forces: Sequence[np.ndarray],
-    n_atoms: np.ndarray,
+    images: LabelledImages,
     fprange: dict[str, np.ndarray],
     inputs: Inputs | None = None,
     energy_coefficient: float = 1.0,
     force_coefficient: float | None = 0.04,
     overfit: float = 0.0,
-    force_weights: Sequence[np.ndarray] | None = None,
-    energy_weights: np.ndarray | None = None,
-    divisors: np.ndarray | None = None,
     chosen: Sequence[np.ndarray] | None = None,
 ) -> Problem:
     """Arrange networks and labels for the kernels.
@@ -173,28 +168,19 @@ def make_problem(
     Parameters
     ----------
     layout : Layout
-    rows : sequence of Rows
-        One per image.
-    energies : ndarray, shape (images,)
-        In eV; nan where there is none to learn.
-    forces : sequence of ndarray, shape (forces, 3)
-        Of each image, in eV/Å.
-    n_atoms : ndarray, shape (images,)
-        Atoms of each whole image, by which its energy is divided.
+    images : LabelledImages
     fprange : dict of str to ndarray, shape (features, 2)
         Ranges of the fingerprints for Amp's scaling of its networks' inputs.
     inputs : list of (ndarray, ndarray), optional
         Inputs to use in place of Amp's; see :func:`change_inputs`.
     energy_coefficient, force_coefficient, overfit : float
         As in Amp's loss; no forces are trained if the second is None.
-    force_weights : sequence of ndarray, shape (forces,), optional
-        Of each image, the weight of each force, 0 or more; 1 if not given.
-    energy_weights : ndarray, shape (images,), optional
-        Weight of each energy; 1 if not given. An energy of weight 0 is not trained.
-    divisors : ndarray, shape (images,), optional
-        Divisor of the weighted sum over the forces of each image; if not given their number, as in Amp's loss.
     chosen : sequence of ndarray of int, shape (inputs,), optional
         For each element the numbers of the fingerprints, ascending, that the networks use; all if not given.
+
+    Returns
+    -------
+    Problem
     """
     if chosen is None:
         chosen = [np.arange(len(fprange[element])) for element in layout.elements]
@@ -204,14 +190,15 @@ def make_problem(
     restore = np.zeros((len(inputs), width, width))
     for k, ((matrix, shift), (amps, _)) in enumerate(zip(inputs, scaled, strict=True)):
         restore[k, : len(shift), : len(shift)] = np.linalg.solve(amps.T, matrix.T)
-    energies, with_forces = np.asarray(energies, dtype=float), force_coefficient is not None
-    if force_weights is None:
-        force_weights = [np.ones(len(f)) for f in forces]
+    energies, weights = np.asarray(images.energies, dtype=float), images.force_weights
+    if weights is None:
+        weights = [np.ones(len(f)) for f in images.forces]
+    of_all, with_forces = _of_all(inputs, chosen), force_coefficient is not None
     return Problem(
         net=layout.net(),
-        data=pack_images(rows, energies, n_atoms, _of_all(inputs, chosen), with_forces, energy_weights, divisors),
-        forces=np.concatenate([np.asarray(f, dtype=float).reshape(-1, 3) for f in forces]),
-        force_weights=np.concatenate([np.asarray(w, dtype=float) for w in force_weights]),
+        data=pack_images(images.rows, energies, images.n_atoms, of_all, with_forces, images.energy_weights, images.divisors),
+        forces=np.concatenate([np.asarray(f, dtype=float).reshape(-1, 3) for f in images.forces]),
+        force_weights=np.concatenate([np.asarray(w, dtype=float) for w in weights]),
         energy_coefficient=float(energy_coefficient),
         force_coefficient=float(force_coefficient or 0.0),
         overfit=float(overfit),
