@@ -14,7 +14,7 @@ ROW = re.compile(r"^   \* - (\d)\n     - (\w+)$", re.MULTILINE)
 LEVELS = {package: int(level) for level, package in ROW.findall((ROOT / "CONTRIBUTING.rst").read_text(encoding="utf-8"))}
 KERNEL_LEVELS = {"cheaper": 0, "compilation": 0, "jit": 1, "simd": 2, "fingerprints": 3, "training": 3, "prediction": 4}
 MAY_IMPORT_AMP = {"amp_io", "inputs", "training"}
-MAX_FUNCTION, MAX_MODULE = 60, 350
+MAX_FUNCTION, MAX_MODULE = 60, 320
 MAX_LEVELS, MAX_PACKAGES = 7, 22
 
 
@@ -49,6 +49,13 @@ def length_of_body(function):
     """Lines of code in a function: neither its signature nor its docstring counts."""
     body = function.body[ast.get_docstring(function) is not None :]
     return body[-1].end_lineno - body[0].lineno + 1 if body else 0
+
+
+def length_of_module(text):
+    """Lines of a module without the docstrings of its functions and classes."""
+    documented = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node)]
+    docstrings = [node.body[0] for node in documented]
+    return len(text.splitlines()) - sum(node.end_lineno - node.lineno + 1 for node in docstrings)
 
 
 def label(path):
@@ -87,7 +94,7 @@ def test_only_some_packages_import_amp_and_numba(path):
 @pytest.mark.parametrize("path", SOURCES, ids=label)
 def test_nothing_is_too_long(path):
     text = path.read_text(encoding="utf-8")
-    assert len(text.splitlines()) <= MAX_MODULE
+    assert length_of_module(text) <= MAX_MODULE
     functions = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef)]
     assert not [function.name for function in functions if length_of_body(function) > MAX_FUNCTION]
 

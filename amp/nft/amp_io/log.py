@@ -59,7 +59,17 @@ class RunLog:
 
     @contextlib.contextmanager
     def beside(self, aside: Callable[[], AbstractContextManager[None]]) -> Iterator[None]:
-        """Write each message inside the context that `aside` returns, which hides a display."""
+        """Write each message inside a context that hides a display.
+
+        Parameters
+        ----------
+        aside : callable
+            Returns the context.
+
+        Yields
+        ------
+        None
+        """
         before, self._aside = self._aside, aside
         try:
             yield

@@ -140,7 +140,22 @@ def _descriptor_and_model(parts: dict[str, Any]) -> tuple[dict[str, Any], dict[s
 
 
 def model_from_parameters(descriptor: dict[str, Any], model: dict[str, Any]) -> AmpModel:
-    """Return the model in the ``parameters`` of Amp's descriptor and model; see :func:`read_amp` for the errors."""
+    """Return the model in the ``parameters`` of Amp's descriptor and model.
+
+    Parameters
+    ----------
+    descriptor, model : dict
+        As Amp writes them.
+
+    Returns
+    -------
+    AmpModel
+
+    Raises
+    ------
+    AmpFileError, UnsupportedModel
+        See :func:`read_amp`.
+    """
     require_supported(descriptor, model)
     try:
         result = _convert(descriptor, model)
@@ -153,7 +168,20 @@ def model_from_parameters(descriptor: dict[str, Any], model: dict[str, Any]) -> 
 
 
 def require_supported(descriptor: dict[str, Any], model: dict[str, Any]) -> None:
-    """Raise UnsupportedModel unless the parameters are those of Gaussian + NeuralNetwork."""
+    """Check that parameters are those of Gaussian + NeuralNetwork.
+
+    Parameters
+    ----------
+    descriptor, model : dict
+        ``parameters`` of Amp's descriptor and model.
+
+    Raises
+    ------
+    UnsupportedModel
+        They are of another kind, cutoff function or activation.
+    AmpFileError
+        The cutoff is out of range.
+    """
     owners = (("descriptor", descriptor, GAUSSIAN), ("model", model, NEURAL_NETWORK))
     for owner, parameters, supported in owners:
         if parameters.get("importname") != supported:
@@ -186,7 +214,25 @@ def _convert(descriptor: dict[str, Any], model: dict[str, Any]) -> AmpModel:
 
 
 def symmetry_functions(gs: Any, elements: Sequence[str] | dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
-    """Symmetry functions per element from Amp's list for all, or dictionary."""
+    """Return the symmetry functions of each element.
+
+    Parameters
+    ----------
+    gs : list or dict
+        Amp's: one list for all elements, or a list for each.
+    elements : sequence of str
+
+    Returns
+    -------
+    dict of str to list of dict
+
+    Raises
+    ------
+    UnsupportedModel
+        One is not G2, G4 or G5.
+    AmpFileError
+        A parameter is out of range.
+    """
     per_element = {element: gs[element] if hasattr(gs, "keys") else gs for element in elements}
     result = {element: [dict(g) for g in functions] for element, functions in per_element.items()}
     for g in (g for functions in result.values() for g in functions):
@@ -197,7 +243,23 @@ def symmetry_functions(gs: Any, elements: Sequence[str] | dict[str, Any]) -> dic
 
 
 def hidden_layers(layers: Any, elements: Sequence[str] | dict[str, Any]) -> dict[str, tuple[int, ...]]:
-    """Hidden layers per element from Amp's int, tuple or dictionary of these."""
+    """Return the numbers of nodes of the hidden layers of each element.
+
+    Parameters
+    ----------
+    layers : int, sequence of int or dict
+        Amp's: for all elements, or by element.
+    elements : sequence of str
+
+    Returns
+    -------
+    dict of str to tuple of int
+
+    Raises
+    ------
+    AmpFileError
+        A number of nodes is out of range.
+    """
     per_element = {element: layers[element] if hasattr(layers, "keys") else layers for element in elements}
     found = {e: (n,) if np.ndim(n) == 0 else tuple(n) for e, n in per_element.items()}
     for element, nodes in found.items():

@@ -21,13 +21,39 @@ CUTOFF = {"Rc": (0.1, 25.0), "gamma": (2.0, 100.0)}
 
 
 def check_number(name: str, value: Any, low: float, high: float) -> None:
-    """Raise AmpFileError unless a value is a number from `low` to `high`."""
+    """Check that a value is a number within limits.
+
+    Parameters
+    ----------
+    name : str
+        Name in the error.
+    value : object
+    low, high : float
+        Smallest and largest value allowed.
+
+    Raises
+    ------
+    AmpFileError
+        It is not.
+    """
     if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not low <= value <= high:
         raise AmpFileError(f"{name} is {str(value)[:40]}: it must be a number from {low:g} to {high:g}")
 
 
 def check_elements(name: str, elements: Iterable[Any]) -> None:
-    """Raise AmpFileError unless all are chemical symbols."""
+    """Check that values are chemical symbols, and at least one.
+
+    Parameters
+    ----------
+    name : str
+        Name in the error.
+    elements : iterable
+
+    Raises
+    ------
+    AmpFileError
+        They are not.
+    """
     given = list(elements)
     wrong = [element for element in given if not isinstance(element, str) or element not in SYMBOLS]
     if wrong or not given:
@@ -35,13 +61,35 @@ def check_elements(name: str, elements: Iterable[Any]) -> None:
 
 
 def check_cutoff(cutoff: dict[str, Any]) -> None:
-    """Raise AmpFileError for a radius (Å) or a power of the cutoff function out of range."""
+    """Check the radius (Å) and the power of a cutoff function.
+
+    Parameters
+    ----------
+    cutoff : dict
+        Amp's, with 'name' and 'kwargs'.
+
+    Raises
+    ------
+    AmpFileError
+        One is out of range.
+    """
     for name, value in cutoff["kwargs"].items():
         check_number(f"{name} of the cutoff", value, *CUTOFF[name])
 
 
 def check_function(g: dict[str, Any]) -> None:
-    """Raise AmpFileError for a symmetry function with parameters out of range, or for no element."""
+    """Check the parameters and elements of a symmetry function.
+
+    Parameters
+    ----------
+    g : dict
+        Amp's, with 'type' G2, G4 or G5.
+
+    Raises
+    ------
+    AmpFileError
+        A parameter is missing or out of range, or an element is not one.
+    """
     kind = g["type"]
     names = NUMBERS[kind] + (("offset",) if kind == "G2" and "offset" in g else ())
     for name in names:
@@ -57,14 +105,39 @@ def check_function(g: dict[str, Any]) -> None:
 
 
 def check_layers(element: str, layers: tuple[Any, ...]) -> None:
-    """Raise AmpFileError for numbers of nodes that are not counts."""
+    """Check the numbers of nodes of hidden layers.
+
+    Parameters
+    ----------
+    element : str
+    layers : tuple of int
+
+    Raises
+    ------
+    AmpFileError
+        One is not a whole number in the allowed range.
+    """
     for nodes in layers:
         if isinstance(nodes, bool) or not isinstance(nodes, int | np.integer) or not 1 <= nodes <= MOST_NODES:
             raise AmpFileError(f"hiddenlayers of {element} contain {str(nodes)[:40]!r}: they must be whole numbers from 1 to {MOST_NODES}")
 
 
 def check_size(name: str, array: np.ndarray, largest: float) -> None:
-    """Raise AmpFileError for an array with numbers that are not finite, or beyond `largest`."""
+    """Check that the numbers of an array are finite and not too large.
+
+    Parameters
+    ----------
+    name : str
+        Name in the error.
+    array : ndarray
+    largest : float
+        Largest absolute value allowed.
+
+    Raises
+    ------
+    AmpFileError
+        One is not.
+    """
     worst = np.abs(array).max(initial=0.0)
     if not worst <= largest:
         kind = f"a number of size {worst:.3g}, beyond {largest:g}" if math.isfinite(worst) else "a number that is not finite"

@@ -71,7 +71,17 @@ class BondGraph:
         self.kinds = self._find_kinds(first[~covalent], second[~covalent])
 
     def bonds(self, site: Site) -> list[tuple[Site, bool]]:
-        """Return the covalent partners of a site, each with whether the bond is a multiple one."""
+        """Return the covalent partners of a site.
+
+        Parameters
+        ----------
+        site : Site
+
+        Returns
+        -------
+        list of (Site, bool)
+            Each with True if its bond is a multiple one.
+        """
         atom, x, y, z = site
         here = slice(self._start[atom], self._start[atom + 1])
         return [
@@ -79,11 +89,30 @@ class BondGraph:
         ]
 
     def partners(self, site: Site) -> list[Site]:
-        """Return the covalent partners of a site."""
+        """Return the covalent partners of a site.
+
+        Parameters
+        ----------
+        site : Site
+
+        Returns
+        -------
+        list of Site
+        """
         return [partner for partner, _ in self.bonds(site)]
 
     def molecule(self, site: Site) -> list[Site]:
-        """Return the sites of the molecule that a site belongs to, or the site alone if it belongs to none."""
+        """Return the sites of the molecule that a site belongs to.
+
+        Parameters
+        ----------
+        site : Site
+
+        Returns
+        -------
+        list of Site
+            The site alone if it belongs to no molecule.
+        """
         atom, *shift = site
         molecule = self._molecules.get(atom)
         if molecule is None:

@@ -13,7 +13,18 @@ MARGIN = 6.0  # Å beyond a chunk, in which the atoms that it lacks are searched
 
 
 def site_positions(target: Atoms, sites: Collection[Site] | np.ndarray) -> np.ndarray:
-    """Return the positions of sites, shape (sites, 3), Å."""
+    """Return the positions of sites.
+
+    Parameters
+    ----------
+    target : Atoms
+    sites : collection of Site
+
+    Returns
+    -------
+    ndarray, shape (sites, 3)
+        In Å.
+    """
     table = np.asarray(list(sites), dtype=int).reshape(-1, 4)
     return target.positions[table[:, 0]] + table[:, 1:] @ target.cell.array
 

@@ -71,7 +71,16 @@ def check_termination(termination: Termination) -> None:
 
 
 def termination_name(termination: Termination) -> str:
-    """Return the name of a termination, for logs and tables."""
+    """Return the name of a termination, for logs and tables.
+
+    Parameters
+    ----------
+    termination : str or callable
+
+    Returns
+    -------
+    str
+    """
     return termination if isinstance(termination, str) else getattr(termination, "__name__", type(termination).__name__)
 
 
@@ -107,7 +116,17 @@ def terminate(graph: BondGraph, sites: set[Site], centre: int, radius: float, te
 
 
 def complete_molecules(graph: BondGraph, sites: set[Site]) -> set[Site]:
-    """Return the sites with each molecule that they touch completed."""
+    """Return sites with each molecule that they touch completed.
+
+    Parameters
+    ----------
+    graph : BondGraph
+    sites : set of Site
+
+    Returns
+    -------
+    set of Site
+    """
     return sites.union(*(graph.molecule(site) for site in sites))
 
 
@@ -178,7 +197,17 @@ def neutralise(graph: BondGraph, sites: set[Site], centre: Site, radius: float) 
 
 
 def ion_charges(graph: BondGraph) -> np.ndarray:
-    """Return the formal charge of each atom, e: the target's initial charges if it has any, else a table; 0 unless ionic."""
+    """Return the formal charge of each atom.
+
+    Parameters
+    ----------
+    graph : BondGraph
+
+    Returns
+    -------
+    ndarray, shape (atoms,)
+        In e: the target's initial charges if it has any, else those of a table; 0 for an atom that is not ionic.
+    """
     charges = graph.target.get_initial_charges()
     if not charges.any():
         charges = np.array([FORMAL_CHARGES.get(symbol, 0.0) for symbol in graph.target.symbols])

@@ -56,7 +56,22 @@ class Rattling:
 
 
 def relaxed_cell(crystal: Crystal, parent: Parent, directory: Path, log: Log) -> list[Atoms]:
-    """Return frames of the relaxation to a cell without stress, labelled; the last one is the relaxed cell."""
+    """Relax a cell until it has no stress.
+
+    Parameters
+    ----------
+    crystal : Crystal
+    parent : calculator or callable
+    directory : Path
+        Directory in which the parent works.
+    log : callable
+        Takes a message.
+
+    Returns
+    -------
+    list of Atoms
+        Labelled frames of the relaxation; the last one is the relaxed cell.
+    """
     atoms = crystal.atoms.copy()
     frames: list[Atoms] = []
     with _parent_at_work(crystal.name, atoms, parent, directory):
@@ -76,7 +91,25 @@ def relaxed_cell(crystal: Crystal, parent: Parent, directory: Path, log: Log) ->
 
 
 def relaxed_cluster(crystal: Crystal, size: int, parent: Parent, directory: Path, rng: np.random.Generator, log: Log) -> Atoms:
-    """Return a free cluster: the atoms of a crystal nearest to a random point, after a few steps of relaxation, labelled."""
+    """Cut the atoms of a crystal nearest to a random point, and relax them for a few steps as a free cluster.
+
+    Parameters
+    ----------
+    crystal : Crystal
+    size : int
+        Number of atoms.
+    parent : calculator or callable
+    directory : Path
+        Directory in which the parent works.
+    rng : numpy.random.Generator
+    log : callable
+        Takes a message.
+
+    Returns
+    -------
+    Atoms
+        Labelled.
+    """
     atoms = cut_cluster(crystal.atoms, size, rng)
     if crystal.mixed:
         atoms.symbols = rng.permutation(atoms.symbols)
@@ -160,7 +193,30 @@ def rattled(crystal: Crystal, base: Atoms, wanted: Rattling, rng: np.random.Gene
 def labelled_copies(
     crystal: Crystal, copies: list[Atoms], relaxed: Atoms, options: LabelOptions, directory: Path, log: Log
 ) -> list[Atoms]:  # fmt: skip
-    """Return those of the rattled copies that have a label and are not too high above the relaxed structure, in their order."""
+    """Label rattled copies, and choose those that are not too high in energy above the relaxed structure.
+
+    Parameters
+    ----------
+    crystal : Crystal
+    copies : list of Atoms
+    relaxed : Atoms
+        Labelled.
+    options : LabelOptions
+    directory : Path
+        Directory in which the parent works.
+    log : callable
+        Takes a message.
+
+    Returns
+    -------
+    list of Atoms
+        In the order of the copies.
+
+    Raises
+    ------
+    LabellingError
+        No copy could be labelled.
+    """
     outcomes = {}
     with LabelPool(options, directory) as pool:
         for number, copy in enumerate(copies):
@@ -182,7 +238,17 @@ def labelled_copies(
 
 
 def shortest_distance(atoms: Atoms) -> float:
-    """Return the distance of the two atoms that are nearest to each other, periodic images included, Å; inf for one free atom."""
+    """Return the shortest distance between two atoms, periodic images included.
+
+    Parameters
+    ----------
+    atoms : Atoms
+
+    Returns
+    -------
+    float
+        In Å; inf for one free atom.
+    """
     # An atom's own image is nearer than this, however it is rounded.
     span = max(atoms.cell.lengths()) if atoms.pbc.any() else float(np.linalg.norm(np.ptp(atoms.positions, axis=0))) + 1.0
     return float(nearest_distances(atoms, 1.001 * span).min())

@@ -15,7 +15,21 @@ IDEAL = (8 / 3) ** 0.5  # c/a of close-packed spheres
 
 
 def crystal_system(group: int) -> str:
-    """Crystal system of a space group; ValueError if there is no such group."""
+    """Return the crystal system of a space group.
+
+    Parameters
+    ----------
+    group : int
+
+    Returns
+    -------
+    str
+
+    Raises
+    ------
+    ValueError
+        There is no such group.
+    """
     if not (isinstance(group, int | np.integer) and 1 <= group <= 230):
         raise ValueError(f"sgs holds {group!r}: a space group is an integer from 1 to 230, 225 for fcc.")
     return next(system for system, last in SYSTEMS.items() if group <= last)
@@ -57,7 +71,19 @@ def host_crystal(symbol: str, group: int, a0: float, rng: np.random.Generator) -
 
 
 def alloy(host: Atoms, symbols: list[str], rng: np.random.Generator) -> Atoms:
-    """Return the host with its sites distributed evenly over all elements, repeated along its shortest edge until each has one."""
+    """Distribute the sites of a host evenly over elements.
+
+    Parameters
+    ----------
+    host : Atoms
+    symbols : list of str
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    Atoms
+        The host, repeated along its shortest edge until there is a site for each element.
+    """
     while len(host) < len(symbols):
         repeats = [1, 1, 1]
         repeats[int(np.argmin(host.cell.lengths()))] = 2

@@ -17,7 +17,18 @@ ABSURD_FORCE = 1e4  # eV/Å; no real structure that is worth learning from comes
 
 
 def check_positive(**numbers: float) -> None:
-    """Raise InputError for a value that is not a number above 0."""
+    """Check that values are numbers above 0.
+
+    Parameters
+    ----------
+    **numbers : float
+        By the names of the arguments that the user gave.
+
+    Raises
+    ------
+    InputError
+        A value is not a number above 0.
+    """
     for name, value in numbers.items():
         if not (isinstance(value, Real) and value > 0):
             kind = "" if isinstance(value, Real) else "a number "
@@ -25,7 +36,18 @@ def check_positive(**numbers: float) -> None:
 
 
 def check_lengths(**numbers: float) -> None:
-    """Raise InputError for a value that is not a finite number above 0, in Å."""
+    """Check that lengths are finite numbers above 0.
+
+    Parameters
+    ----------
+    **numbers : float
+        In Å, by the names of the arguments that the user gave.
+
+    Raises
+    ------
+    InputError
+        A value is not a finite number above 0.
+    """
     check_positive(**numbers)
     for name, value in numbers.items():
         if not math.isfinite(value):
@@ -33,20 +55,58 @@ def check_lengths(**numbers: float) -> None:
 
 
 def check_texts(**texts: str) -> None:
-    """Raise TypeError for a value that is not a text."""
+    """Check that values are texts.
+
+    Parameters
+    ----------
+    **texts : str
+        By the names of the arguments that the user gave.
+
+    Raises
+    ------
+    TypeError
+        A value is not a str.
+    """
     for name, text in texts.items():
         if not isinstance(text, str):
             raise TypeError(f"{name} is {text!r}: it must be a str.")
 
 
 def check_label(label: str | os.PathLike[str]) -> None:
-    """Raise InputError for a label that names no files."""
+    """Check that a label names the files of a run.
+
+    Parameters
+    ----------
+    label : str or path
+        Directory and first part of the names.
+
+    Raises
+    ------
+    InputError
+        It has no name.
+    """
     if not (isinstance(label, str | os.PathLike) and Path(label).name):
         raise InputError(f"label is {label!r}: it must be a name, such as 'al'; the results are named after it.")
 
 
 def check_count(name: str, value: int, least: int, why: str = "") -> None:
-    """Raise InputError, which says `why`, unless `value` is an integer and at least `least`."""
+    """Check that a value is an integer and not too small.
+
+    Parameters
+    ----------
+    name : str
+        Argument that the user gave.
+    value : int
+    least : int
+        Smallest value that is allowed.
+    why : str
+        Reason for the limit, appended to the error.
+
+    Raises
+    ------
+    InputError
+        It is not an integer, or less than `least`.
+    """
     if not (isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= least):
         raise InputError(f"{name} is {value!r}: it must be an integer, at least {least}{why}.")
 

@@ -146,7 +146,21 @@ def nearest_distances(atoms: Atoms, radius: float) -> np.ndarray:
 
 
 class Pairs(NamedTuple):
-    """Neighbours of centres: pairs `start[c]` to `start[c + 1]` are those of centre c."""
+    """Neighbours of centres: pairs `start[c]` to `start[c + 1]` are those of centre c.
+
+    Parameters
+    ----------
+    start : ndarray of int, shape (centres + 1,)
+        First pair of each centre.
+    first : ndarray of int, shape (pairs,)
+        Index of the central atom.
+    second : ndarray of int, shape (pairs,)
+        Index of its neighbour.
+    shift : ndarray of int, shape (pairs, 3)
+        Periodic image of the neighbour, in cell vectors.
+    vector : ndarray, shape (pairs, 3)
+        From the centre to the neighbour, Å.
+    """
 
     start: np.ndarray  # (centres + 1,)
     first: np.ndarray  # (pairs,) the centre, an atom

@@ -71,9 +71,23 @@ def _read_file(path: str | os.PathLike[str], name: str) -> list[Atoms]:
 
 
 def read_training_images(images: Images) -> list[Atoms]:
-    """Training images as labelled copies, each kept once; InputError if one lacks energy or forces.
+    """Read training images as labelled copies, each once.
 
-    Images are told apart by Amp's hash, as Amp does; labels of one geometry must agree.
+    Amp's hash identifies an image, as in Amp.
+
+    Parameters
+    ----------
+    images : Atoms, path, or list of these
+        Images with energies and forces.
+
+    Returns
+    -------
+    list of Atoms
+
+    Raises
+    ------
+    InputError
+        An image lacks its energy or forces, or two labels of one geometry differ.
     """
     found = read_images(images)
     for i, image in enumerate(found):
@@ -106,13 +120,36 @@ def _labelled_copy(image: Atoms, name: str) -> Atoms:
 
 
 def read_targets(target_image: Images) -> list[Atoms]:
-    """Return copies of the targets, without calculator and constraints; InputError if one cannot be a target."""
+    """Read targets as copies without calculator and constraints.
+
+    Parameters
+    ----------
+    target_image : Atoms, path, or list of these
+
+    Returns
+    -------
+    list of Atoms
+
+    Raises
+    ------
+    InputError
+        One cannot be a target.
+    """
     targets = read_images(target_image, "target_image")
     return [_plain_copy(target, name) for target, name in zip(targets, target_names(targets), strict=True)]
 
 
 def target_names(targets: list[Atoms]) -> list[str]:
-    """Names of the targets in errors."""
+    """Return the names of the targets in errors.
+
+    Parameters
+    ----------
+    targets : list of Atoms
+
+    Returns
+    -------
+    list of str
+    """
     return ["target_image"] if len(targets) == 1 else [f"target_image[{i}]" for i in range(len(targets))]
 
 
@@ -127,7 +164,17 @@ def _plain_copy(target: Atoms, name: str) -> Atoms:
 
 
 def check_elements(targets: list[Atoms], images: list[Atoms]) -> None:
-    """Raise ValueError if a target has an element that no training image has."""
+    """Check that the training images have every element of the targets.
+
+    Parameters
+    ----------
+    targets, images : list of Atoms
+
+    Raises
+    ------
+    InputError
+        An element of a target is in no training image.
+    """
     known = {symbol for image in images for symbol in image.symbols}
     if missing := sorted({symbol for target in targets for symbol in target.symbols} - known):
         raise InputError(
@@ -137,7 +184,24 @@ def check_elements(targets: list[Atoms], images: list[Atoms]) -> None:
 
 
 def central_atoms(images: list[Atoms], init_nft_ids: list[tuple[str, int]] | None) -> list[int | None]:
-    """For each image the atom whose force alone is trained, or None; InputError for an id that fits no image."""
+    """Return for each image the atom whose force alone is trained.
+
+    Parameters
+    ----------
+    images : list of Atoms
+    init_nft_ids : list of (str, int), optional
+        Amp's hash of an image and the index of its atom.
+
+    Returns
+    -------
+    list of int or None
+        None for an image that is trained with its energy and all forces.
+
+    Raises
+    ------
+    InputError
+        A pair fits no image.
+    """
     try:
         wanted = dict(init_nft_ids or [])
     except (TypeError, ValueError):

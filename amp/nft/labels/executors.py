@@ -22,7 +22,20 @@ Executors = Executor | Callable[[], Executor]
 
 
 def check_executor(executor: Executors | None, cargo: object) -> None:
-    """Raise TypeError unless `executor` is one, or makes one, and `cargo` can be sent to its workers."""
+    """Check that an executor is one and that its workers can receive the parent.
+
+    Parameters
+    ----------
+    executor : Executor, callable or None
+        An executor, or a function that returns a new one.
+    cargo : object
+        The parent.
+
+    Raises
+    ------
+    TypeError
+        They cannot be used together.
+    """
     if not (executor is None or isinstance(executor, Executor) or callable(executor)):
         raise TypeError(f"executor is {executor!r}: give a concurrent.futures.Executor, or a function that returns a new one.")
     _check_travels(executor, cargo)
@@ -38,7 +51,16 @@ def _makes(executor: Executors | None, kind: type[Executor]) -> bool:
 
 
 def executor_name(executor: Executors) -> str:
-    """Name of an executor, or of what makes it, for reports."""
+    """Return the name of an executor, or of the function that makes it, for reports.
+
+    Parameters
+    ----------
+    executor : Executor or callable
+
+    Returns
+    -------
+    str
+    """
     if isinstance(executor, partial):
         return executor_name(executor.func)
     named = type(executor) if isinstance(executor, Executor) else executor
@@ -49,7 +71,19 @@ class InProcess(Executor):
     """Runs what it is given at once, here."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future:
-        """Run and return what is done already."""
+        """Run a function in this thread.
+
+        Parameters
+        ----------
+        fn : callable
+        *args, **kwargs : object
+            Its arguments.
+
+        Returns
+        -------
+        Future
+            Finished, with the result or the error.
+        """
         future: Future = Future()
         try:
             future.set_result(fn(*args, **kwargs))
@@ -92,7 +126,25 @@ class Workers:
         return isinstance(self._executor, InProcess | ThreadPoolExecutor | ProcessPoolExecutor)
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Future:
-        """Hand a task over; BrokenExecutor if the executor has just broken, ExecutorError if it takes none."""
+        """Submit a task to the executor, which is made first if necessary.
+
+        Parameters
+        ----------
+        function : callable
+        *arguments : object
+            Its arguments.
+
+        Returns
+        -------
+        Future
+
+        Raises
+        ------
+        BrokenExecutor
+            The executor has just broken.
+        ExecutorError
+            It accepts no work.
+        """
         if self._executor is None:
             assert self._make is not None
             self._executor, self._owned = self._make(), True
@@ -126,7 +178,17 @@ class Workers:
             self._executor = None
 
     def end(self, pid: int) -> bool:
-        """End a worker process of a process pool, with its programs; the pool then breaks. False if it is not one of its own."""
+        """End a worker process of a process pool and its programs; the pool then breaks.
+
+        Parameters
+        ----------
+        pid : int
+
+        Returns
+        -------
+        bool
+            False if it is not a worker of the pool.
+        """
         if pid not in (getattr(self._executor, "_processes", None) or {}):
             return False
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -134,7 +196,13 @@ class Workers:
         return True
 
     def close(self, *, at_once: bool = False) -> None:
-        """Release the executor; with `at_once`, end worker processes regardless of their work."""
+        """Release the executor.
+
+        Parameters
+        ----------
+        at_once : bool
+            End worker processes without waiting for their work.
+        """
         if at_once and (self._owned or isinstance(self._executor, ProcessPoolExecutor)):
             for pid in list(getattr(self._executor, "_processes", None) or {}):
                 self.end(pid)

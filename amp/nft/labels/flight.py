@@ -41,14 +41,31 @@ class Flight:
         return Path(self.task.directory)
 
     def look(self) -> Process | None:
-        """Return the worker that makes the label, or None before it starts."""
+        """Return the worker that makes the label.
+
+        Returns
+        -------
+        Process or None
+            None before it starts.
+        """
         worker = read_process(self.directory / WORKER)
         if worker is not None and self.began is None:
             self.began = time.monotonic()
         return worker
 
     def checked(self, data: Any) -> Label | LabelFailure:
-        """Return the outcome from a worker's return value, if it belongs to this task."""
+        """Return the outcome in a worker's return value.
+
+        Parameters
+        ----------
+        data : object
+            Return value.
+
+        Returns
+        -------
+        Label or LabelFailure
+            A failure if the value does not belong to this task.
+        """
         if not (isinstance(data, dict) and data.get("name") == self.task.name):
             return LabelFailure("WrongResult", f"the executor returned {str(data)[:80]!r} for {self.task.name}")
         return check(self.request.image, data)
@@ -61,5 +78,15 @@ class Flight:
 
 
 def overrun(timeout: float | None) -> LabelFailure:
-    """Return the failure of a label that takes too long."""
+    """Return the failure of a label that takes too long.
+
+    Parameters
+    ----------
+    timeout : float
+        Limit in s.
+
+    Returns
+    -------
+    LabelFailure
+    """
     return LabelFailure("LabelTimeout", f"the label took longer than label_timeout = {timeout:g} s")

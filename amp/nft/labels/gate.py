@@ -73,7 +73,16 @@ def check(image: Atoms, data: Any) -> Label | LabelFailure:
 
 
 def geometry(atoms: Atoms) -> dict[str, Any]:
-    """Return numbers, positions (Å), cell (Å) and periodicity of atoms as plain data."""
+    """Return numbers, positions (Å), cell (Å) and periodicity of atoms as plain data.
+
+    Parameters
+    ----------
+    atoms : Atoms
+
+    Returns
+    -------
+    dict
+    """
     return {
         "numbers": atoms.numbers.tolist(),
         "positions": atoms.positions.tolist(),
@@ -83,7 +92,18 @@ def geometry(atoms: Atoms) -> dict[str, Any]:
 
 
 def plain(value: Any) -> dict[str, Any] | None:
-    """Return a number or an array as plain data; a value of another kind as its type and its text; None as None."""
+    """Return a value as plain data.
+
+    Parameters
+    ----------
+    value : object
+        A number or an array; only the type and the text of any other value are kept.
+
+    Returns
+    -------
+    dict or None
+        None for None.
+    """
     if value is None:
         return None
     array = np.asarray(value)
@@ -95,7 +115,17 @@ def plain(value: Any) -> dict[str, Any] | None:
 
 
 def stored(atoms: Atoms) -> dict[str, Any]:
-    """Return the data for `check` of an image that carries its label; an error of ASE if it carries none."""
+    """Return the data for `check` of an image that has its label.
+
+    Parameters
+    ----------
+    atoms : Atoms
+        With a calculator that has energy and forces; ASE raises an error otherwise.
+
+    Returns
+    -------
+    dict
+    """
     return {
         "atoms": {"in the file": geometry(atoms)},
         "energy": plain(atoms.get_potential_energy(apply_constraint=False)),

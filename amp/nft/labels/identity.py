@@ -49,7 +49,18 @@ def identify(parent: Any) -> Identity:
 
 
 def settings(calculator: Any, directory: str = "") -> dict[str, Any]:
-    """Return what a calculator states in ``todict()`` and ``parameters``, with its label's directory replaced."""
+    """Return the settings that a calculator states in ``todict()`` and ``parameters``.
+
+    Parameters
+    ----------
+    calculator : object
+    directory : str
+        Directory of its label, replaced by a placeholder; none if empty.
+
+    Returns
+    -------
+    dict
+    """
     try:
         stated = dict(calculator.todict())
     except Exception:  # not every calculator has it, and some raise
@@ -60,17 +71,49 @@ def settings(calculator: Any, directory: str = "") -> dict[str, Any]:
 
 
 def made(calculator: Any, directory: str | os.PathLike[str]) -> Identity:
-    """Return the identity of the calculator of one label: its class, and the settings that it states."""
+    """Return the identity of the calculator of one label: its class and settings.
+
+    Parameters
+    ----------
+    calculator : object
+    directory : str or path
+        Directory of its label.
+
+    Returns
+    -------
+    dict
+    """
     return {"calculator": _name(type(calculator)), "parameters": settings(calculator, os.fspath(directory))}
 
 
 def digest_of(identity: Identity) -> str:
-    """Return a short name of an identity: equal for equal ones."""
+    """Return a short name of an identity.
+
+    Parameters
+    ----------
+    identity : dict
+
+    Returns
+    -------
+    str
+        Equal for equal identities.
+    """
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def differences(before: Any, now: Any, path: str = "") -> Iterator[str]:
-    """Return one line for each setting in which two identities differ."""
+    """Yield one line for each setting in which two identities differ.
+
+    Parameters
+    ----------
+    before, now : object
+    path : str
+        Name of the setting that contains them.
+
+    Yields
+    ------
+    str
+    """
     if isinstance(before, dict) and isinstance(now, dict):
         for key in sorted(before.keys() | now.keys()):
             yield from differences(before.get(key), now.get(key), f"{path}.{key}" if path else str(key))
@@ -79,7 +122,16 @@ def differences(before: Any, now: Any, path: str = "") -> Iterator[str]:
 
 
 def is_calculator(thing: object) -> bool:
-    """Return True for an object, not a class, that computes energies and forces as ASE's calculators do."""
+    """Return True for an object, not a class, that computes energies and forces as ASE's calculators do.
+
+    Parameters
+    ----------
+    thing : object
+
+    Returns
+    -------
+    bool
+    """
     return not isinstance(thing, type) and all(hasattr(thing, method) for method in ("get_potential_energy", "get_forces"))
 
 

@@ -36,7 +36,17 @@ CANCELLATIONS = 2  # of all labels in a row, while none is done; a closed Dask c
 
 
 def check_label_options(options: LabelOptions) -> None:
-    """Raise TypeError or ValueError for a parent, executor, time limit or number of retries that cannot work."""
+    """Check that parent, executor, time limit and number of retries can be used.
+
+    Parameters
+    ----------
+    options : LabelOptions
+
+    Raises
+    ------
+    TypeError, InputError
+        One cannot.
+    """
     check_count("label_retries", options.retries, least=0)
     if options.timeout is not None:
         check_positive(label_timeout=options.timeout)
@@ -98,7 +108,15 @@ class LabelPool:
         self._workers.close(at_once=stopping)  # a pool with idle workers may hang at the end of the script
 
     def request(self, atom: int, image: Atoms) -> None:
-        """Ask for the label of the chunk around an atom; one that an earlier driver's worker left is taken."""
+        """Request the label of a chunk, or use the one that a worker of an earlier driver left.
+
+        Parameters
+        ----------
+        atom : int
+            Central atom in the target.
+        image : Atoms
+            Chunk.
+        """
         for directory in self._places.get(atom, []):
             label = left_label(directory, image, self._digest)
             if isinstance(label, Label):
@@ -130,7 +148,12 @@ class LabelPool:
                 yield self._done.popleft()
 
     def tidy(self, atom: int) -> None:
-        """Remove what only this program needs from an atom's directories; those that are empty then go too."""
+        """Remove this package's files from the directories of an atom, and the directories if they are then empty.
+
+        Parameters
+        ----------
+        atom : int
+        """
         for directory in self._places.get(atom, []):
             for remove in ((directory / WORKER).unlink, (directory / RESULT).unlink, directory.rmdir):
                 with contextlib.suppress(OSError):  # not there, or there are files of the parent
@@ -318,7 +341,18 @@ class LabelPool:
 
 
 def numbered(keys: Iterable[Key]) -> dict[int, Key]:
-    """Return keys by distinct numbers of labels: the same for the same keys, and short enough for names of directories."""
+    """Return keys by distinct numbers of labels, which are short names of directories.
+
+    Parameters
+    ----------
+    keys : iterable
+        Each with a `repr` that is the same in each run.
+
+    Returns
+    -------
+    dict of int to key
+        The same for the same keys.
+    """
     numbers: dict[int, Key] = {}
     for key in keys:
         number = zlib.crc32(repr(key).encode()) % LARGEST

@@ -43,7 +43,17 @@ _PLACE = re.compile(r"(\d{1,9})-\w+")
 
 
 def labelled_atom(directory: Path) -> int | None:
-    """Return the atom whose label a directory ``<atom>-<id>`` is for, or None for any other directory."""
+    """Return the atom for whose label a directory was made.
+
+    Parameters
+    ----------
+    directory : Path
+
+    Returns
+    -------
+    int or None
+        None if its name is not ``<atom>-<id>``.
+    """
     found = _PLACE.fullmatch(directory.name)
     return None if found is None else int(found[1])
 
@@ -82,7 +92,22 @@ class LabelTimeout(BaseException):
 
 
 def check_parent(parent: Parent | None) -> Parent:
-    """Return `parent`; TypeError unless it is an ASE calculator or a callable that returns one."""
+    """Check that a parent is an ASE calculator or a callable.
+
+    Parameters
+    ----------
+    parent : calculator or callable
+
+    Returns
+    -------
+    calculator or callable
+        The parent.
+
+    Raises
+    ------
+    TypeError
+        It is not.
+    """
     if isinstance(parent, type):
         raise TypeError(f"parent_calc is the class {parent.__name__}: give an instance, {parent.__name__}().")
     if parent is None or not (is_calculator(parent) or callable(parent)):
@@ -93,7 +118,16 @@ def check_parent(parent: Parent | None) -> Parent:
 
 
 def parent_name(parent: Parent) -> str:
-    """Name of the parent for logs and reports."""
+    """Return the name of the parent for logs and reports.
+
+    Parameters
+    ----------
+    parent : calculator or callable
+
+    Returns
+    -------
+    str
+    """
     if isinstance(parent, partial):
         return parent_name(parent.func)
     named = parent if not is_calculator(parent) else type(parent)
@@ -128,7 +162,21 @@ def carry_out(task: LabelTask) -> dict[str, Any]:
 
 
 def left_label(directory: Path, image: Atoms, parent_digest: str) -> Label | LabelFailure | None:
-    """Return the label of `image` by a parent that a worker left in a directory: a failure if it is bad, None if there is none."""
+    """Return the label that a worker left in a directory.
+
+    Parameters
+    ----------
+    directory : Path
+    image : Atoms
+        Chunk to label.
+    parent_digest : str
+        Name of the parent's identity; see `amp.nft.labels.identity.digest_of`.
+
+    Returns
+    -------
+    Label, LabelFailure or None
+        A failure if it is bad; None if there is none of this image by this parent.
+    """
     try:
         data = json.loads(files.read(directory / RESULT, LARGEST + LARGEST_ATOM * len(image)))
         return check(image, data) if (data["image"], data["parent"]) == (digest(image), parent_digest) else None
@@ -137,7 +185,16 @@ def left_label(directory: Path, image: Atoms, parent_digest: str) -> Label | Lab
 
 
 def digest(image: Atoms) -> str:
-    """Return a name made of all data of an image that a parent sees."""
+    """Return a name made of all data of an image that a parent sees.
+
+    Parameters
+    ----------
+    image : Atoms
+
+    Returns
+    -------
+    str
+    """
     parts = {"cell": np.asarray(image.cell), "pbc": image.pbc, **image.arrays}
     described = [f"{name} {parts[name].dtype} {parts[name].shape}".encode() + parts[name].tobytes() for name in sorted(parts)]
     return hashlib.sha256(b"".join(described)).hexdigest()[:32]
@@ -170,10 +227,27 @@ def single_point(parent: Parent, image: Atoms, directory: str | os.PathLike[str]
 
 
 def measure(parent: Parent, image: Atoms, directory: str | os.PathLike[str], timeout: float | None = None) -> dict[str, Any]:
-    """Run the parent as `single_point` does, and return plain data for `amp.nft.labels.gate.check`.
+    """Run the parent on an image as `single_point` does.
 
     The state of this process is restored afterwards, and the parent's programs end; see `amp.nft.system.isolation`.
-    KeyboardInterrupt and Terminated pass, since they end the run.
+
+    Parameters
+    ----------
+    parent : calculator or callable
+    image : Atoms
+    directory : str or path
+    timeout : float, optional
+        Limit in s.
+
+    Returns
+    -------
+    dict
+        Plain data for `amp.nft.labels.gate.check`.
+
+    Raises
+    ------
+    KeyboardInterrupt, Terminated
+        They end the run; any other error is part of the returned data.
     """
     start = time.perf_counter()
     try:
@@ -191,7 +265,17 @@ def measure(parent: Parent, image: Atoms, directory: str | os.PathLike[str], tim
 
 
 def report(atoms: Atoms) -> dict[str, Any]:
-    """Compute atoms by their calculator, and return plain data for `amp.nft.labels.gate.check`, also of what it raises."""
+    """Compute energy and forces by the calculator of atoms.
+
+    Parameters
+    ----------
+    atoms : Atoms
+
+    Returns
+    -------
+    dict
+        Plain data for `amp.nft.labels.gate.check`, also of an error.
+    """
     try:
         return _report(atoms)
     except (KeyboardInterrupt, Terminated):
@@ -214,13 +298,28 @@ def _report(atoms: Atoms) -> dict[str, Any]:
 
 
 def remove_if_empty(directory: str | os.PathLike[str]) -> None:
-    """Remove a directory unless it has files or is not there."""
+    """Remove a directory if it exists and is empty.
+
+    Parameters
+    ----------
+    directory : str or path
+    """
     with contextlib.suppress(OSError):
         os.rmdir(directory)
 
 
 def labelled(image: Atoms, label: Label) -> Atoms:
-    """Return a copy of `image` that carries its label."""
+    """Return a copy of an image with its label.
+
+    Parameters
+    ----------
+    image : Atoms
+    label : Label
+
+    Returns
+    -------
+    Atoms
+    """
     atoms = image.copy()
     atoms.calc = SinglePointCalculator(atoms, energy=label.energy, forces=label.forces)
     return atoms
@@ -254,7 +353,23 @@ def _failure(error: BaseException) -> dict[str, Any]:
 
 
 def make_calculator(parent: Any, directory: str | os.PathLike[str]) -> BaseCalculator:
-    """Return a calculator that works in `directory`: a fresh one, or a copy of `parent`; `parent` itself if it cannot be copied."""
+    """Return a calculator that works in a directory.
+
+    Parameters
+    ----------
+    parent : calculator or callable
+    directory : str or path
+
+    Returns
+    -------
+    calculator
+        A fresh one, or a copy of `parent`; `parent` itself if it cannot be copied.
+
+    Raises
+    ------
+    TypeError
+        The function `parent` returned something else.
+    """
     if not is_calculator(parent):
         Path(directory).mkdir(parents=True, exist_ok=True)
         made = parent(str(directory))

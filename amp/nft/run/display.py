@@ -30,7 +30,13 @@ class Screen(Protocol):
     """Something that shows one rich renderable at a time."""
 
     def draw(self, renderable: Any) -> None:
-        """Show this instead of what was shown."""
+        """Replace the shown content.
+
+        Parameters
+        ----------
+        renderable : object
+            Anything that rich can show.
+        """
 
     def clear(self) -> None:
         """Reserve lines for text."""
@@ -126,7 +132,13 @@ class Progress:
 
 
 def find_screen() -> Screen | None:
-    """Return a notebook's output or the terminal at standard error or output; None if there is neither."""
+    """Return a notebook's output, or the terminal at standard error or output.
+
+    Returns
+    -------
+    Screen or None
+        None if there is neither.
+    """
     if _in_notebook():
         return NotebookScreen()
     for stream in (sys.stderr, sys.stdout):
@@ -164,7 +176,13 @@ class TerminalScreen:
         _screens.add(self)
 
     def draw(self, renderable: Any) -> None:
-        """Show this instead of what was shown."""
+        """Replace the shown content.
+
+        Parameters
+        ----------
+        renderable : object
+            Anything that rich can show.
+        """
         self._live.update(renderable, refresh=True)
 
     def clear(self) -> None:
@@ -203,7 +221,13 @@ class NotebookScreen:
         self._handle = display(HTML(""), display_id=True)
 
     def draw(self, renderable: Any) -> None:
-        """Show this instead of what was shown."""
+        """Replace the shown content.
+
+        Parameters
+        ----------
+        renderable : object
+            Anything that rich can show.
+        """
         from rich.console import Console
 
         console = Console(record=True, file=io.StringIO(), width=110, highlight=False)

@@ -34,12 +34,40 @@ Event = dict[str, Any]
 
 
 def as_json(thing: Any) -> str:
-    """Return JSON of plain data, in which numbers may be NumPy's; ValueError for a number that is not finite."""
+    """Return plain data, whose numbers may be NumPy's, as JSON.
+
+    Parameters
+    ----------
+    thing : object
+
+    Returns
+    -------
+    str
+
+    Raises
+    ------
+    ValueError
+        A number is not finite.
+    """
     return json.dumps(thing, allow_nan=False, default=lambda x: x.item() if isinstance(x, np.generic) else float(x))
 
 
 def from_json(text: bytes | str) -> Any:
-    """Return the data of a JSON text; ValueError for other text, however it is wrong."""
+    """Return the data of a JSON text.
+
+    Parameters
+    ----------
+    text : bytes or str
+
+    Returns
+    -------
+    object
+
+    Raises
+    ------
+    ValueError
+        The text is not JSON, for any reason.
+    """
     try:
         return json.loads(text, parse_constant=_refuse)
     except RecursionError:
@@ -63,12 +91,32 @@ class Contents:
     length: int = 0
 
     def encode(self, event: Event) -> bytes:
-        """Return the line of the next event."""
+        """Return the line of the next event.
+
+        Parameters
+        ----------
+        event : dict
+
+        Returns
+        -------
+        bytes
+        """
         body = as_json(event).encode()[:-1]
         return body + _MARK + b'%08x"}\n' % zlib.crc32(body, self.checksum)
 
     def decode(self, line: bytes) -> None:
-        """Add the event of the next line; ValueError if its checksum or its content is wrong."""
+        """Add the event of the next line.
+
+        Parameters
+        ----------
+        line : bytes
+            Without its end of line.
+
+        Raises
+        ------
+        ValueError
+            Its checksum or its content is wrong.
+        """
         body, _, end = line.rpartition(_MARK)
         checksum = zlib.crc32(body, self.checksum)
         if end != b'%08x"}' % checksum:
@@ -134,7 +182,21 @@ def _check_format(line: bytes, path: Path) -> None:
 
 
 def read_journal(path: Path) -> Contents:
-    """Read a journal without locking or changing it; RunStoreError if it is missing or damaged."""
+    """Read a journal without locking or changing it.
+
+    Parameters
+    ----------
+    path : Path
+
+    Returns
+    -------
+    Contents
+
+    Raises
+    ------
+    RunStoreError
+        It is missing or damaged.
+    """
     try:
         data = files.read(path, LARGEST)
     except OSError as error:
@@ -184,12 +246,21 @@ class Journal:
         self._file.close()
 
     def append(self, event: Event) -> Event:
-        """Add an event, and return it as it is read back; it is on the disk when this returns.
+        """Add an event; it is on the disk when this returns.
+
+        Parameters
+        ----------
+        event : dict
+
+        Returns
+        -------
+        dict
+            The event as it is read back.
 
         Raises
         ------
         RunStoreError
-            If it breaks the schema or cannot be written; the journal is as it was then.
+            It breaks the schema or cannot be written; the journal is then unchanged.
         """
         self.check_in_place()
         if not self._writing.acquire(timeout=PATIENCE):
@@ -272,7 +343,13 @@ def _holder(path: Path) -> str:
 
 
 def now() -> float:
-    """Return the time of an event, s since 1970."""
+    """Return the time of an event.
+
+    Returns
+    -------
+    float
+        In s since 1970.
+    """
     return round(max(time.time(), 0.0), 3)
 
 
@@ -293,7 +370,22 @@ os.register_at_fork(after_in_child=_leave_to_the_parent)
 
 @contextlib.contextmanager
 def explained(path: Path) -> Iterator[None]:
-    """Turn an error of the operating system into one that names a remedy."""
+    """Turn an error of the operating system into one that names a remedy.
+
+    Parameters
+    ----------
+    path : Path
+        File that is written.
+
+    Yields
+    ------
+    None
+
+    Raises
+    ------
+    RunStoreError
+        In place of an OSError.
+    """
     try:
         yield
     except OSError as error:
@@ -301,7 +393,17 @@ def explained(path: Path) -> Iterator[None]:
 
 
 def unwritable(path: object, error: OSError) -> RunStoreError:
-    """Return the error for a file that cannot be written."""
+    """Return the error for a file that cannot be written.
+
+    Parameters
+    ----------
+    path : Path
+    error : OSError
+
+    Returns
+    -------
+    RunStoreError
+    """
     return RunStoreError(
         f"{path} cannot be written ({error.strerror or error}). Finished work is kept: free space, or give "
         "permission, and run the same script again."

@@ -20,12 +20,31 @@ from amp.nft.system.processes import Process
 
 
 def replay(events: Iterable[Event]) -> RunState:
-    """Return the state after events that the schema allows; ValueError for others."""
+    """Return the state of a run after its events.
+
+    Parameters
+    ----------
+    events : iterable of dict
+
+    Returns
+    -------
+    RunState
+
+    Raises
+    ------
+    ValueError
+        The schema does not allow the events.
+    """
     return reduce(apply, events, RunState())
 
 
 class LiveState:
-    """The state of a record that grows: each event is applied once."""
+    """State of a record that grows: each event is applied once.
+
+    Parameters
+    ----------
+    record : RunRecord
+    """
 
     def __init__(self, record: RunRecord) -> None:
         self._events = record.events
@@ -206,7 +225,18 @@ def _without(mapping: Mapping[int, Failure], key: int) -> dict[int, Failure]:
 
 
 def report_of(report: dict[str, Any]) -> MemberReport:
-    """Return the report on a member from the journal, in which null is a number that is not known."""
+    """Return the report on a member from the journal.
+
+    Parameters
+    ----------
+    report : dict
+        Its null is an unknown number.
+
+    Returns
+    -------
+    MemberReport
+        With nan for unknown numbers.
+    """
     return _fields(MemberReport, {name: math.nan if value is None else value for name, value in report.items()})
 
 

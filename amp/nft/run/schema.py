@@ -29,35 +29,98 @@ class Kind:
 
 
 def integer(least: int = 0, most: int = _LARGEST) -> Kind:
-    """Return the kind of integers within a range."""
+    """Return the kind of integers within a range.
+
+    Parameters
+    ----------
+    least, most : int
+
+    Returns
+    -------
+    Kind
+    """
     return Kind(
         f"integer from {least} on" if most == _LARGEST else f"integer from {least} to {most}", lambda x: _is_integer(x, least, most)
     )
 
 
 def number(least: float = -math.inf, above: bool = False) -> Kind:
-    """Return the kind of finite numbers from a least value on, or above it."""
+    """Return the kind of finite numbers with a lower limit.
+
+    Parameters
+    ----------
+    least : float
+    above : bool
+        Exclude the limit itself.
+
+    Returns
+    -------
+    Kind
+    """
     limit = "" if math.isinf(least) else f" above {least:g}" if above else f" from {least:g} on"
     return Kind(f"number{limit}", lambda x: _is_number(x) and (x > least if above else x >= least))
 
 
 def nullable(kind: Kind) -> Kind:
-    """Return the kind that also accepts null."""
+    """Return the kind that also accepts null.
+
+    Parameters
+    ----------
+    kind : Kind
+
+    Returns
+    -------
+    Kind
+    """
     return Kind(f"{kind.text}, or null", lambda x: x is None or kind.test(x))
 
 
 def optional(kind: Kind) -> Kind:
-    """Return the kind of a field that may be absent."""
+    """Return the kind of a field that may be absent.
+
+    Parameters
+    ----------
+    kind : Kind
+
+    Returns
+    -------
+    Kind
+    """
     return Kind(f"{kind.text}, optional", kind.test, optional=True)
 
 
 def list_of(kind: Kind, words: str, least: int = 0) -> Kind:
-    """Return the kind of lists with items of one kind."""
+    """Return the kind of lists with items of one kind.
+
+    Parameters
+    ----------
+    kind : Kind
+        Of each item.
+    words : str
+        Description for errors.
+    least : int
+        Smallest number of items.
+
+    Returns
+    -------
+    Kind
+    """
     return Kind(words, lambda x: isinstance(x, list) and len(x) >= least and all(map(kind.test, x)))
 
 
 def has(members: Mapping[str, Kind], words: str) -> Kind:
-    """Return the kind of objects with these members; others are skipped."""
+    """Return the kind of objects with given members; other members are ignored.
+
+    Parameters
+    ----------
+    members : dict of str to Kind
+    words : str
+        Description for errors.
+
+    Returns
+    -------
+    Kind
+    """
     return Kind(words, lambda x: isinstance(x, dict) and all(_is_member(x, name, kind) for name, kind in members.items()))
 
 

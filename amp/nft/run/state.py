@@ -204,24 +204,72 @@ class RunState:
     durations: tuple[float, ...] = ()
 
     def at(self, iteration: int) -> IterationState:
-        """Return one iteration; an empty one if it has no events."""
+        """Return one iteration.
+
+        Parameters
+        ----------
+        iteration : int
+
+        Returns
+        -------
+        IterationState
+            Empty if it has no events.
+        """
         return self.iterations[iteration] if iteration < len(self.iterations) else IterationState()
 
     def labels_of(self, event: str) -> Mapping[int, StoredLabel]:
-        """Return the labels of chunks that events of one name gave."""
+        """Return the labels of chunks that events of one name gave.
+
+        Parameters
+        ----------
+        event : str
+            'label', 'larger-label', 'cheap-label' or 'larger-cheap-label'.
+
+        Returns
+        -------
+        dict of int to StoredLabel
+            By the number of the central atom.
+        """
         parts = {"label": self.labels, "larger-label": self.larger, "cheap-label": self.cheap, "larger-cheap-label": self.larger_cheap}
         return parts[event]
 
     def trained(self, iteration: int) -> Trained:
-        """Return the ensemble of an iteration that is trained."""
+        """Return the ensemble of an iteration that is trained.
+
+        Parameters
+        ----------
+        iteration : int
+
+        Returns
+        -------
+        Trained
+        """
         return _present(self.at(iteration).trained)
 
     def evaluated(self, iteration: int) -> Evaluated:
-        """Return the uncertainty of an iteration that is evaluated."""
+        """Return the uncertainty of an iteration that is evaluated.
+
+        Parameters
+        ----------
+        iteration : int
+
+        Returns
+        -------
+        Evaluated
+        """
         return _present(self.at(iteration).evaluated)
 
     def added(self, iteration: int) -> Added:
-        """Return the chunks that were added after an iteration."""
+        """Return the chunks that were added after an iteration.
+
+        Parameters
+        ----------
+        iteration : int
+
+        Returns
+        -------
+        Added
+        """
         return _present(self.at(iteration).added)
 
     @property

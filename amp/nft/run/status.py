@@ -154,13 +154,37 @@ def read_status(directory: str | os.PathLike[str]) -> Status:
 
 
 def status_of(record: RunRecord) -> Status:
-    """Return the status of a run that another process may hold."""
+    """Return the status of a run, which another process may lock.
+
+    Parameters
+    ----------
+    record : RunRecord
+
+    Returns
+    -------
+    Status
+    """
     beat, steps = _read_beat(record.directory / BEAT_FILE)
     return status(record.directory, replay(record.events), steps, beat)
 
 
 def find_run(directory: str | os.PathLike[str]) -> Path:
-    """Return the ``saved-info`` of the run that a path leads to; RunStoreError if there is none, or more than one."""
+    """Return the ``saved-info`` directory of the run that a path leads to.
+
+    Parameters
+    ----------
+    directory : str or path
+        Training directory of a run, its ``saved-info``, or the directory of the script.
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    RunStoreError
+        There is no run, or more than one.
+    """
     start = Path(directory)
     here = [start, start / "saved-info"]
     below = sorted(path.parent for path in start.glob("*-training/saved-info/journal.jsonl"))
@@ -316,7 +340,16 @@ def _step(step: dict[str, Any]) -> MemberStep:
 
 
 def duration(seconds: float) -> str:
-    """Return a time in words: 0.8 s, 12 s, 3 min 10 s, 2 h 5 min."""
+    """Return a time in words: 0.8 s, 12 s, 3 min 10 s, 2 h 5 min.
+
+    Parameters
+    ----------
+    seconds : float
+
+    Returns
+    -------
+    str
+    """
     if seconds < 9.95:
         return f"{seconds:.1f} s"
     seconds = round(seconds)

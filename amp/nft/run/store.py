@@ -33,13 +33,33 @@ LARGEST = 2**30  # bytes of one content file; uncertainties of a million atoms n
 
 
 def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write a file atomically, also if the machine crashes; RunStoreError if it cannot be written."""
+    """Write a file atomically, also if the machine crashes.
+
+    Parameters
+    ----------
+    path : str or path
+    data : bytes
+
+    Raises
+    ------
+    RunStoreError
+        It cannot be written.
+    """
     with explained(Path(path)):
         files.write(path, data)
 
 
 def array_bytes(array: np.ndarray) -> bytes:
-    """Return an array as the content of an ``.npy`` file."""
+    """Return an array as the content of an ``.npy`` file.
+
+    Parameters
+    ----------
+    array : ndarray
+
+    Returns
+    -------
+    bytes
+    """
     buffer = io.BytesIO()
     np.save(buffer, array, allow_pickle=False)
     return buffer.getvalue()
@@ -71,10 +91,19 @@ class RunRecord:
     def content(self, name: str) -> bytes:
         """Return stored content by its name.
 
+        Parameters
+        ----------
+        name : str
+            From an event.
+
+        Returns
+        -------
+        bytes
+
         Raises
         ------
         RunStoreError
-            If it is missing or altered, or is not a regular file of less than 1 GiB in the content folder.
+            It is missing or altered, or is not a regular file of less than 1 GiB in the content folder.
         """
         path = self.directory / CONTENT / name
         if not CONTENT_NAME.fullmatch(name):
@@ -90,22 +119,82 @@ class RunRecord:
         return data
 
     def array(self, name: str) -> np.ndarray:
-        """Read a stored array; ContentError if it is not an array of numbers."""
+        """Read a stored array.
+
+        Parameters
+        ----------
+        name : str
+            From an event.
+
+        Returns
+        -------
+        ndarray
+
+        Raises
+        ------
+        ContentError
+            It is not an array of numbers.
+        """
         with self._readable(name, "an array"):
             return _array(self.content(name))
 
     def image(self, name: str) -> Atoms:
-        """Read a stored image; ContentError if it is not an image."""
+        """Read a stored image with its label.
+
+        Parameters
+        ----------
+        name : str
+            From an event.
+
+        Returns
+        -------
+        Atoms
+
+        Raises
+        ------
+        ContentError
+            It is not an image.
+        """
         return self.images(name)[-1]
 
     def images(self, name: str) -> list[Atoms]:
-        """Read the images of a stored trajectory; ContentError if it is not one."""
+        """Read the images of a stored trajectory.
+
+        Parameters
+        ----------
+        name : str
+            From an event.
+
+        Returns
+        -------
+        list of Atoms
+
+        Raises
+        ------
+        ContentError
+            It is not a trajectory.
+        """
         with self._readable(name, "a trajectory"):
             found = read(io.BytesIO(self.content(name)), index=":", format="traj")
             return found if isinstance(found, list) and found else _not(found)
 
     def texts(self, name: str) -> list[str]:
-        """Read the ``.amp`` texts of a stored ensemble; ContentError if it is not an ensemble."""
+        """Read the ``.amp`` texts of a stored ensemble.
+
+        Parameters
+        ----------
+        name : str
+            From an event.
+
+        Returns
+        -------
+        list of str
+
+        Raises
+        ------
+        ContentError
+            It is not an ensemble.
+        """
         with self._readable(name, "an ensemble"):
             found = from_json(self.content(name))
             return found if isinstance(found, list) and found and all(isinstance(text, str) for text in found) else _not(found)
@@ -173,22 +262,45 @@ class RunStore(RunRecord):
         self._journal.close()
 
     def append(self, event: str, **fields: Any) -> Event:
-        """Add an event with the present time, and return it as it is read back; it is on the disk when this returns.
+        """Add an event with the present time; it is on the disk when this returns.
+
+        Parameters
+        ----------
+        event : str
+            Name of the event.
+        **fields : JSON values
+            Its fields; see `amp.nft.run.schema`.
+
+        Returns
+        -------
+        dict
+            The event as it is read back.
 
         Raises
         ------
         RunStoreError
-            If the event breaks the schema, it cannot be written, or the directory was moved or replaced.
+            The event breaks the schema, it cannot be written, or the directory was moved or replaced.
         """
         return self._journal.append({"event": event, "time": now(), **fields})
 
     def keep(self, data: bytes, suffix: str) -> str:
-        """Store data under a name made of its hash, and return the name for an event.
+        """Store data under a name made of its hash.
+
+        Parameters
+        ----------
+        data : bytes
+        suffix : str
+            Of the name.
+
+        Returns
+        -------
+        str
+            The name, for an event.
 
         Raises
         ------
         RunStoreError
-            If it cannot be written, or the directory was moved or replaced.
+            It cannot be written, or the directory was moved or replaced.
         """
         self._journal.check_in_place()
         name = hashlib.sha256(data).hexdigest()[:32] + suffix
@@ -198,19 +310,59 @@ class RunStore(RunRecord):
         return name
 
     def keep_array(self, array: np.ndarray) -> str:
-        """Store an array."""
+        """Store an array.
+
+        Parameters
+        ----------
+        array : ndarray
+
+        Returns
+        -------
+        str
+            Its name; see `keep`.
+        """
         return self.keep(array_bytes(array), ".npy")
 
     def keep_image(self, image: Atoms) -> str:
-        """Store one image with its label."""
+        """Store one image with its label.
+
+        Parameters
+        ----------
+        image : Atoms
+
+        Returns
+        -------
+        str
+            Its name; see `keep`.
+        """
         return self.keep(trajectory_bytes([image]), ".traj")
 
     def keep_images(self, images: list[Atoms]) -> str:
-        """Store images with their labels."""
+        """Store images with their labels.
+
+        Parameters
+        ----------
+        images : list of Atoms
+
+        Returns
+        -------
+        str
+            Their name; see `keep`.
+        """
         return self.keep(trajectory_bytes(images), ".traj")
 
     def keep_texts(self, texts: list[str]) -> str:
-        """Store the ``.amp`` texts of an ensemble."""
+        """Store the ``.amp`` texts of an ensemble.
+
+        Parameters
+        ----------
+        texts : list of str
+
+        Returns
+        -------
+        str
+            Their name; see `keep`.
+        """
         return self.keep(as_json(texts).encode(), ".ensemble")
 
 

@@ -207,7 +207,16 @@ def _energies(energy_error: float | None) -> str:
 
 
 def recorded_verdict(state: RunState) -> Verdict | None:
-    """Return the verdict that the journal contains on the last ensemble, or None."""
+    """Return the verdict on the last ensemble in the journal.
+
+    Parameters
+    ----------
+    state : RunState
+
+    Returns
+    -------
+    Verdict or None
+    """
     if state.verdict is None:
         return None
     known: dict[str, Any] = {name: np.nan if value is None else value for name, value in state.verdict.items()}

@@ -85,7 +85,19 @@ def _differences(x: np.ndarray, kinds: np.ndarray, atom: int, others: Sequence[i
 
 
 def scaled(x: np.ndarray, kinds: np.ndarray) -> np.ndarray:
-    """Scale fingerprints to between -1 and 1, by their ranges over the atoms of each element; 0 where there is no range."""
+    """Scale fingerprints to [-1, 1] by their ranges over the atoms of each element.
+
+    Parameters
+    ----------
+    x : ndarray, shape (atoms, fingerprints)
+    kinds : ndarray of int, shape (atoms,)
+        Element of each atom.
+
+    Returns
+    -------
+    ndarray, shape (atoms, fingerprints)
+        0 where the range is a point.
+    """
     result = np.zeros_like(x)
     for kind in np.unique(kinds):
         here = kinds == kind
@@ -96,9 +108,21 @@ def scaled(x: np.ndarray, kinds: np.ndarray) -> np.ndarray:
 
 
 def apart(x: np.ndarray, kinds: np.ndarray, n_kinds: int) -> np.ndarray:
-    """Rows with the fingerprints of each element in columns of its own, and a 1 there: elements have nothing in common.
+    """Put the fingerprints of each element into separate columns, so that the rows of two elements are orthogonal.
 
-    The 1 keeps apart, for CUR, what lies on opposite sides of the middle.
+    Each element gets one more column, of 1 for its atoms. With it, CUR separates rows of opposite sign.
+
+    Parameters
+    ----------
+    x : ndarray, shape (atoms, fingerprints)
+    kinds : ndarray of int, shape (atoms,)
+        Element of each atom.
+    n_kinds : int
+        Number of elements.
+
+    Returns
+    -------
+    ndarray, shape (atoms, n_kinds * (fingerprints + 1))
     """
     wide = np.zeros((len(x), n_kinds, x.shape[1] + 1))
     wide[np.arange(len(x)), kinds] = np.hstack([x, np.ones((len(x), 1))])

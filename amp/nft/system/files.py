@@ -61,7 +61,17 @@ def _keep_mode(old: Path, new: Path) -> None:
 
 
 def sync_directory(directory: Path) -> None:
-    """Make created and renamed files of a directory durable; OSError if the file system fails, not if it cannot do this."""
+    """Make created and renamed files of a directory durable, where the file system can.
+
+    Parameters
+    ----------
+    directory : Path
+
+    Raises
+    ------
+    OSError
+        The file system fails.
+    """
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -97,7 +107,24 @@ def read(path: str | os.PathLike[str], limit: int) -> bytes:
 
 
 def regular(path: str, flags: int) -> int:
-    """Open a file as an opener of `open`; OSError at once if it is a link, a pipe or a device."""
+    """Open a regular file; to be used as the opener of `open`.
+
+    Parameters
+    ----------
+    path : str
+    flags : int
+        Flags of `os.open`.
+
+    Returns
+    -------
+    int
+        File descriptor.
+
+    Raises
+    ------
+    OSError
+        It is a link, a pipe or a device; raised without waiting.
+    """
     descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)

@@ -15,7 +15,15 @@ import time
 
 
 def main(patience: float, grace: float) -> None:
-    """Wait for a SIGTERM, then for the end of the parent process, and kill it at last."""
+    """Wait for a SIGTERM, then for the end of the parent process, and kill it if it does not end.
+
+    Parameters
+    ----------
+    patience : float
+        Seconds from the signal until the notice that the guard writes.
+    grace : float
+        Seconds from the notice until the kill.
+    """
     parent = os.getppid()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):  # a queue or a terminal sends them to all processes
         signal.signal(number, signal.SIG_IGN)

@@ -44,9 +44,14 @@ class Heartbeat:
         self._content: dict[str, Any] | None = None
 
     def beat(self, **content: Any) -> None:
-        """Touch the file if a beat is due, or write it if `content`, more JSON entries, differs from the last beat's.
+        """If a beat is due, touch the file, or write it if its content has changed.
 
-        Errors of the file system are ignored: a full disk shows elsewhere, and a touch needs no space.
+        Errors of the file system are ignored: a full disk is reported elsewhere, and a touch needs no space.
+
+        Parameters
+        ----------
+        **content : JSON values
+            More entries of the file.
         """
         if (now := time.monotonic()) - self._last < self.period:
             return
@@ -69,7 +74,17 @@ class Heartbeat:
 
 
 def read_heartbeat(path: Path) -> tuple[Process, dict[str, Any]] | None:
-    """Return the process in a heartbeat file and the other entries, or None if there is no valid file (yet)."""
+    """Return the process in a heartbeat file, and the other entries.
+
+    Parameters
+    ----------
+    path : Path
+
+    Returns
+    -------
+    (Process, dict) or None
+        None if there is no valid file (yet).
+    """
     try:
         content = json.loads(files.read(path, LARGEST))
         return Process(str(content.pop("machine")), int(content.pop("pid")), float(content.pop("start_time"))), content
@@ -78,15 +93,32 @@ def read_heartbeat(path: Path) -> tuple[Process, dict[str, Any]] | None:
 
 
 def read_process(path: Path) -> Process | None:
-    """Return the process in a heartbeat file, or None if there is no valid file (yet)."""
+    """Return the process in a heartbeat file.
+
+    Parameters
+    ----------
+    path : Path
+
+    Returns
+    -------
+    Process or None
+        None if there is no valid file (yet).
+    """
     found = read_heartbeat(path)
     return None if found is None else found[0]
 
 
 def heartbeat_age(path: Path) -> float | None:
-    """Return the seconds since the last beat by the wall clock, at least 0.
+    """Return the time since the last beat by the wall clock.
 
-    None if there is no file, or if its time is so far ahead that a clock must have been set: the age is unknown then.
+    Parameters
+    ----------
+    path : Path
+
+    Returns
+    -------
+    float or None
+        Seconds, at least 0. None if there is no file, or if its time is so far ahead that a clock must have been set.
     """
     try:
         age = time.time() - path.stat().st_mtime
@@ -103,14 +135,35 @@ class Unchanged:
         self._since = time.monotonic()
 
     def seconds(self, look: object) -> float:
-        """Return the seconds since `look` was first seen; 0 if it differs from the last look."""
+        """Return the time since a value was first seen.
+
+        Parameters
+        ----------
+        look : object
+            Present value.
+
+        Returns
+        -------
+        float
+            Seconds; 0 if the value differs from the last one.
+        """
         if look != self._look:
             self._look, self._since = look, time.monotonic()
         return time.monotonic() - self._since
 
 
 def version(path: Path) -> tuple[int, int] | None:
-    """Return a value that differs between two versions of a file, or None if there is no file."""
+    """Return a value that differs between two versions of a file.
+
+    Parameters
+    ----------
+    path : Path
+
+    Returns
+    -------
+    (int, int) or None
+        Time of the last change in ns, and size in bytes; None if there is no file.
+    """
     try:
         found = path.stat()
     except OSError:
@@ -137,7 +190,13 @@ class Watched:
         self.lost()
 
     def lost(self) -> str:
-        """Return the reason why the process counts as gone; an empty string while it does not."""
+        """Return the reason why the process counts as gone.
+
+        Returns
+        -------
+        str
+            Empty while it does not.
+        """
         host = self._process.machine.split()[0]
         if self._process.machine == machine():
             gone = has_ended(self._process)
@@ -181,7 +240,12 @@ _lock = threading.Lock()
 
 
 def labels_running() -> bool:
-    """Return True while any thread of this process makes a label."""
+    """Return True while any thread of this process makes a label.
+
+    Returns
+    -------
+    bool
+    """
     return _labels_running > 0
 
 
@@ -190,6 +254,15 @@ def working_for(driver: Driver | None) -> Iterator[None]:
     """Let this process exit when its driver is gone, but not before the work in this block is done.
 
     A worker of a process pool exits immediately: it shares a machine with the next start of the run.
+
+    Parameters
+    ----------
+    driver : Driver or None
+        None: nothing is watched.
+
+    Yields
+    ------
+    None
     """
     global _labels_running
     if driver is not None and driver.process != this_process() and (driver.owns or driver.is_parent):

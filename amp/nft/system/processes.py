@@ -42,17 +42,42 @@ class Process:
 
 
 def this_process() -> Process:
-    """Return the calling process."""
+    """Return the calling process.
+
+    Returns
+    -------
+    Process
+    """
     return Process(machine(), os.getpid(), _own_start_time(os.getpid()))
 
 
 def process_of(pid: int) -> Process:
-    """Return the process of this machine with a number; psutil.NoSuchProcess if there is none."""
+    """Return the process of this machine with a number.
+
+    Parameters
+    ----------
+    pid : int
+
+    Returns
+    -------
+    Process
+
+    Raises
+    ------
+    psutil.NoSuchProcess
+        There is none.
+    """
     return Process(machine(), pid, _start_time(psutil.Process(pid)))
 
 
 def machine() -> str:
-    """Return the name of the space in which process numbers are unique: the host, or a container on it."""
+    """Return the name of the space in which process numbers are unique.
+
+    Returns
+    -------
+    str
+        The host, or a container on it.
+    """
     try:
         space = os.readlink("/proc/self/ns/pid")
     except OSError:
@@ -61,7 +86,17 @@ def machine() -> str:
 
 
 def has_ended(process: Process) -> bool:
-    """Return True if a process is known to have ended; False for one of another machine, which cannot be asked."""
+    """Return True if a process is known to have ended.
+
+    Parameters
+    ----------
+    process : Process
+
+    Returns
+    -------
+    bool
+        False for a process of another machine, whose state is not known here.
+    """
     if process.machine != machine():
         return False
     try:
@@ -74,7 +109,17 @@ def has_ended(process: Process) -> bool:
 
 
 def runs(process: psutil.Process) -> bool:
-    """Return True unless a process has ended; a zombie, whose parent has not asked for its exit status, has."""
+    """Return True unless a process has ended.
+
+    Parameters
+    ----------
+    process : psutil.Process
+
+    Returns
+    -------
+    bool
+        False for a zombie: it has ended, and its parent has not read its exit status.
+    """
     try:
         return process.is_running() and process.status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
     except psutil.NoSuchProcess:
@@ -85,7 +130,17 @@ def runs(process: psutil.Process) -> bool:
 
 
 def tree(process: Process) -> list[psutil.Process]:
-    """Return a process of this machine and its descendants; an empty list if it has ended."""
+    """Return a process of this machine and its descendants.
+
+    Parameters
+    ----------
+    process : Process
+
+    Returns
+    -------
+    list of psutil.Process
+        Empty if it has ended.
+    """
     if process.machine != machine() or has_ended(process):
         return []
     with contextlib.suppress(psutil.NoSuchProcess):
@@ -95,26 +150,58 @@ def tree(process: Process) -> list[psutil.Process]:
 
 
 def descendants() -> list[psutil.Process]:
-    """Return the descendants of the calling process, without those that a parent's exit has detached from it."""
+    """Return the descendants of the calling process, without those that a parent's exit has detached from it.
+
+    Returns
+    -------
+    list of psutil.Process
+    """
     return psutil.Process().children(recursive=True)
 
 
 def marked(*marks: str) -> list[psutil.Process]:
-    """Return all processes, detached ones too, that were started with one of `marks` in the environment variable `MARK`.
+    """Return all processes, detached ones too, that were started with a mark in the environment variable `MARK`.
 
-    Only this user's processes can be asked; the calling process is never among them. This reads the environment of each
-    process of the machine, which takes some 10 ms.
+    This reads the environment of each process of the machine, which takes some 10 ms.
+
+    Parameters
+    ----------
+    *marks : str
+
+    Returns
+    -------
+    list of psutil.Process
+        Processes of this user only, without the calling one.
     """
     return [process for process in psutil.process_iter() if process.pid != os.getpid() and _mark(process) in marks]
 
 
 def started_for(process: Process | None, mark: str) -> list[psutil.Process]:
-    """Return a process of this machine, its descendants, and all that was started with `mark`."""
+    """Return a process of this machine, its descendants, and all processes that were started with a mark.
+
+    Parameters
+    ----------
+    process : Process or None
+    mark : str
+
+    Returns
+    -------
+    list of psutil.Process
+    """
     return list({*(tree(process) if process is not None else ()), *marked(mark)})
 
 
 def group_runs(group: int) -> bool:
-    """Return True if any process of a process group runs."""
+    """Return True if any process of a process group runs.
+
+    Parameters
+    ----------
+    group : int
+
+    Returns
+    -------
+    bool
+    """
     return any(_pid_runs(pid) for pid in psutil.pids() if _group(pid) == group)
 
 
@@ -151,14 +238,25 @@ def _signal(processes: Iterable[psutil.Process], number: signal.Signals) -> set[
 
 
 def kill(processes: Iterable[psutil.Process]) -> None:
-    """Kill processes by SIGKILL, without waiting for their end."""
+    """Kill processes by SIGKILL, without waiting for their end.
+
+    Parameters
+    ----------
+    processes : iterable of psutil.Process
+    """
     for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
             process.kill()
 
 
 def exit_now(status: int) -> None:
-    """Exit without the interpreter's own end, which may wait for threads, and kill this process's descendants."""
+    """Kill this process's descendants and exit without the interpreter's shutdown, which may wait for threads.
+
+    Parameters
+    ----------
+    status : int
+        Exit status.
+    """
     flushing = threading.Thread(target=_flush, daemon=True)  # another thread may keep a stream locked
     flushing.start()
     flushing.join(FLUSH)

@@ -137,7 +137,12 @@ _guards: set[_Guard] = set()
 
 
 def guards() -> set[int]:
-    """Return the numbers of the processes that guard a run of this process."""
+    """Return the numbers of the processes that guard a run of this process.
+
+    Returns
+    -------
+    set of int
+    """
     return {guard.pid for guard in _guards}
 
 

@@ -34,7 +34,12 @@ class Frame:
             self._results = {} if changed else dict(image.calc.results)
 
     def write(self, writer: TrajectoryWriter) -> None:
-        """Add the image to a trajectory."""
+        """Add the image to a trajectory.
+
+        Parameters
+        ----------
+        writer : TrajectoryWriter
+        """
         writer.write(self._atoms, **self._results)
 
 
@@ -72,12 +77,29 @@ class GrowingTrajectory:
 
 
 def trajectory_bytes(images: Sequence[Atoms]) -> bytes:
-    """Return images as the content of a ``.traj`` file; no images give no bytes."""
+    """Return images as the content of a ``.traj`` file.
+
+    Parameters
+    ----------
+    images : sequence of Atoms
+
+    Returns
+    -------
+    bytes
+        Empty without images.
+    """
     return GrowingTrajectory().content(images)
 
 
 def write_frames(file: Path | IO[bytes], frames: Sequence[Frame]) -> None:
-    """Write a ``.traj`` file of frames, in this order; a frame may be there more than once."""
+    """Write a ``.traj`` file of frames.
+
+    Parameters
+    ----------
+    file : Path or binary file
+    frames : sequence of Frame
+        In this order; a frame may occur more than once.
+    """
     with TrajectoryWriter(file, "w") as writer:
         for frame in frames:
             frame.write(writer)

@@ -263,7 +263,16 @@ def _report(member: int, tries: Sequence[Fit], may_retry: bool, criteria: np.nda
 
 
 def layout_of(model: AmpModel) -> Layout:
-    """Return the layout of a model's parameters."""
+    """Return the layout of a model's parameters.
+
+    Parameters
+    ----------
+    model : AmpModel
+
+    Returns
+    -------
+    Layout
+    """
     sizes = tuple((len(model.fprange[e]), *(n for n in model.hiddenlayers[e] if n), 1) for e in model.elements)
     return Layout(model.elements, sizes, model.activation)
 

@@ -54,7 +54,18 @@ class BatchedTrainer:
         self._target_rows: list[Rows] = []
 
     def train(self, task: TrainingTask, watch: Watch = unwatched) -> Ensemble:
-        """Train every member of `task`, and calibrate the ensemble out of bag."""
+        """Train every member of a task, and calibrate the ensemble out of bag.
+
+        Parameters
+        ----------
+        task : TrainingTask
+        watch : callable
+            Is called with the progress of the members.
+
+        Returns
+        -------
+        Ensemble
+        """
         from amp.nft.kernels.compilation import announced  # numba: only where it is needed
 
         with announced(self.log) as compiled:
@@ -135,7 +146,14 @@ class BatchedTrainer:
         )
 
     def finish(self, task: TrainingTask, outcome: Ensemble) -> None:
-        """Leave what Amp's own jobs leave."""
+        """Write the files that Amp's own jobs write, if the trainer was made with `leave`.
+
+        Parameters
+        ----------
+        task : TrainingTask
+        outcome : Ensemble
+            Its result.
+        """
         if self.leave is not None:
             self.leave(task, outcome)
 

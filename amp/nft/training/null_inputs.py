@@ -89,7 +89,17 @@ def _moves(rows: Sequence[Rows], kind: int, features: np.ndarray) -> np.ndarray:
 
 
 def deserves_a_warning(kept: Sequence[Kept]) -> bool:
-    """Return True if copies or constants are dropped that are not merely too narrow to reach any atom of these images."""
+    """Return True if fingerprints are dropped for another reason than a reach too short for any atom of these images.
+
+    Parameters
+    ----------
+    kept : sequence of Kept
+
+    Returns
+    -------
+    bool
+        True if a copy is dropped, or a constant other than 0.
+    """
     for of_element in kept:
         constant = of_element.same < 0
         n_copies = len(of_element.same) - constant.sum() - len(of_element.chosen)
@@ -99,7 +109,19 @@ def deserves_a_warning(kept: Sequence[Kept]) -> bool:
 
 
 def describe_dropped(elements: Sequence[str], kept: Sequence[Kept]) -> str:
-    """Name the fingerprints that are dropped; an empty string if none is."""
+    """Name the fingerprints that are dropped.
+
+    Parameters
+    ----------
+    elements : sequence of str
+    kept : sequence of Kept
+        One per element.
+
+    Returns
+    -------
+    str
+        Empty if none is.
+    """
     parts = []
     for element, of_element in zip(elements, kept, strict=True):
         constant = np.flatnonzero(of_element.same < 0)
@@ -114,7 +136,17 @@ def describe_dropped(elements: Sequence[str], kept: Sequence[Kept]) -> str:
 
 
 def reduced(layout: Layout, kept: Sequence[Kept]) -> Layout:
-    """Return the layout of networks of the kept fingerprints."""
+    """Return the layout of networks of the kept fingerprints.
+
+    Parameters
+    ----------
+    layout : Layout
+    kept : sequence of Kept
+
+    Returns
+    -------
+    Layout
+    """
     return replace(layout, sizes=tuple((len(k.chosen), *sizes[1:]) for sizes, k in zip(layout.sizes, kept, strict=True)))
 
 
@@ -129,6 +161,10 @@ def collapse(theta: np.ndarray, whole: Layout, layout: Layout, kept: Sequence[Ke
     kept : sequence of Kept
     amps : list of (ndarray, ndarray)
         Amp's inputs of all fingerprints.
+
+    Returns
+    -------
+    ndarray, shape (parameters of `layout`,)
     """
     result = np.zeros(layout.n_parameters)
     layers = zip(whole.layers(theta), layout.layers(result), kept, amps, strict=True)
@@ -147,7 +183,19 @@ def collapse(theta: np.ndarray, whole: Layout, layout: Layout, kept: Sequence[Ke
 
 
 def expand(theta: np.ndarray, layout: Layout, whole: Layout, kept: Sequence[Kept]) -> np.ndarray:
-    """Return the parameters with weight 0 for what was dropped; the reverse of :func:`collapse` in Amp's inputs."""
+    """Return the parameters with weight 0 for dropped fingerprints; the reverse of :func:`collapse` in Amp's inputs.
+
+    Parameters
+    ----------
+    theta : ndarray, shape (parameters of `layout`,)
+    layout, whole : Layout
+        Of the kept fingerprints, and of all.
+    kept : sequence of Kept
+
+    Returns
+    -------
+    ndarray, shape (parameters of `whole`,)
+    """
     result = np.zeros(whole.n_parameters)
     for (first, *upper), (new_first, *new_upper), of_element in zip(layout.layers(theta), whole.layers(result), kept, strict=True):
         new_first[of_element.chosen] = first[:-1]

@@ -37,7 +37,16 @@ class Judges:
     patience: int
 
     def over(self, problem: Problem) -> HeldOut:
-        """Return the judge of one descent."""
+        """Return the judge of one descent.
+
+        Parameters
+        ----------
+        problem : Problem
+
+        Returns
+        -------
+        HeldOut
+        """
         return HeldOut(problem, self.images, self.robust, self.patience)
 
 
@@ -74,7 +83,16 @@ def choose_judges(weights_i: np.ndarray, chunk_i: Sequence[bool] | np.ndarray, n
 
 
 def describe(fit: Fit) -> str:
-    """Say how a judged fit ended."""
+    """Return in words how a judged fit ended.
+
+    Parameters
+    ----------
+    fit : Fit
+
+    Returns
+    -------
+    str
+    """
     how = {
         "converged": "stopped at its out-of-bag minimum",
         "level": "loss levelled off; kept its out-of-bag minimum",

@@ -91,7 +91,13 @@ class Attempt:
         return self._state() is not None
 
     def verdict(self) -> Verdict | None:
-        """Return how the job ended, or None while it continues."""
+        """Return the outcome of the job.
+
+        Returns
+        -------
+        Verdict or None
+            None while it continues.
+        """
         failure = self._failure()
         converged = files.read_converged(self.directory)  # after the check for a failure: it may just have ended well
         if converged is None:
@@ -104,12 +110,22 @@ class Attempt:
         (self.directory / job_state.TOKEN).unlink(missing_ok=True)
 
     def started(self) -> list[psutil.Process]:
-        """Return the processes on this machine that the start command started and that still exist."""
+        """Return the processes on this machine that the start command started and that still exist.
+
+        Returns
+        -------
+        list of psutil.Process
+        """
         job = self._state()
         return processes.started_for(None if job is None else job.process, self.token)
 
     def wait_for_shell(self, seconds: float) -> None:
-        """Wait for a start command that only submits the job."""
+        """Wait for a start command that only submits the job.
+
+        Parameters
+        ----------
+        seconds : float
+        """
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._shell.wait(seconds)
 
@@ -162,7 +178,12 @@ class Attempt:
 
 
 def end_all(attempts: Iterable[Attempt]) -> None:
-    """End everything that some attempts started, together, in twice `processes.GRACE` at most."""
+    """End all processes that attempts started, together, in at most twice `processes.GRACE`.
+
+    Parameters
+    ----------
+    attempts : iterable of Attempt
+    """
     attempts = list(attempts)
     for attempt in attempts:
         attempt.withdraw()

@@ -18,10 +18,14 @@ KEPT = 8  # entries in memory; the derivatives of a chunk of 79 atoms take about
 
 
 class SharedDatabase(FileDatabase):
-    """Amp's database with atomically written entries, and with the entries used last in memory.
+    """Amp's database with atomic writes, and with the entries used last in memory.
 
     Amp writes an entry in place: another job may read a part of it, and a killed job leaves a truncated entry. Amp also
-    opens an entry's file again for each single derivative.
+    opens an entry's file again for each derivative.
+
+    Parameters
+    ----------
+    filename : str
     """
 
     def __init__(self, filename: str) -> None:
@@ -61,7 +65,17 @@ class SharedDatabase(FileDatabase):
 
 
 def share(descriptor: Any, elements: list[str], log: Callable[[str], None]) -> None:
-    """Make one of Amp's descriptors use shared databases, created as it creates its own."""
+    """Make one of Amp's descriptors use shared databases, created as it creates its own.
+
+    Parameters
+    ----------
+    descriptor : amp.descriptor.gaussian.Gaussian
+        Or another descriptor with its databases.
+    elements : list of str
+        Its elements if it has none.
+    log : callable
+        Takes a message.
+    """
     database = type("LoggingDatabase", (SharedDatabase,), {"log": staticmethod(log)})
     if descriptor.parameters.elements is None:
         descriptor.parameters.elements = elements

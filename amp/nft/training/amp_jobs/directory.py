@@ -107,11 +107,26 @@ class TrainingDirectory:
         self.path = path.absolute()
 
     def member(self, index: int) -> Path:
-        """Return the working directory of a member's jobs."""
+        """Return the working directory of a member's jobs.
+
+        Parameters
+        ----------
+        index : int
+
+        Returns
+        -------
+        Path
+        """
         return self.path / str(index)
 
     def end_strays(self, log: Callable[[str], None]) -> None:
-        """End the jobs that an earlier driver left, so that no two work in one directory."""
+        """End the jobs that an earlier driver left, so that no two jobs work in one directory.
+
+        Parameters
+        ----------
+        log : callable
+            Takes a message.
+        """
         for directory in sorted(self.path.glob("[0-9]*/")):
             (directory / job_state.TOKEN).unlink(missing_ok=True)  # a job that misses it exits
             left = job_state.read_state(directory)
@@ -124,10 +139,16 @@ class TrainingDirectory:
     def lay_out(self, task: TrainingTask, calc_text: str) -> None:
         """Write the bootstrap samples and the chunks' ids, and drop databases made with other settings.
 
+        Parameters
+        ----------
+        task : TrainingTask
+        calc_text : str
+            Amp's calculator, whose settings the databases must have.
+
         Raises
         ------
         ValueError
-            Two images that Amp cannot tell apart are to be trained differently.
+            Two images that have one hash in Amp are to be trained differently.
         """
         samples = self.path / "training-images"
         shutil.rmtree(samples, ignore_errors=True)
@@ -141,7 +162,12 @@ class TrainingDirectory:
         self._drop_databases_of_other_settings(calc_text)
 
     def write_task(self, task: TrainingTask) -> None:
-        """Write the input of fits with the kernels: all images and targets, whose fingerprints set the ranges, and weights."""
+        """Write the input of fits with the kernels: all images and targets, whose fingerprints set the ranges, and weights.
+
+        Parameters
+        ----------
+        task : TrainingTask
+        """
         samples = self.path / "training-images"
         write(samples / ALL_IMAGES, task.images)
         write(samples / TARGETS, task.targets)
@@ -150,7 +176,18 @@ class TrainingDirectory:
         (samples / TASK).write_text(json.dumps(content))
 
     def clear_member(self, index: int, start: str | None) -> Path:
-        """Return a directory for a member's job, empty except for Amp's databases and the parameters to start from."""
+        """Make a directory for a member's job, empty except for Amp's databases and the parameters to start from.
+
+        Parameters
+        ----------
+        index : int
+        start : str or None
+            The ``.amp`` text to start from.
+
+        Returns
+        -------
+        Path
+        """
         directory = self.member(index)
         directory.mkdir(exist_ok=True)
         for path in directory.iterdir():
@@ -173,7 +210,17 @@ class TrainingDirectory:
 
 
 def read_converged(directory: Path) -> bool | None:
-    """Return the content of the file that the job's last line writes, True if the criteria are met; None before."""
+    """Return the content of the file that the job's last line writes.
+
+    Parameters
+    ----------
+    directory : Path
+
+    Returns
+    -------
+    bool or None
+        True if the criteria are met; None before the end.
+    """
     try:
         return {"True": True, "False": False}.get((directory / CONVERGED).read_text())
     except OSError:
@@ -181,7 +228,17 @@ def read_converged(directory: Path) -> bool | None:
 
 
 def tail_of_output(directory: Path, lines: int = 15) -> list[str]:
-    """Return the last lines of a job's traceback, or else of its newest output."""
+    """Return the last lines of a job's traceback, or else of its newest output.
+
+    Parameters
+    ----------
+    directory : Path
+    lines : int
+
+    Returns
+    -------
+    list of str
+    """
     outputs = [directory / job_state.OUTPUT, *directory.glob("*.out"), *directory.glob("*.err")]
     written = [path for path in outputs if path.exists() and path.stat().st_size]
     newest = max(written, key=lambda path: path.stat().st_mtime, default=None)

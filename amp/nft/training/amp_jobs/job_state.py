@@ -24,13 +24,34 @@ class JobState:
 
 
 def read_state(directory: Path) -> JobState | None:
-    """Return the state of the last job in a directory, or None if there is none (yet)."""
+    """Return the state of the last job in a directory.
+
+    Parameters
+    ----------
+    directory : Path
+
+    Returns
+    -------
+    JobState or None
+        None if there is none (yet).
+    """
     found = read_heartbeat(directory / STATE)
     return None if found is None else JobState(str(found[1].get("token")), found[0])
 
 
 def is_current(directory: Path, token: str) -> bool:
-    """Return True if the attempt with this token is still the one that may work in a directory."""
+    """Return True if an attempt is still the one that may work in a directory.
+
+    Parameters
+    ----------
+    directory : Path
+    token : str
+        Of the attempt.
+
+    Returns
+    -------
+    bool
+    """
     try:
         return (directory / TOKEN).read_text() == token
     except FileNotFoundError:

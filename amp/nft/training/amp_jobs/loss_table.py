@@ -27,7 +27,12 @@ class LastStep:
     missed: tuple[str, ...]
 
     def misses(self) -> str:
-        """Return the criteria that are not met, with the values."""
+        """Return the criteria that are not met, with the values.
+
+        Returns
+        -------
+        str
+        """
         missed = [name for name in self.missed if name in self.criteria]
         return ", ".join(f"{name} {self.values[name]:.4g} (asked: {self.criteria[name]:.4g})" for name in missed)
 
@@ -66,13 +71,33 @@ def read_last_step(path: Path, energy_factor: float = 1.0) -> LastStep | None:
 
 
 def last_line(text: str) -> tuple[int, float] | None:
-    """Return step and loss of the last table line in a text, or None."""
+    """Return step and loss of the last table line in a text.
+
+    Parameters
+    ----------
+    text : str
+
+    Returns
+    -------
+    (int, float) or None
+    """
     match = next(filter(None, map(_LINE.match, reversed(text.splitlines()))), None)
     return (int(match[1]), float(match[2])) if match else None
 
 
 def table_of(report: MemberReport, criteria: dict[str, float | None]) -> str:
-    """Return a table as Amp writes it, of the last step alone; its energy RMSE is over the images with energies."""
+    """Return a table of the last step as Amp writes it; its energy RMSE is over the images with energies.
+
+    Parameters
+    ----------
+    report : MemberReport
+    criteria : dict
+        Amp's convergence dictionary.
+
+    Returns
+    -------
+    str
+    """
     values = [getattr(report, name) for name in COLUMNS]
     asked = [math.inf if criteria.get(name) is None else criteria[name] for name in COLUMNS]
     met = ["-" if value > bound else "C" for value, bound in zip(values, asked, strict=True)]

@@ -79,7 +79,18 @@ class Member:
     chosen: Result | None = None
 
     def add_result(self, text: str, converged: bool) -> Result:
-        """Add the result of an attempt, with its end in Amp's log and the kernels' report, if they trained."""
+        """Add the result of an attempt, with the last step in Amp's log and the kernels' report, if they trained.
+
+        Parameters
+        ----------
+        text : str
+            The ``.amp`` text.
+        converged : bool
+
+        Returns
+        -------
+        Result
+        """
         path = self.directory / REPORT
         report = MemberReport(**json.loads(path.read_text())) if path.exists() else None
         last = read_last_step(self.directory / LOG, 1.0 if report else self.energy_factor)
@@ -87,7 +98,12 @@ class Member:
         return self.results[-1]
 
     def step(self) -> MemberStep:
-        """Return the present step."""
+        """Return the present step.
+
+        Returns
+        -------
+        MemberStep
+        """
         if self.chosen is not None:
             report = self.report()
             return MemberStep(self.index, "met" if report.converged else "missed", report.steps, report.loss)
@@ -96,7 +112,12 @@ class Member:
         return last_job_step(self.index, self.directory) if self.attempt.has_begun else MemberStep(self.index, "queued")
 
     def report(self) -> MemberReport:
-        """Return the report of the result that is kept."""
+        """Return the report of the result that is kept.
+
+        Returns
+        -------
+        MemberReport
+        """
         chosen = self.chosen
         assert chosen is not None
         last = chosen.last
@@ -113,7 +134,18 @@ class Member:
 
 
 def members_of(task: TrainingTask, directory: Path) -> list[Member]:
-    """Return the members of a task, none of them started."""
+    """Return the members of a task, none of them started.
+
+    Parameters
+    ----------
+    task : TrainingTask
+    directory : Path
+        Of the training; each member has a directory in it.
+
+    Returns
+    -------
+    list of Member
+    """
     return [Member(index, directory / str(index), _energy_factor(task, index)) for index in range(task.n_members)]
 
 

@@ -61,11 +61,21 @@ class Job:
         threading.Thread(target=self._beat, daemon=True).start()
 
     def is_current(self) -> bool:
-        """Return True while the driver wants this attempt."""
+        """Return True unless the driver has withdrawn or replaced this attempt.
+
+        Returns
+        -------
+        bool
+        """
         return job_state.is_current(self.directory, self.token)
 
     def note(self, text: str) -> None:
-        """Leave a line for the driver's log."""
+        """Write a line for the driver's log.
+
+        Parameters
+        ----------
+        text : str
+        """
         with open(self.directory / job_state.NOTES, "a") as file:
             file.write(f"{text}\n")
 
@@ -212,7 +222,13 @@ def align(calc: Any, trainfile: str) -> None:
 
 
 def fit(calc: Any, seed: int) -> None:
-    """Train the member with the kernels: see `kernel_fit.fit`."""
+    """Train the member with the kernels: see `kernel_fit.fit`.
+
+    Parameters
+    ----------
+    calc : Amp
+    seed : int
+    """
     from amp.nft.training.amp_jobs import kernel_fit  # imports numba
 
     kernel_fit.fit(calc, seed)

@@ -20,8 +20,9 @@ def leave_training_directory(
 
     Parameters
     ----------
-    task, outcome
-        The training and its result.
+    task : TrainingTask
+    outcome : Ensemble
+        Result of the training.
     options : JobOptions
         The directory, and the texts of ``run.py``, Amp's own script.
     criteria : dict
