@@ -1,6 +1,6 @@
 """Both methods on targets whose true forces are known, with parents whose chunks are not exact. One command for each row:
 
-    python benchmarks/realparents.py mg147 [--method robust paper] [--seeds 3] [--iterations 2] [--test-labels 10] [--aim 0.05] [--batch spread]
+    python benchmarks/realparents.py mg147 [--method robust paper] [--seeds 3] [--iterations 2] [--test-labels 10] [--aim 0.05]
 
 Printed for each run, and as medians: labels of the training and of the test, the parent's time, the true error of the mean force over
 all atoms of the target (mean and largest, eV/Å), the fraction of atoms whose error delta and the 95 % band cover, the bounds from the
@@ -144,7 +144,7 @@ ROWS = {
 }  # fmt: skip
 
 
-def run(row: Row, method: str, seed: int, iterations: int, test_labels: int, batch: str = "top") -> dict[str, Any]:
+def run(row: Row, method: str, seed: int, iterations: int, test_labels: int, aim: float, batch: str = "top") -> dict[str, Any]:
     """Learn the target once; the errors of the best ensemble against the true forces."""
     atoms, true = row.target()
     elements = sorted(set(atoms.symbols))
@@ -199,14 +199,8 @@ def main() -> None:
             with tempfile.TemporaryDirectory() as scratch:
                 os.chdir(scratch)
                 try:
-                    found = run(
-                        row,
-                        method,
-                        seed,
-                        row.iterations if options.iterations is None else options.iterations,
-                        options.test_labels,
-                        options.batch,
-                    )
+                    iterations = row.iterations if options.iterations is None else options.iterations
+                    found = run(row, method, seed, iterations, options.test_labels, options.aim, options.batch)
                 finally:
                     os.chdir(here)
             results.append(found)

@@ -53,7 +53,9 @@ def length_of_body(function):
 
 def length_of_module(text):
     """Lines of a module without the docstrings of its functions and classes."""
-    documented = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node)]
+    documented = [
+        node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node)
+    ]
     docstrings = [node.body[0] for node in documented]
     return len(text.splitlines()) - sum(node.end_lineno - node.lineno + 1 for node in docstrings)
 
