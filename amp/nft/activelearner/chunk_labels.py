@@ -36,17 +36,42 @@ class Carving:
     min_atoms: int | None = None
 
     def chunks(self, atoms: Sequence[int]) -> dict[int, Atoms]:
-        """Return the chunks around atoms of the targets, which are numbered through all targets."""
+        """Carve the chunks around atoms.
+
+        Parameters
+        ----------
+        atoms : sequence of int
+            Numbered from one target to the next.
+
+        Returns
+        -------
+        dict of int to Atoms
+            By the number of the central atom.
+        """
         return carve_numbered(self.targets, atoms, self.cutoff, termination=self.termination, min_atoms=self.min_atoms)
 
     def sample(self) -> list[Atoms]:
-        """Return up to 100 chunks, evenly over the atoms of the targets."""
+        """Carve up to 100 chunks, evenly over the atoms of the targets.
+
+        Returns
+        -------
+        list of Atoms
+        """
         n_atoms = sum(map(len, self.targets))
         return list(self.chunks(np.unique(np.linspace(0, n_atoms - 1, min(n_atoms, SAMPLE)).astype(int)).tolist()).values())
 
 
 def larger_carving(carving: Carving) -> Carving:
-    """Return the settings of larger chunks, whose labels show the error of the others."""
+    """Return the settings of larger chunks, whose labels show the error of the others.
+
+    Parameters
+    ----------
+    carving : Carving
+
+    Returns
+    -------
+    Carving
+    """
     return replace(carving, cutoff=carving.cutoff + LARGER)
 
 
@@ -82,11 +107,22 @@ class ChunkLabels:
         self._chunks: dict[int, Atoms] = {}  # those that are being labelled
 
     def larger(self) -> ChunkLabels:
-        """Return labels in larger chunks."""
+        """Return the labels of larger chunks around the same atoms.
+
+        Returns
+        -------
+        ChunkLabels
+        """
         return ChunkLabels(larger_carving(self.carving), self.options, self.store, self.directory / "larger", self.log, "larger-label")
 
     def open(self, parents: ParentRecord, state: RunState) -> None:
-        """Read the labels that the journal names, before others are made; one that the gate refuses is dropped."""
+        """Read the labels that the journal names; a label that the gate refuses is dropped.
+
+        Parameters
+        ----------
+        parents : ParentRecord
+        state : RunState
+        """
         self._parents = parents
         files = {atom: label.file for atom, label in state.labels_of(self.event).items()}
         self.images = read_labels(self.store, files, self.carving.chunks(list(files)), self.log)
@@ -130,7 +166,18 @@ class ChunkLabels:
         return made, failures
 
     def restore(self, atoms: Sequence[int]) -> list[int]:
-        """Make again the labels that were dropped, and return those of the atoms that have a label."""
+        """Repeat labels that were dropped.
+
+        Parameters
+        ----------
+        atoms : sequence of int
+            Central atoms of the training set.
+
+        Returns
+        -------
+        list of int
+            Those that have a label.
+        """
         dropped = [atom for atom in atoms if atom not in self.images]
         if dropped:
             self.log(f"Labelling {len(dropped)} chunks of the training set again.")
@@ -140,19 +187,64 @@ class ChunkLabels:
         return [atom for atom in atoms if atom in self.images]
 
     def forces(self, atom: int) -> np.ndarray:
-        """Return the forces of a labelled chunk, shape (atoms, 3), eV/Å."""
+        """Return the forces of a labelled chunk.
+
+        Parameters
+        ----------
+        atom : int
+            Central atom.
+
+        Returns
+        -------
+        ndarray, shape (atoms, 3)
+            In eV/Å.
+        """
         return self.images[atom].get_forces(apply_constraint=False)
 
     def target_of(self, atom: int) -> int:
-        """Return the number of the target that an atom belongs to."""
+        """Return the number of the target that an atom belongs to.
+
+        Parameters
+        ----------
+        atom : int
+            Numbered from one target to the next.
+
+        Returns
+        -------
+        int
+        """
         return int(np.searchsorted(self._first, atom, side="right")) - 1
 
     def first_atoms(self, atoms: Sequence[int]) -> list[int]:
-        """Return for each atom the number of the first atom of its target."""
+        """Return for each atom the number of the first atom of its target.
+
+        Parameters
+        ----------
+        atoms : sequence of int
+            Numbered from one target to the next.
+
+        Returns
+        -------
+        list of int
+        """
         return [int(self._first[self.target_of(atom)]) for atom in atoms]
 
     def training_set(self, atoms: Sequence[int], forces: str, energies: bool) -> tuple[list[Atoms], list[ForceRows]]:
-        """Return the labelled chunks around atoms, and their forces that are trained; see `rows_of_chunks`."""
+        """Return labelled chunks, and their forces that are trained.
+
+        Parameters
+        ----------
+        atoms : sequence of int
+            Central atoms.
+        forces : str
+        energies : bool
+            See `rows_of_chunks`.
+
+        Returns
+        -------
+        chunks : list of Atoms
+        rows : list of ForceRows
+        """
         chunks = [self.images[atom] for atom in atoms]
         return chunks, rows_of_chunks(chunks, self.first_atoms(atoms), forces, energies)
 

@@ -48,12 +48,23 @@ class CorrectedLabels(ChunkLabels):
         self._in_target: dict[int, Atoms] = {}
 
     def larger(self) -> CorrectedLabels:
-        """Return labels in larger chunks."""
+        """Return the labels of larger chunks around the same atoms.
+
+        Returns
+        -------
+        CorrectedLabels
+        """
         carving, directory = larger_carving(self.carving), self.directory / "larger"
         return CorrectedLabels(carving, self.options, self.store, directory, self.log, "larger-label", cheap=self.cheap.options.parent)
 
     def open(self, parents: ParentRecord, state: RunState) -> None:
-        """Read the labels that the journal names; label the targets with the cheap calculator unless it names these."""
+        """Read the labels that the journal names, and the cheap calculator's forces on the targets; compute these if it names none.
+
+        Parameters
+        ----------
+        parents : ParentRecord
+        state : RunState
+        """
         super().open(parents, state)
         cheap = self.cheap.options.parent
         self.cheap.open(ParentRecord([], identify(cheap), True, self.store.directory), state)
@@ -66,7 +77,19 @@ class CorrectedLabels(ChunkLabels):
             self._corrections.append(correction)
 
     def label(self, atoms: Sequence[int], ranking: np.ndarray, used: Collection[int]) -> tuple[list[int], dict[int, LabelFailure]]:
-        """Label the chunks around atoms, with both calculators; see `ChunkLabels.label`."""
+        """Label chunks with both calculators; see `ChunkLabels.label`.
+
+        Parameters
+        ----------
+        atoms : sequence of int
+        ranking : ndarray, shape (atoms of the targets,)
+        used : collection of int
+
+        Returns
+        -------
+        labelled : list of int
+        failures : dict of int to LabelFailure
+        """
         made, failures = super().label(atoms, ranking, used)
         for atom in made:
             self._correction(atom).check(self.images[atom])
@@ -74,11 +97,33 @@ class CorrectedLabels(ChunkLabels):
         return both, failures | refused
 
     def restore(self, atoms: Sequence[int]) -> list[int]:
-        """Make again the labels that were dropped, and return those of the atoms that have both."""
+        """Repeat labels that were dropped.
+
+        Parameters
+        ----------
+        atoms : sequence of int
+            Central atoms of the training set.
+
+        Returns
+        -------
+        list of int
+            Those that have both labels.
+        """
         return self.cheap.restore(super().restore(atoms))
 
     def forces(self, atom: int) -> np.ndarray:
-        """Return the corrected forces of a labelled chunk, shape (atoms, 3), eV/Å; nan on caps."""
+        """Return the corrected forces of a labelled chunk.
+
+        Parameters
+        ----------
+        atom : int
+            Central atom.
+
+        Returns
+        -------
+        ndarray, shape (atoms, 3)
+            In eV/Å; nan on caps.
+        """
         chunk = self.images[atom]
         return self._correction(atom).apply(chunk, super().forces(atom), self.cheap.forces(atom))
 

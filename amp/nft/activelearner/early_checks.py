@@ -25,7 +25,26 @@ DistinctRule = Callable[[list[int], list[int]], list[int]]
 
 
 def distinct_rule(distance: float | None, spec: CalculatorSpec | None, targets: list[Atoms]) -> DistinctRule | None:
-    """Return the rule that skips chosen atoms with the environment of another; ValueError if they cannot be compared."""
+    """Return the rule that skips chosen atoms with the environment of another atom.
+
+    Parameters
+    ----------
+    distance : float or None
+        Largest distance of equal environments; see `amp.nft.selection.distinct_atoms`.
+    spec : CalculatorSpec or None
+        None for a calculator that only Amp reads.
+    targets : list of Atoms
+
+    Returns
+    -------
+    callable or None
+        None without a distance.
+
+    Raises
+    ------
+    ValueError
+        The calculator has no Gaussian fingerprints, or the distance is not above 0.
+    """
     if distance is None:
         return None
     arguments.check_positive(distinct=distance)
@@ -75,7 +94,17 @@ def check_correction(correction: Parent | None, gate: Gate | Convergence | None,
 
 
 def compare_radii(cutoff: float, radius: float | None, log: Callable[[str], object]) -> None:
-    """Warn where a chunk is smaller than the fingerprint cutoff."""
+    """Warn if the radius of a chunk is smaller than the fingerprint cutoff.
+
+    Parameters
+    ----------
+    cutoff : float
+        Radius of a chunk, Å.
+    radius : float or None
+        Fingerprint cutoff, Å; None if not known.
+    log : callable
+        Takes a message.
+    """
     if radius is None or cutoff >= radius:
         return
     message = (

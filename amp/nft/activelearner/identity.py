@@ -92,12 +92,32 @@ def _in_words(name: str, unit: str, a: np.ndarray, b: np.ndarray, wrong: np.ndar
 
 
 def digests(images: Sequence[Atoms], targets: Sequence[Atoms]) -> dict[str, list[str]]:
-    """Return the digests of the structures of a run, as settings for its journal."""
+    """Return the digests of the structures of a run, as settings for its journal.
+
+    Parameters
+    ----------
+    images, targets : sequence of Atoms
+
+    Returns
+    -------
+    dict of str to list of str
+    """
     return {"images": [digest(image) for image in images], "targets": [digest(target) for target in targets]}
 
 
 def kept_images(store: RunStore, images: list[Atoms]) -> dict[str, str]:
-    """Store the images of a run, and return the field for its first event; no field if there are no images."""
+    """Store the images of a run.
+
+    Parameters
+    ----------
+    store : RunStore
+    images : list of Atoms
+
+    Returns
+    -------
+    dict of str to str
+        Field for the first event of the run; empty without images.
+    """
     return {"images": store.keep_images(images)} if images else {}
 
 

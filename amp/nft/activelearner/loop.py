@@ -77,7 +77,20 @@ class Loop:
         self.test = RandomTest(self.labels, store, self.state, setup.seed, log)
 
     def open(self, settings: dict[str, Any], notes: dict[str, Any]) -> None:
-        """Resume the run in the store, or begin one; RunStoreError if it has other settings."""
+        """Resume the run in the store, or begin one.
+
+        Parameters
+        ----------
+        settings : dict
+            Settings that must not change when the run resumes.
+        notes : dict
+            Settings that may.
+
+        Raises
+        ------
+        RunStoreError
+            The run in the store has other settings.
+        """
         if not self.store.events:
             self.files.check_fresh()
         before = self.state()
@@ -100,7 +113,19 @@ class Loop:
             self.log(f"Resuming the run in {self.store.directory}: {len(self.labels.images)} labelled chunks found.")
 
     def run(self, rules: Sequence[StopRule]) -> StopReason:
-        """Iterate until a rule says stop; replay the iterations in the store first, even if they go beyond the present rules."""
+        """Iterate until a rule stops the run.
+
+        The iterations in the store are replayed first, even if they go beyond the present rules.
+
+        Parameters
+        ----------
+        rules : sequence of callable
+            Each takes the history and returns a StopReason or None.
+
+        Returns
+        -------
+        StopReason
+        """
         reason = None
         self.begin = first_chunks(self.setup, self.labels, self.test.larger, self.state, self.log, self.inherited)
         while reason is None:

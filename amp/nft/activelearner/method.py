@@ -110,13 +110,39 @@ def choose_method(name: str, **given: Any) -> Method:
 
 
 def check_method(name: str) -> None:
-    """Raise ValueError unless `name` is a method's."""
+    """Check the name of a method.
+
+    Parameters
+    ----------
+    name : str
+
+    Raises
+    ------
+    ValueError
+        It is not one.
+    """
     if name not in PRESETS:
         raise ValueError(f"method is {name!r}: it must be one of {', '.join(map(repr, PRESETS))}.")
 
 
 def check_trainer(method: Method, trainer: str, corrected: bool = False, readable: bool = True) -> None:
-    """Raise ValueError where Amp's jobs cannot express a method or its corrected labels, or its calculator has no posterior."""
+    """Check that a trainer can train by a method.
+
+    Parameters
+    ----------
+    method : Method
+    trainer : str
+        'batched' or 'jobs'.
+    corrected : bool
+        The labels are corrected by a cheap calculator.
+    readable : bool
+        The calculator has Gaussian fingerprints and a neural network.
+
+    Raises
+    ------
+    ValueError
+        Amp's jobs cannot express the method or its labels, or the calculator has no posterior.
+    """
     if method.batch == "spread" and not readable:
         raise ValueError("batch='spread' needs a calculator of Gaussian fingerprints and a neural network: use batch='top'.")
     if trainer == "jobs" and corrected:
@@ -133,7 +159,18 @@ def check_trainer(method: Method, trainer: str, corrected: bool = False, readabl
 
 
 def check_beginning(method: Method, has_images: bool) -> None:
-    """Raise ValueError where there are no images and the chunks alone cannot begin a run."""
+    """Check that a run can begin with its images, or without any.
+
+    Parameters
+    ----------
+    method : Method
+    has_images : bool
+
+    Raises
+    ------
+    ValueError
+        There are no images, and chunks alone are not sufficient.
+    """
     if not has_images and method.forces == "centre":
         raise ValueError(
             "images is None, and forces='centre' trains one force per chunk and no energy: give labelled images, or train all of each "

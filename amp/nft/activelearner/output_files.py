@@ -44,26 +44,60 @@ class RunFiles:
             )
 
     def save_ensemble(self, iteration: int, texts: list[str]) -> None:
-        """Write ``<label>.ensemble`` and ``<label>.<k>.ensemble``."""
+        """Write ``<label>.ensemble`` and ``<label>.<k>.ensemble``.
+
+        Parameters
+        ----------
+        iteration : int
+            The k.
+        texts : list of str
+            The members.
+        """
         data = json.dumps(texts).encode()
         _ensure(self.current, data)
         _ensure(self.current.with_suffix(f".{iteration}.ensemble"), data)
 
     def save_best(self, texts: list[str]) -> None:
-        """Write ``best.<label>.ensemble``."""
+        """Write ``best.<label>.ensemble``.
+
+        Parameters
+        ----------
+        texts : list of str
+            The members.
+        """
         _ensure(self.best, json.dumps(texts).encode())
 
     def save_deltas(self, iteration: int, delta: np.ndarray) -> None:
-        """Write ``deltas.npy``, shape (iterations, atoms), eV/Å."""
+        """Write ``deltas.npy``, shape (iterations, atoms), eV/Å.
+
+        Parameters
+        ----------
+        iteration : int
+        delta : ndarray, shape (atoms,)
+            Uncertainty after this iteration, eV/Å.
+        """
         self._deltas = [*self._deltas[:iteration], delta]
         _ensure(self.saved_info / "deltas.npy", array_bytes(np.array(self._deltas)))
 
     def save_metrics(self, state: RunState) -> None:
-        """Write ``metrics.csv`` in the training directory."""
+        """Write ``metrics.csv`` in the training directory.
+
+        Parameters
+        ----------
+        state : RunState
+        """
         _ensure(self.saved_info.with_name("metrics.csv"), metrics_csv(state).encode())
 
     def save_chunks(self, iteration: int, chosen: list[int], chunks: list[Atoms]) -> None:
-        """Write ``indices_<k>.npy``: the chosen atoms; ``atomic_chunks_<k>.traj`` and ``atomic_chunks.traj``: all chunks."""
+        """Write the chosen atoms to ``indices_<k>.npy``, and all chunks to ``atomic_chunks_<k>.traj`` and ``atomic_chunks.traj``.
+
+        Parameters
+        ----------
+        iteration : int
+            The k.
+        chosen : list of int
+        chunks : list of Atoms
+        """
         _ensure(self.saved_info / f"indices_{iteration}.npy", array_bytes(np.array(chosen, dtype=int)))
         data = self._chunks.content(chunks)
         _ensure(self.saved_info / f"atomic_chunks_{iteration}.traj", data)

@@ -62,17 +62,30 @@ class ParentRecord:
         return {} if self._accept else labels
 
     def start_fields(self) -> dict[str, Any]:
-        """Return the fields of the event of a start."""
+        """Return the fields of the event of a start.
+
+        Returns
+        -------
+        dict
+        """
         self._texts[self.digest] = self._identity
         return {"identity": self._identity, "accept_parent": self._accept}
 
     def label_fields(self, label: Label) -> dict[str, Any]:
         """Return the fields of the event of a new label.
 
+        Parameters
+        ----------
+        label : Label
+
+        Returns
+        -------
+        dict
+
         Raises
         ------
         RunStoreError
-            If the parent returned another calculator than for the labels before: a changed function of the same name.
+            The parent returned another calculator than for the labels before: a changed function of the same name.
         """
         made = digest_of(label.calculator)
         if self._made and made not in self._made and not self._accept:

@@ -35,7 +35,12 @@ class RandomTest:
         self.larger = labels.larger()
 
     def open(self, parents: ParentRecord) -> None:
-        """Read the labels in larger chunks that the journal names."""
+        """Read the labels in larger chunks that the journal names.
+
+        Parameters
+        ----------
+        parents : ParentRecord
+        """
         self.larger.open(parents, self.state())
 
     def errors(self, forces_ax: np.ndarray, delta_a: np.ndarray, used: Collection[int], n_labels: int, n_larger: int) -> RandomErrors:
@@ -90,6 +95,16 @@ class RandomTest:
 
 
 def out_of_bag_errors(iterations: Any) -> list[float]:
-    """Return the out-of-bag force error of each iteration, the mean over members, per component, eV/Å; none where it is not known."""
+    """Return the out-of-bag force errors of iterations.
+
+    Parameters
+    ----------
+    iterations : sequence of Iteration
+
+    Returns
+    -------
+    list of float
+        Mean over the members, per component, eV/Å; iterations without a known error are skipped.
+    """
     means = [np.mean([report.oob_force_rmse for report in entry.reports]) for entry in iterations]
     return [float(mean) for mean in means if np.isfinite(mean)]

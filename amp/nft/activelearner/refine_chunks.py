@@ -47,7 +47,23 @@ def refine_by_chunks(
     options: LabelOptions,
     settings: dict[str, Any],
 ) -> list[Round]:
-    """Refine, with labelled chunks of frames as training images; see :func:`amp.nft.refinement.refine`."""
+    """Refine, with labelled chunks of frames as training images; see :func:`amp.nft.refinement.refine`.
+
+    Parameters
+    ----------
+    learner : NFT
+    images, target_image : Atoms, path, or list of these
+    search : Search
+    rounds : int
+    label : str
+    options : LabelOptions
+    settings : dict
+        Further arguments of `NFT.run`.
+
+    Returns
+    -------
+    list of Round
+    """
     centres = list(settings.pop("init_nft_ids", None) or [])
     starts = read_images(target_image, "target_image")
     training, targets = read_training_images(images), read_targets(starts)
@@ -71,7 +87,24 @@ def train(
     learner: NFT, images: list[Atoms], targets: list[Atoms], centres: list[tuple[str, int]], label: str, load: str | None,
     settings: dict[str, Any],
 ) -> Round:  # fmt: skip
-    """Run the protocol, or take it up, with the learner's criteria from other weights."""
+    """Run the learner, or resume its run, from given weights.
+
+    Parameters
+    ----------
+    learner : NFT
+    images, targets : list of Atoms
+    centres : list of (str, int)
+        `init_nft_ids` of `NFT.run`.
+    label : str
+    load : str or None
+        Ensemble from which the first training starts.
+    settings : dict
+        Further arguments of `NFT.run`.
+
+    Returns
+    -------
+    Round
+    """
     again = copy.copy(learner)
     again.load = load
     again.run(images, targets, label=label, init_nft_ids=centres, **settings)
@@ -98,7 +131,21 @@ class Search:
     min_atoms: int | None = None
 
     def carry_out(self, store: RunStore, before: Round, starts: list[Atoms], log: Callable[[str], object]) -> Exploration:
-        """Return the exploration with the selected chunks, from the store if it is there."""
+        """Return the exploration with the selected chunks, from the store if it is there.
+
+        Parameters
+        ----------
+        store : RunStore
+        before : Round
+            With the ensemble that explores.
+        starts : list of Atoms
+        log : callable
+            Takes a message.
+
+        Returns
+        -------
+        Exploration
+        """
         names = [explorer_name(explore) for explore in self.explorers]
         settings: dict[str, Any] = {"explore": names[0] if len(names) == 1 else names, "band": list(self.band), "k": self.k,
             "cutoff": self.cutoff,
@@ -167,5 +214,14 @@ def _labels(store: RunStore, found: Exploration, log: Callable[[str], object], o
 
 
 def digest_of_file(path: Path) -> str:
-    """Return a short digest of a file."""
+    """Return a short digest of a file.
+
+    Parameters
+    ----------
+    path : Path
+
+    Returns
+    -------
+    str
+    """
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]

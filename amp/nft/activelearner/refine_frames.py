@@ -109,7 +109,16 @@ class FrameSearch:
 
 
 def described(frame: Atoms) -> Frame:
-    """Return the description of a frame that `FrameSearch` found."""
+    """Return the description of a frame that `FrameSearch` found.
+
+    Parameters
+    ----------
+    frame : Atoms
+
+    Returns
+    -------
+    Frame
+    """
     about = frame.info[FRAME]
     return Frame(**{**about, "atoms": tuple(about["atoms"])})
 
@@ -118,7 +127,25 @@ def refine_by_frames(
     learner: NFT, images: Images | None, target_image: Images, search: FrameSearch, rounds: int, label: str, settings: dict[str, Any],
     tests: tuple[int, int],
 ) -> list[Round]:  # fmt: skip
-    """Refine, with the last frames of explorations as further targets; see :func:`amp.nft.refinement.refine`."""
+    """Refine, with the last frames of explorations as further targets; see :func:`amp.nft.refinement.refine`.
+
+    Parameters
+    ----------
+    learner : NFT
+    images : Atoms, path, list of these, or None
+    target_image : Atoms, path, or list of these
+    search : FrameSearch
+    rounds : int
+    label : str
+    settings : dict
+        Further arguments of `NFT.run`.
+    tests : tuple of int
+        `test_labels` and `larger_labels` of the last round.
+
+    Returns
+    -------
+    list of Round
+    """
     starts = read_images(target_image, "target_image")
     targets = read_targets(starts)
     done = [_train(learner, images, targets, label, settings, None, ())]

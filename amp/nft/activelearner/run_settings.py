@@ -24,7 +24,19 @@ PACKAGES = ("amp-nft", "amp-atomistics", "numpy", "ase", "numba")  # whose versi
 
 
 def circumstances(rules: Mapping[str, Any], setup: Setup, choice: Choice) -> dict[str, Any]:
-    """Return the settings that may change when a run resumes."""
+    """Return the settings that may change when a run resumes.
+
+    Parameters
+    ----------
+    rules : dict
+        Settings of the selection and of the end of a run.
+    setup : Setup
+    choice : Choice
+
+    Returns
+    -------
+    dict
+    """
     settings = {
         **rules,
         "threads": setup.threads,
@@ -46,14 +58,33 @@ def circumstances(rules: Mapping[str, Any], setup: Setup, choice: Choice) -> dic
 
 
 def note_interruption(store: RunStore, name: str) -> None:
-    """Leave a note on a signal in the journal of a run that has begun."""
+    """Write a note on a signal into the journal of a run that has begun.
+
+    Parameters
+    ----------
+    store : RunStore
+    name : str
+        Of the signal.
+    """
     if store.events:
         with contextlib.suppress(RunStoreError):  # the stop goes on without a note
             store.append("interrupted", signal=name)
 
 
 def changed_versions(before: Sequence[Start], now: Mapping[str, str]) -> str:
-    """Return a message on packages whose versions differ from those of the last start; an empty string if none does."""
+    """Return a message on packages whose versions differ from those of the last start.
+
+    Parameters
+    ----------
+    before : sequence of Start
+    now : dict of str to str
+        Versions by package.
+
+    Returns
+    -------
+    str
+        Empty if none differs.
+    """
     last = before[-1].event.get("versions", {}) if before else {}
     changed = [f"{name} {last[name]} is now {now[name]}" for name in now if last.get(name, now[name]) != now[name]]
     return (
@@ -65,7 +96,18 @@ def changed_versions(before: Sequence[Start], now: Mapping[str, str]) -> str:
 
 
 def identity(setup: Setup, calc_text: str, train_line: str) -> dict[str, Any]:
-    """Return the settings that must not change when a run resumes."""
+    """Return the settings that must not change when a run resumes.
+
+    Parameters
+    ----------
+    setup : Setup
+    calc_text, train_line : str
+        Arguments of `NFT`.
+
+    Returns
+    -------
+    dict
+    """
     correction = {} if setup.correction is None else {"correction": identify(setup.correction)}
     return {
         **digests(setup.images, setup.targets),

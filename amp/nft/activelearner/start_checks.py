@@ -57,7 +57,23 @@ def check_start(setup: Setup, directory: Path, log: Log) -> None:
 
 
 def check_parent_of_images(setup: Setup, directory: Path, log: Log) -> None:
-    """Let the parent label one image again; raise ParentMismatch, or warn, if the label differs from the stored one."""
+    """Compare the label of one image with a new label by the parent, as `Method.check_parent` says.
+
+    Parameters
+    ----------
+    setup : Setup
+    directory : Path
+        Directory in which the parent works.
+    log : callable
+        Takes a message.
+
+    Raises
+    ------
+    ParentMismatch
+        They differ; with 'warn' this is a warning.
+    LabellingError
+        The parent cannot label the image; with 'warn' this is a warning.
+    """
     mode = setup.method.check_parent
     if mode is False:
         return
@@ -77,7 +93,17 @@ def check_parent_of_images(setup: Setup, directory: Path, log: Log) -> None:
 
 
 def summary_of_chunks(setup: Setup) -> str:
-    """Return one line on the treatment of cut bonds, and warn if chunks are ions; empty for spheres of a target without charges."""
+    """Describe the treatment of cut bonds, and warn if chunks are ions.
+
+    Parameters
+    ----------
+    setup : Setup
+
+    Returns
+    -------
+    str
+        Empty for spheres of a target without charges.
+    """
     carving = setup.carving
     charged = any(target.get_initial_charges().any() for target in setup.targets)
     if carving.termination == "sphere" and not charged:

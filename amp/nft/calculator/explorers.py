@@ -93,7 +93,16 @@ def _frames(dyn: Any, atoms: Atoms, interval: int, **end: Any) -> list[Atoms]:
 
 
 def explorer_name(explore: Explorer) -> str:
-    """Return the name of an explorer, without its address in memory, which changes each time."""
+    """Return the name of an explorer, without its address in memory, which changes each time.
+
+    Parameters
+    ----------
+    explore : callable
+
+    Returns
+    -------
+    str
+    """
     return getattr(explore, "__qualname__", None) or re.sub(r" at 0x[0-9a-fA-F]+", "", repr(explore))
 
 

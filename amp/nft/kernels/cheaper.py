@@ -17,7 +17,12 @@ _inner: set[str] = set()
 
 
 def register_inner(function: Callable) -> None:
-    """Note that only kernels call a function."""
+    """Register a function that only kernels call.
+
+    Parameters
+    ----------
+    function : callable
+    """
     _inner.add(function.__qualname__)
 
 

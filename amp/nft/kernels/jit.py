@@ -23,12 +23,19 @@ _SETTINGS = {"error_model": "numpy", "nogil": True, "fastmath": FASTMATH}
 
 
 def kernel(function: Callable) -> Callable:
-    """
-    Compile a function that Python calls.
+    """Compile a function that Python calls.
 
     Kernels release the interpreter's lock, divide as NumPy does (a test for zero in front of every
     division keeps loops from SIMD), and are kept on disk between processes. Where no directory
     for that cache can be written, each process compiles them again.
+
+    Parameters
+    ----------
+    function : callable
+
+    Returns
+    -------
+    callable
     """
     try:
         compiled = njit(cache=True, **_SETTINGS)(function)
@@ -90,18 +97,30 @@ def _forgiving(load: Callable, forget: Callable) -> Callable:
 
 
 def inner(function: Callable) -> Callable:
-    """
-    Compile a function that only kernels call; it must not allocate arrays.
+    """Compile a function that only kernels call; it must not allocate arrays.
 
     It is cheaper than a kernel, in compiling (it has no entry from Python) and in running: its arrays
     are not reference-counted, which otherwise takes a locked instruction per array and use.
+
+    Parameters
+    ----------
+    function : callable
+
+    Returns
+    -------
+    callable
     """
     register_inner(function)
     return njit(_nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True, **_SETTINGS)(function)
 
 
 def available_cpus() -> int:
-    """Return the number of processors that this process may run on."""
+    """Return the number of processors that this process may run on.
+
+    Returns
+    -------
+    int
+    """
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -62,7 +62,16 @@ def draw_figures(run: Run, checks: Checks) -> Iterator[tuple[str, Figure]]:
 
 
 def svg(figure: Figure) -> str:
-    """Return a figure as SVG that takes its text colour from the page."""
+    """Return a figure as SVG that takes its text color from the page.
+
+    Parameters
+    ----------
+    figure : Figure
+
+    Returns
+    -------
+    str
+    """
     import matplotlib
 
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "amp.nft", "font.family": "sans-serif"}):
@@ -73,7 +82,13 @@ def svg(figure: Figure) -> str:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write ``path.png`` and ``path.svg``, on white."""
+    """Write a figure to ``path.png`` and ``path.svg``, on white.
+
+    Parameters
+    ----------
+    figure : Figure
+    path : Path
+    """
     import matplotlib
 
     with matplotlib.rc_context({"svg.hashsalt": "amp.nft"}):
@@ -82,7 +97,16 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def most_uncertain(run: Run) -> list[int]:
-    """Numbers of the targets that are drawn."""
+    """Return the numbers of the targets that are drawn: the most uncertain ones.
+
+    Parameters
+    ----------
+    run : Run
+
+    Returns
+    -------
+    list of int
+    """
     largest = [part.max() for part in run.split(run.best.delta)] if run.targets else []
     return [int(number) for number in np.argsort(largest)[::-1][:MOST_PICTURES]]
 
@@ -91,7 +115,16 @@ def most_uncertain(run: Run) -> list[int]:
 
 
 def uncertainty(run: Run) -> Figure:
-    """Draw the largest and mean uncertainty of each iteration."""
+    """Draw the largest and mean uncertainty of each iteration.
+
+    Parameters
+    ----------
+    run : Run
+
+    Returns
+    -------
+    Figure
+    """
     figure, axes = _new(WIDE)
     iterations = [step.iteration for step in run.steps]
     axes.plot(iterations, [step.delta.max() for step in run.steps], "o-", color=ORANGE, label="largest on any atom")
@@ -108,7 +141,16 @@ def uncertainty(run: Run) -> Figure:
 
 
 def distribution(run: Run) -> Figure:
-    """Draw the distribution of the uncertainty over the atoms, for the first and the best ensemble."""
+    """Draw the distribution of the uncertainty over the atoms, for the first, the middle and the best ensemble.
+
+    Parameters
+    ----------
+    run : Run
+
+    Returns
+    -------
+    Figure
+    """
     figure, axes = _new(WIDE)
     picked = {step.iteration: step for step in (run.steps[0], run.steps[len(run.steps) // 2], run.best)}
     everything = np.concatenate([step.delta for step in picked.values()])
@@ -126,7 +168,16 @@ def distribution(run: Run) -> Figure:
 
 
 def chunks(run: Run) -> Figure:
-    """Draw the number of chunks added after each iteration."""
+    """Draw the number of chunks added after each iteration.
+
+    Parameters
+    ----------
+    run : Run
+
+    Returns
+    -------
+    Figure
+    """
     figure, axes = _new(WIDE)
     new = [len(atoms) for atoms in run.new_atoms]
     again = [len(set(atoms)) - number for atoms, number in zip(run.added, new, strict=True)]
@@ -144,7 +195,16 @@ def chunks(run: Run) -> Figure:
 
 
 def residuals(run: Run) -> Figure:
-    """Draw the residuals of each member, relative to its criteria where they are known."""
+    """Draw the residuals of each member, relative to its criteria where they are known.
+
+    Parameters
+    ----------
+    run : Run
+
+    Returns
+    -------
+    Figure
+    """
     figure, axes = _new(WIDE)
     asked = run.settings.get("criteria") or {}
     reports = run.best.reports
@@ -168,7 +228,16 @@ def residuals(run: Run) -> Figure:
 
 
 def forces(checks: Checks) -> Figure:
-    """Draw predicted against labelled central forces, and the lengths of the errors."""
+    """Draw predicted against labelled central forces, and the lengths of the errors.
+
+    Parameters
+    ----------
+    checks : Checks
+
+    Returns
+    -------
+    Figure
+    """
     figure, (left, right) = _new((6.6, 3.3), 2)
     named = [("unseen", checks.unseen, ORANGE, "before it was trained on"), ("trained", checks.trained, BLUE, "trained on")]
     shown = [(some, colour, text) for _, some, colour, text in named if len(some)]
@@ -192,7 +261,16 @@ def forces(checks: Checks) -> Figure:
 
 
 def reliability(checks: Checks) -> Figure:
-    """Draw errors against predicted uncertainties."""
+    """Draw errors against predicted uncertainties.
+
+    Parameters
+    ----------
+    checks : Checks
+
+    Returns
+    -------
+    Figure
+    """
     import matplotlib
 
     figure, axes = _new(SQUARE)
@@ -220,7 +298,18 @@ def reliability(checks: Checks) -> Figure:
 
 
 def target(run: Run, number: int) -> Figure:
-    """Draw a target coloured by uncertainty: all atoms, and the most uncertain ones alone."""
+    """Draw a target colored by uncertainty: all atoms, and the most uncertain ones alone.
+
+    Parameters
+    ----------
+    run : Run
+    number : int
+        Of the target.
+
+    Returns
+    -------
+    Figure
+    """
     import matplotlib
 
     delta = run.split(run.best.delta)[number]
@@ -237,7 +326,18 @@ def target(run: Run, number: int) -> Figure:
 
 
 def sources(run: Run, number: int) -> Figure:
-    """Draw the central atoms of chunks on a target, coloured by iteration."""
+    """Draw the central atoms of chunks on a target, colored by iteration.
+
+    Parameters
+    ----------
+    run : Run
+    number : int
+        Of the target.
+
+    Returns
+    -------
+    Figure
+    """
     import matplotlib
     from matplotlib.colors import Normalize
 
@@ -253,7 +353,17 @@ def sources(run: Run, number: int) -> Figure:
 
 
 def taken(run: Run) -> list[np.ndarray]:
-    """For each target and atom the iteration after which a chunk was taken there, -1 for none."""
+    """Return for each atom the iteration after which its chunk was added.
+
+    Parameters
+    ----------
+    run : Run
+
+    Returns
+    -------
+    list of ndarray of int, shape (atoms,)
+        One array per target; -1 for an atom without a chunk.
+    """
     when = np.full(len(run.best.delta), -1)
     for iteration, atoms in enumerate(run.new_atoms):
         when[atoms] = iteration

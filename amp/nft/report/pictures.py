@@ -96,7 +96,17 @@ def _draw_cell(axes: Axes, atoms: Atoms, turn: np.ndarray) -> None:
 
 
 def cell_edges(atoms: Atoms) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Return the ends of the twelve edges of a periodic structure's cell; none for a free cluster."""
+    """Return the ends of the twelve edges of a periodic structure's cell.
+
+    Parameters
+    ----------
+    atoms : Atoms
+
+    Returns
+    -------
+    list of (ndarray, ndarray)
+        Two points each, Å; empty for a free cluster.
+    """
     if not atoms.pbc.any():
         return []
     corners = np.array(np.meshgrid([0, 1], [0, 1], [0, 1], indexing="ij")).reshape(3, -1).T
@@ -105,7 +115,17 @@ def cell_edges(atoms: Atoms) -> list[tuple[np.ndarray, np.ndarray]]:
 
 
 def rotation(x: float, y: float, z: float) -> np.ndarray:
-    """Return the matrix that rotates about x, then y, then z, by degrees."""
+    """Return the matrix that rotates about x, then y, then z.
+
+    Parameters
+    ----------
+    x, y, z : float
+        Angles in degrees.
+
+    Returns
+    -------
+    ndarray, shape (3, 3)
+    """
     from scipy.spatial.transform import Rotation
 
     return Rotation.from_euler("xyz", [x, y, z], degrees=True).as_matrix()

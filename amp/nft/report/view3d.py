@@ -20,7 +20,12 @@ Trace = dict[str, Any]
 
 
 def script() -> str:
-    """Return plotly's script from its Python package, so that the page needs no network."""
+    """Return plotly's script from its Python package, so that the page needs no network.
+
+    Returns
+    -------
+    str
+    """
     return (importlib.resources.files("plotly") / "package_data" / "plotly.min.js").read_text(encoding="utf-8")
 
 

@@ -115,13 +115,21 @@ class Fingerprints:
             self.slot_feature[kind, : len(line)] = line
 
     def kinds(self, numbers: np.ndarray) -> np.ndarray:
-        """
-        Index of each atom's element, from its atomic number.
+        """Return the index of each atom's element.
+
+        Parameters
+        ----------
+        numbers : ndarray of int, shape (atoms,)
+            Atomic numbers.
+
+        Returns
+        -------
+        ndarray of int, shape (atoms,)
 
         Raises
         ------
         ValueError
-            For an element without symmetry functions.
+            An element has no symmetry functions.
         """
         kind = self._kind_of_number[numbers]
         if (kind < 0).any():
@@ -130,8 +138,7 @@ class Fingerprints:
         return kind
 
     def rows(self, atoms: Atoms, forces: int | Sequence[int] | None = None) -> Rows:
-        """
-        Fingerprints and derivatives of one image.
+        """Return fingerprints and derivatives of one image.
 
         Parameters
         ----------
@@ -141,12 +148,16 @@ class Fingerprints:
             Force atoms, in this order: only they and their neighbours are rows. None: every atom is a row and a force atom.
             An index from the end counts as in a list.
 
+        Returns
+        -------
+        Rows
+
         Raises
         ------
         ValueError
-            For an element without symmetry functions, two atoms in one place, or a force atom given twice.
+            An element has no symmetry functions, two atoms are in one place, or a force atom is given twice.
         IndexError
-            If there is no such atom.
+            There is no such atom.
         """
         kind = self.kinds(atoms.numbers)
         chosen = None if forces is None else [range(len(atoms))[i] for i in np.atleast_1d(forces)]
@@ -171,18 +182,21 @@ class Fingerprints:
         return Rows(x, kind[row_atom], start, row, dx)
 
     def values(self, atoms: Atoms) -> Rows:
-        """
-        Fingerprints alone: every atom is a row, none is a force atom. Memory beyond the result does not grow with the image.
+        """Return fingerprints alone: every atom is a row, none is a force atom. Memory beyond the result does not grow with the image.
 
         Parameters
         ----------
         atoms : Atoms
             The image.
 
+        Returns
+        -------
+        Rows
+
         Raises
         ------
         ValueError
-            For an element without symmetry functions, or two atoms in one place.
+            An element has no symmetry functions, or two atoms are in one place.
         """
         kind, x, none = self.kinds(atoms.numbers), np.zeros((len(atoms), self.width)), np.zeros(0, dtype=np.int64)
         search = Search(atoms.positions, atoms.cell.array, atoms.pbc, self.radius)
@@ -196,8 +210,7 @@ class Fingerprints:
         return Rows(x, kind, np.zeros(1, dtype=np.int64), none, np.zeros((0, 3, self.width)))
 
     def centre(self, atoms: Atoms, atom: int = 0) -> Rows:
-        """
-        Fingerprints of one atom alone: one row, no force atom. Time and memory are those of its own neighbours.
+        """Return the fingerprints of one atom: one row, no force atom. Time and memory are those of its own neighbours.
 
         Parameters
         ----------
@@ -206,10 +219,14 @@ class Fingerprints:
         atom : int
             Its index, from 0.
 
+        Returns
+        -------
+        Rows
+
         Raises
         ------
         ValueError
-            For an element without symmetry functions, or two atoms in one place.
+            An element has no symmetry functions, or two atoms are in one place.
         """
         kind, none, row = self.kinds(atoms.numbers), np.zeros(0, dtype=np.int64), np.array([atom])
         found = Search(atoms.positions, atoms.cell.array, atoms.pbc, self.radius).neighbors_of(row)

@@ -125,28 +125,66 @@ class Search:
         self._guess = 128  # entries per centre
 
     def placed(self, positions: np.ndarray) -> np.ndarray:
-        """Positions in this order, shifted as the first ones were to be in the cell."""
+        """Return positions in this order, shifted by the same amounts that moved the first ones into the cell.
+
+        Parameters
+        ----------
+        positions : ndarray, shape (atoms, 3)
+            In the order of the caller, Å.
+
+        Returns
+        -------
+        ndarray, shape (atoms, 3)
+        """
         return positions[self.order] + self._offset
 
     def neighbors(self, first: int, last: int) -> Neighbors:
-        """
-        All neighbours within the radius of the atoms from `first` to before `last`, everything counted in this order.
+        """Return all neighbours within the radius of a contiguous range of atoms, counted in this order.
+
+        Parameters
+        ----------
+        first, last : int
+            From `first` to before `last`.
+
+        Returns
+        -------
+        Neighbors
 
         Raises
         ------
         InputError
-            If two atoms are closer than `closest`, or an atom has more neighbours than matter allows.
+            Two atoms are closer than `closest`, or an atom has more neighbours than matter allows.
         """
         return self._list(self._numbers[first:last], self._numbers, self.position)
 
     def neighbors_of(self, atoms: np.ndarray) -> Neighbors:
-        """All neighbours within the radius of some atoms, everything counted as the atoms were given; errors as `neighbors`."""
+        """Return all neighbours within the radius of some atoms, counted as the atoms were given; errors as `neighbors`.
+
+        Parameters
+        ----------
+        atoms : ndarray of int
+
+        Returns
+        -------
+        Neighbors
+        """
         places, position = np.empty_like(self._numbers), np.empty_like(self.position)
         places[self.order], position[self.order] = self._numbers, self.position
         return self._list(places[atoms], self.order.astype(np.int32), position)
 
     def some(self, places: np.ndarray, names: np.ndarray) -> Neighbors:
-        """Neighbours of the atoms at some places of this order, with other names of all places; errors as `neighbors`."""
+        """Return the neighbours of the atoms at some places of this order, with other indices of all places; errors as `neighbors`.
+
+        Parameters
+        ----------
+        places : ndarray of int
+        names : ndarray of int, shape (atoms,)
+            Index of the atom at each place.
+
+        Returns
+        -------
+        Neighbors
+        """
         return self._list(places, names, self.position)
 
     def _list(self, places: np.ndarray, names: np.ndarray, position: np.ndarray) -> Neighbors:
@@ -177,10 +215,21 @@ class Search:
 
 
 def find_neighbors(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, radius: float) -> Neighbors:
-    """
-    All neighbours within a radius, for any cell, mixed boundaries and unwrapped positions.
+    """Return all neighbours within a radius, for any cell, mixed boundaries and unwrapped positions; errors as `Search.neighbors`.
 
-    Parameters and errors are those of `Search`.
+    Parameters
+    ----------
+    positions : ndarray, shape (atoms, 3)
+        In Å.
+    cell : ndarray, shape (3, 3)
+        Cell vectors as rows, Å.
+    pbc : ndarray of bool, shape (3,)
+    radius : float
+        In Å.
+
+    Returns
+    -------
+    Neighbors
     """
     return Search(positions, cell, pbc, radius).neighbors_of(np.arange(len(positions)))
 

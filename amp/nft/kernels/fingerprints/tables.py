@@ -38,13 +38,26 @@ class Tables(NamedTuple):
 
 
 def build_tables(gs: dict[str, list[dict]], cutoff: dict, elements: tuple[str, ...]) -> tuple[Tables, list[list[int]]]:
-    """
-    Arrays for the kernels from Amp's dictionaries, and for each element which of its functions a slot is (-1: padding).
+    """Return arrays for the kernels from Amp's dictionaries.
+
+    Parameters
+    ----------
+    gs : dict of str to list of dict
+        Symmetry functions of each element.
+    cutoff : dict
+        Cutoff function.
+    elements : tuple of str
+
+    Returns
+    -------
+    tables : Tables
+    features : list of list of int
+        For each element the function of each slot; -1: padding.
 
     Raises
     ------
     ValueError
-        If a symmetry function or the cutoff is of a type that Amp's Gaussian descriptor does not have.
+        A symmetry function or the cutoff is of a type that Amp's Gaussian descriptor does not have.
     """
     radius, gamma = _read_cutoff(cutoff)
     number = {element: kind for kind, element in enumerate(elements)}

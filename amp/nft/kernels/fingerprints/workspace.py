@@ -34,7 +34,18 @@ class Workspace(NamedTuple):
 
 
 def make_workspace(tables: Tables, most_neighbors: int) -> Workspace:
-    """Allocate buffers for centres with up to the given number of neighbours."""
+    """Allocate buffers for one centre.
+
+    Parameters
+    ----------
+    tables : Tables
+    most_neighbors : int
+        Largest number of neighbours.
+
+    Returns
+    -------
+    Workspace
+    """
     n = -(-max(most_neighbors, 1) // UNROLL) * UNROLL
     n_kinds = len(tables.kinds)
     radial, others = (int(tables.kinds[:, column].max()) for column in (4, 5))

@@ -99,11 +99,29 @@ class Domain:
         self._scratch = make_scratch(self._evaluator._networks, len(positions), _BLOCK, _BLOCK * (len(self._workspace.atom) + 1))
 
     def holds(self, positions: np.ndarray) -> bool:
-        """Return True if the lists are valid for these positions of the same atoms and ghosts."""
+        """Return True if the neighbour lists are valid for these positions of the same atoms and ghosts.
+
+        Parameters
+        ----------
+        positions : ndarray, shape (atoms and ghosts, 3)
+            In Å.
+
+        Returns
+        -------
+        bool
+        """
         return bool((((positions - self._begin) ** 2).sum(axis=1) <= self._skin**2 / 4).all())
 
     def evaluate(self, positions: np.ndarray, stress: bool) -> None:
-        """Compute energies and the forces of all members, and the virial if wanted."""
+        """Compute energies and the forces of all members, and the virial if requested.
+
+        Parameters
+        ----------
+        positions : ndarray, shape (atoms and ghosts, 3)
+            In Å.
+        stress : bool
+            Compute the virial.
+        """
         self._forces[:] = 0.0
         self.virial_ab[:] = 0.0 if stress else np.nan
         position, scratch, members = positions[self._order], getattr(self, "_scratch", None), self._evaluator.n_members
@@ -144,11 +162,24 @@ class Domain:
         return found
 
     def add_forces(self, forces_rxm: np.ndarray, atom_r: np.ndarray) -> None:
-        """Add forces of all members, eV/Å, to those on some atoms of the domain."""
+        """Add forces of all members to those on some atoms of the domain.
+
+        Parameters
+        ----------
+        forces_rxm : ndarray, shape (rows, 3, members)
+            In eV/Å.
+        atom_r : ndarray of int, shape (rows,)
+            Index of the atom of each row.
+        """
         _add_rows(forces_rxm, np.arange(len(atom_r)), self._place[atom_r], self._forces)
 
     def summary(self) -> Summary:
-        """Return mean and uncertainty of the force on each atom of the domain."""
+        """Return mean and uncertainty of the force on each atom of the domain.
+
+        Returns
+        -------
+        Summary
+        """
         found = Summary(np.empty((self._n, 3)), np.empty(self._n))
         order = self._order[: self._n]
         summarise(self._forces[: self._n], order, self._evaluator.n_members, found.forces, np.empty((self._n, 3)), found.uncertainty)

@@ -29,11 +29,21 @@ class Networks(NamedTuple):
 
 
 def build_networks(models: list, slot_feature: np.ndarray, elements: tuple[str, ...]) -> Networks:
-    """
-    Networks of models that share fingerprints, hidden layers and activation.
+    """Return the networks of models that share fingerprints, hidden layers and activation.
 
-    The scaling of the inputs goes into the first layer, but for what the first member subtracts: where a
+    The scaling of the inputs goes into the first layer, except for the value that the first member subtracts: where a
     fingerprint varies little, that difference is small and must be taken before it is multiplied.
+
+    Parameters
+    ----------
+    models : list of AmpModel
+    slot_feature : ndarray of int, shape (elements, slots)
+        Fingerprint in each slot; -1: padding.
+    elements : tuple of str
+
+    Returns
+    -------
+    Networks
     """
     n, columns = len(models), -(-len(models) // MEMBERS) * MEMBERS
     depth = max(len(models[0].weights[element]) for element in elements)
@@ -89,7 +99,22 @@ class Scratch(NamedTuple):
 
 
 def make_scratch(networks: Networks, n_atoms: int, n_centres: int, most_touched: int) -> Scratch:
-    """Allocate buffers for blocks of a given number of centres and of atoms that they touch."""
+    """Allocate buffers for blocks of centres.
+
+    Parameters
+    ----------
+    networks : Networks
+    n_atoms : int
+        Atoms of the structure.
+    n_centres : int
+        Centres of a block.
+    most_touched : int
+        Largest number of atoms on which a block adds forces.
+
+    Returns
+    -------
+    Scratch
+    """
     columns, depth, n_slots = networks.columns, networks.layers.shape[1], networks.inputs.shape[2]
     nodes = max(n_slots, int(networks.layers[..., :2].max()))
     most_touched = min(most_touched, n_atoms)

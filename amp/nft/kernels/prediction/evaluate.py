@@ -110,8 +110,7 @@ class Evaluator:
         threads: int | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> Evaluation:
-        """
-        Evaluate one structure. The result does not depend on the number of threads, in any digit.
+        """Evaluate one structure. The result does not depend on the number of threads, in any digit.
 
         Parameters
         ----------
@@ -122,18 +121,22 @@ class Evaluator:
         cell : ndarray, shape (3, 3)
             Cell vectors as rows, Å.
         pbc : ndarray of bool, shape (3,)
-            Which of them repeat.
+            True for those that repeat.
         forces_ensemble, stress : bool
-            Whether `forces_mni`, and `virial_mab` and `virial_iab` are wanted.
+            Compute `forces_mni`; compute `virial_mab` and `virial_iab`.
         threads : int, optional
             As many as there are processors to use if None.
         progress : callable, optional
             Called periodically, perhaps from another thread, with the numbers of finished and of all atoms.
 
+        Returns
+        -------
+        Evaluation
+
         Raises
         ------
         ValueError
-            For an element that the ensemble was not trained on, two atoms in one place, or a position that is no number.
+            The ensemble was not trained on an element, two atoms are in one place, or a position is not a number.
         """
         positions, kind = np.asarray(positions, dtype=float), self.fingerprints.kinds(numbers)
         threads = available_cpus() if threads is None else threads

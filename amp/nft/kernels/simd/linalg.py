@@ -17,7 +17,16 @@ PAD = 2 * LANES  # the columns of a matrix are padded to a multiple of this, so 
 
 
 def padded(n):
-    """Return the smallest multiple of PAD that is not below `n`."""
+    """Return the smallest multiple of PAD that is not below a number.
+
+    Parameters
+    ----------
+    n : int
+
+    Returns
+    -------
+    int
+    """
     return (n + PAD - 1) // PAD * PAD
 
 

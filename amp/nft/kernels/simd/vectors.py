@@ -29,7 +29,16 @@ HAS_WIDE = bool(binding.get_host_cpu_features().get("avx512f", False))  # a regi
 
 
 def zeros(*shape: int) -> np.ndarray:
-    """Zeros that begin where a cache line does, so that no vector of a row lies across two lines."""
+    """Return zeros that begin at a cache line, so that no vector of a row is in two lines.
+
+    Parameters
+    ----------
+    *shape : int
+
+    Returns
+    -------
+    ndarray
+    """
     size, line = int(np.prod(shape)), 64 // 8
     buffer = np.zeros(size + line)
     begin = -(buffer.ctypes.data // 8) % line
@@ -37,7 +46,13 @@ def zeros(*shape: int) -> np.ndarray:
 
 
 class VectorType(types.Type):
-    """The type of a few doubles in a register."""
+    """Type of a few doubles in a register.
+
+    Parameters
+    ----------
+    lanes : int
+        Number of doubles.
+    """
 
     def __init__(self, lanes: int) -> None:
         super().__init__(name=f"Vec{lanes}")

@@ -80,7 +80,14 @@ class Fit:
 
 
 class Residuals:
-    """Kind and weight of each residual of a member."""
+    """Kind and weight of each residual of a member.
+
+    Parameters
+    ----------
+    problem : Problem
+    weights : ndarray of int, shape (images,)
+        How often each image counts for the member.
+    """
 
     def __init__(self, problem: Problem, weights: np.ndarray) -> None:
         images, times = problem.data.images[weights > 0], weights[weights > 0]
@@ -104,9 +111,19 @@ class Residuals:
         self.root = np.sqrt(np.concatenate([self.share * coefficient, np.full(n_penalties, problem.overfit)]))
 
     def measures(self, residual: np.ndarray) -> np.ndarray:
-        """Root mean square, as Amp has it but that energies are averaged over the images that carry one, and largest.
+        """Return root mean square and largest of the residuals of energies and of forces.
 
-        The mean is weighted; the largest is that of the residuals times the roots of their weights.
+        As in Amp, except that energies are averaged over the images that have one. The mean is weighted; the largest is that of the
+        residuals times the roots of their weights.
+
+        Parameters
+        ----------
+        residual : ndarray
+
+        Returns
+        -------
+        ndarray, shape (4,)
+            Of energies in eV/atom, then of forces in eV/Å.
         """
         residual, result = residual[: len(self.share)], []
         size = self.size * np.abs(residual)
@@ -115,9 +132,18 @@ class Residuals:
         return np.array(result)
 
     def emphasized(self, residual: np.ndarray, measures: np.ndarray, criteria: np.ndarray) -> np.ndarray:
-        """Return the roots, turned towards the criteria that are still missed.
+        """Return the roots of the residuals' weights, changed to favour the criteria that are still missed.
 
-        With the rms of one kind alone exceeded, that kind counts more; with neither, large residuals do.
+        If one of the root mean squares alone is exceeded, the residuals of its kind count more; if neither is, large residuals do.
+
+        Parameters
+        ----------
+        residual : ndarray
+        measures, criteria : ndarray, shape (4,)
+
+        Returns
+        -------
+        ndarray
         """
         root, n = self.root.copy(), len(self.share)
         exceeded = measures > criteria
@@ -130,7 +156,18 @@ class Residuals:
 
 
 def distance(measures: np.ndarray, criteria: np.ndarray, objective: float = 1.0) -> float:
-    """See :class:`Fit`; with no criteria the logarithm of what is minimised."""
+    """Return the distance from the criteria; see :class:`Fit`.
+
+    Parameters
+    ----------
+    measures, criteria : ndarray, shape (4,)
+    objective : float
+        Quantity that is minimised; without criteria its logarithm is the distance.
+
+    Returns
+    -------
+    float
+    """
     if not np.isfinite(criteria).any():
         return float(np.log(objective + 1e-300))
     return float(np.log(np.maximum(measures / criteria, 1.0)).sum())

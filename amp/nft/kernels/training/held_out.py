@@ -46,7 +46,12 @@ class HeldOut:
         return float(np.log((self._last + 1e-300) / (self._smallest + 1e-300)))
 
     def see(self, fit: Fit) -> None:
-        """Note a point of the descent; the first point is always kept."""
+        """Judge a point of the descent, and keep it if it is the best; the first point is always kept.
+
+        Parameters
+        ----------
+        fit : Fit
+        """
         fill_residuals(self._problem, fit.theta, self._weights, self._scratch, self._buffer)
         size = np.abs(self._buffer[self._judged])
         square = float(self._share @ size**2)
@@ -58,7 +63,20 @@ class HeldOut:
             self._best, self._smallest, self._waited = replace(fit, held_out_rmse=rmse), self._last, 0
 
     def end(self, steps: int, max_steps: int, damping: float) -> Fit | None:
-        """Return the best point if the fit ends after `steps` steps, else None."""
+        """Return the best point if the fit ends.
+
+        Parameters
+        ----------
+        steps, max_steps : int
+            Accepted steps, and their limit.
+        damping : float
+            Present damping of the Levenberg-Marquardt steps.
+
+        Returns
+        -------
+        Fit or None
+            None while it continues.
+        """
         level = len(self._losses) > WINDOW and self._losses[0] - self._losses[-1] < LEVEL * self._losses[0]
         outcome = "converged" if self._waited >= self._patience else "level" if level or damping > LARGEST_LAMBDA else ""
         if not outcome and steps < max_steps:

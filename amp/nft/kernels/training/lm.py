@@ -21,7 +21,24 @@ BEND = 0.75  # largest 2 |a| / |v| at which the acceleration is trusted
 
 
 def find_step(problem, theta, weights, scratch, work: Work, mu: float) -> float:
-    """Fill the step and the residuals after it; the gain that the linear model promises, -1 if there is no step."""
+    """Fill the step and the residuals after it.
+
+    Parameters
+    ----------
+    problem : Problem
+    theta : ndarray, shape (parameters,)
+    weights : ndarray of int, shape (images,)
+    scratch : Scratch
+    work : Work
+        Its `step` and `trial` are filled.
+    mu : float
+        Damping.
+
+    Returns
+    -------
+    float
+        Gain that the linear model predicts; -1 if there is no step.
+    """
     n = len(theta)
     promised = propose(work, mu, n)
     if promised >= 0.0:

@@ -46,7 +46,16 @@ class Scratch(NamedTuple):
 
 
 def make_scratch(problem: Problem) -> Scratch:
-    """Memory that the functions of this module work in; one per thread."""
+    """Return memory that the functions of this module work in; one per thread.
+
+    Parameters
+    ----------
+    problem : Problem
+
+    Returns
+    -------
+    Scratch
+    """
     data, kinds = problem.data, problem.net.kinds
     most = max(data.segments["columns"].max(), data.pieces["columns"].max(initial=PAD))
     nodes, inputs = (

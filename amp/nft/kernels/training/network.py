@@ -51,7 +51,16 @@ class Layout:
         return sum((n_in + 1) * n_out for sizes in self.sizes for n_in, n_out in itertools.pairwise(sizes))
 
     def layers(self, theta: np.ndarray) -> Iterator[list[np.ndarray]]:
-        """Return views of the weights of each element's layers, shapes (..., n_in + 1, n_out), from parameters (..., n_parameters)."""
+        """Yield views of the weights of each element's layers.
+
+        Parameters
+        ----------
+        theta : ndarray, shape (..., n_parameters)
+
+        Yields
+        ------
+        list of ndarray, shape (..., n_in + 1, n_out)
+        """
         start = 0
         for sizes in self.sizes:
             views = []
@@ -62,11 +71,25 @@ class Layout:
             yield views
 
     def scalings(self, theta: np.ndarray) -> np.ndarray:
-        """View of intercept and slope of each element, shape (..., elements, 2)."""
+        """Return a view of intercept and slope of each element.
+
+        Parameters
+        ----------
+        theta : ndarray, shape (..., n_parameters)
+
+        Returns
+        -------
+        ndarray, shape (..., elements, 2)
+        """
         return theta[..., self._n_weights :].reshape(*theta.shape[:-1], len(self.elements), 2)
 
     def net(self) -> Net:
-        """Return the same as the kernels want it."""
+        """Return the layout in the form of the kernels.
+
+        Returns
+        -------
+        Net
+        """
         kinds = np.zeros(len(self.sizes), KIND)
         layers = np.zeros((len(self.sizes), max(map(len, self.sizes)) - 1), LAYER)
         start = 0
@@ -79,7 +102,17 @@ class Layout:
 
 
 def draw_weights(layout: Layout, rng: np.random.Generator) -> np.ndarray:
-    """Parameters with weights and biases as Amp draws them, uniform in ±sqrt(6 / (n_in + n_out)); the scalings are 0 and 1."""
+    """Draw parameters as Amp does: weights and biases uniform in ±sqrt(6 / (n_in + n_out)), scalings 0 and 1.
+
+    Parameters
+    ----------
+    layout : Layout
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    ndarray, shape (parameters,)
+    """
     theta = np.zeros(layout.n_parameters)
     for layer in itertools.chain.from_iterable(layout.layers(theta)):
         bound = np.sqrt(6.0 / (layer.shape[-2] - 1 + layer.shape[-1]))
@@ -92,7 +125,18 @@ Inputs = list[tuple[np.ndarray, np.ndarray]]  # per element the matrix and the s
 
 
 def scaled_inputs(fpranges: Iterable[np.ndarray]) -> Inputs:
-    """Amp's inputs: each fingerprint scaled from its range, shape (features, 2), to [-1, 1]; left alone where that is a point."""
+    """Return Amp's inputs: each fingerprint scaled from its range to [-1, 1]; not scaled where the range is a point.
+
+    Parameters
+    ----------
+    fpranges : iterable of ndarray, shape (features, 2)
+        Of each element.
+
+    Returns
+    -------
+    list of (ndarray, ndarray)
+        Per element the matrix and the shift.
+    """
     inputs = []
     for low, high in (np.asarray(fprange, dtype=float).T for fprange in fpranges):
         scaled = high - low > NO_SCALING_BELOW
@@ -102,14 +146,24 @@ def scaled_inputs(fpranges: Iterable[np.ndarray]) -> Inputs:
 
 
 def whitened_inputs(rows: Sequence[Any], inputs: Inputs, chosen: Sequence[np.ndarray] | None = None) -> Inputs:
-    """Return inputs of zero mean, with the spreads of their principal directions drawn together a little, over the rows of all images.
+    """Return inputs of zero mean whose spreads along the principal directions are made a little more equal, over the rows of all images.
 
     Fingerprints are nearly linearly dependent. Divided by the whole spread, the inputs are uncorrelated and fits are quick, but
-    what hardly varies among the images counts as much as what varies most, and on other atoms the fits are rough: with 20
-    fingerprints and (10, 10) they need twice the chunks for the same true error. Not divided at all, fits are as smooth, but take
-    more steps.
+    directions that hardly vary among the images count as much as those that vary most, and on other atoms the fits are rough:
+    with 20 fingerprints and (10, 10) they need twice the chunks for the same true error. Not divided at all, fits are as smooth,
+    but take more steps.
 
-    `chosen` has for each element the numbers of the fingerprints of which `inputs` are; the first ones if not given.
+    Parameters
+    ----------
+    rows : sequence of Rows
+    inputs : list of (ndarray, ndarray)
+        Per element the matrix and the shift.
+    chosen : sequence of ndarray of int, optional
+        For each element the numbers of the fingerprints of which `inputs` are; the first ones if not given.
+
+    Returns
+    -------
+    list of (ndarray, ndarray)
     """
     x, kind = np.concatenate([r.x for r in rows]), np.concatenate([r.kind for r in rows])
     result = []

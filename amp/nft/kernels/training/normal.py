@@ -42,7 +42,22 @@ class Work(NamedTuple):
 
 
 def make_work(root: np.ndarray, n_parameters: int, most: int, block_rows: int = BLOCK_ROWS) -> Work:
-    """Memory for the fit of residuals with these factors; the largest image has `most` of them."""
+    """Allocate memory for a fit.
+
+    Parameters
+    ----------
+    root : ndarray, shape (residuals,)
+        Factor of each residual.
+    n_parameters : int
+    most : int
+        Residuals of the largest image.
+    block_rows : int
+        Rows of the Jacobian in memory at a time, about.
+
+    Returns
+    -------
+    Work
+    """
     count = len(root)
     k, p, few = padded(count), padded(n_parameters), count < n_parameters
     s, single = k if few else p, 4 * count * p <= SINGLE_BYTES
