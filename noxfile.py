@@ -10,7 +10,9 @@ nox.options.default_venv_backend = "uv"
 nox.options.sessions = ["lint", "typing", "tests", "docs"]
 nox.options.reuse_existing_virtualenvs = True
 
-BENCHMARKS = ("evaluate", "fingerprints", "loss", "fit", "loop", "distinct", "refinement", "labels", "faults", "peak", "lammps_mpi", "large", "alloy")
+BENCHMARKS = (
+    "evaluate", "fingerprints", "loss", "fit", "loop", "distinct", "refinement", "labels", "faults", "peak", "lammps_mpi", "large", "alloy",
+)  # fmt: skip
 
 
 def install(session: nox.Session, *groups: str) -> None:
