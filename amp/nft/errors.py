@@ -1,4 +1,4 @@
-"""Errors that amp.nft raises: one base class, and what each means."""
+"""Errors that amp.nft raises, with one base class."""
 
 
 def printable(text: str) -> str:

@@ -1,6 +1,6 @@
 """Sets of Gaussian fingerprints by name, for the ``Gs`` of Amp's Gaussian descriptor.
 
-Amp's eight defaults leave errors of some 0.05 eV/Å on metal clusters whatever the optimiser does; these do not.
+Amp's eight defaults leave errors of some 0.05 eV/Å on metal clusters with any optimiser; these do not.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def symbols_of(elements: str | Iterable[str]) -> list[str]:
     Raises
     ------
     ValueError
-        There are none, or one is no element's.
+        There are none, or one is not an element.
     """
     try:
         symbols = list(dict.fromkeys(string2symbols(elements) if isinstance(elements, str) else elements))
@@ -95,7 +95,7 @@ def g2x(elements: str | Iterable[str], radial: int = 8) -> SymmetryFunctions:
     Raises
     ------
     ValueError
-        Something is no element, or there are fewer than two radial functions.
+        A symbol is not an element, or there are fewer than two radial functions.
     """
     if radial < 2:
         raise ValueError(f"radial is {radial}: there must be at least 2 radial functions, 8 for example.")

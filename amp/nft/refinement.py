@@ -1,4 +1,4 @@
-"""Learn on from structures that the ensemble itself leads to: relax or move the target, label what becomes uncertain, train again."""
+"""Extend the training set: relax the target or run dynamics with the ensemble, label uncertain structures, train again."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ def refine(
     label_retries: int = 1,
     **settings: Any,
 ) -> list[Round]:
-    """Learn a target, then what its relaxation or dynamics with the ensemble leads to.
+    """Learn a target, then structures from its relaxation or dynamics with the ensemble.
 
     After the run itself (which resumes, or is finished already) each round explores from the targets with the best ensemble of the
     round before, takes the frames whose largest uncertainty lies between `band` times that on the targets (the first above, where
     the path jumps over the band), carves chunks around their atoms above the lower end of the band, labels the `k` most
     different of these, and trains again on all images and chunks, from the weights that there are. Run the same script
-    again to go on after a crash.
+    again to resume after a crash.
 
     Where more than central forces are trained, or labels are corrected (`forces`, `correction`, as with the method "robust"), a round
     keeps the last frame of each exploration instead, or the first whose uncertainty passes the limit. These frames become targets:
@@ -74,7 +74,7 @@ def refine(
     band : (float, float)
         Which frames are taken, in multiples of the largest uncertainty on the targets.
     limit : float, optional
-        Uncertainty beyond which an exploration has left what is known, eV/Å; the upper end of the band if not given.
+        Uncertainty above which an exploration has left the trained structures, eV/Å; the upper end of the band if not given.
     label : str
         Name of the first run's results; those of round 1 are called ``<label>-refined-1``, and so on.
     parent_calc, cutoff, executor, label_timeout, label_retries, **settings : as there

@@ -76,7 +76,7 @@ def spread_atoms(targets: Sequence[Atoms], ranking: np.ndarray, size: int, dista
 def informative_atoms(
     setup: Setup, task: TrainingTask, texts: Sequence[str], delta: np.ndarray, size: int, known: Collection[int]
 ) -> np.ndarray:
-    """Choose uncertain atoms whose forces tell most together about the parameters of the members.
+    """Choose uncertain atoms whose forces together determine the parameters of the members best.
 
     Parameters
     ----------

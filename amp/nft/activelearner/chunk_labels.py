@@ -270,7 +270,7 @@ class ChunkLabels:
             pool.request(atom, chunk)
 
     def _replace(self, pool: LabelPool, spare: deque[int]) -> list[int]:
-        """Return the next atom of the ranking, requested unless it has a label; none if there is no more."""
+        """Return the next atom of the ranking, requested unless it has a label; none at the end of the ranking."""
         if not spare:
             return []
         atom = spare.popleft()

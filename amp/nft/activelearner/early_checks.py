@@ -71,7 +71,7 @@ def check_correction(correction: Parent | None, gate: Gate | Convergence | None,
     Raises
     ------
     InputError, TypeError
-        For a gate without correction, or of another type, or a correction that is no calculator.
+        For a gate without correction, or of another type, or a correction that is not a calculator.
     CorrectionError
         If the gate was not passed, or fixed point charges are to correct chunks that cut bonds.
     """

@@ -1,7 +1,7 @@
 """Identity of a run: the structures and settings that must be the same when it resumes.
 
 A digest of each image and target is among the settings in the journal. Where digests differ, the structures that the run
-stored are compared with the given ones, so that an error names what differs, and noise in the last digits is no difference.
+stored are compared with the given ones, so that an error names the difference, and noise in the last digits is not a difference.
 """
 
 from __future__ import annotations

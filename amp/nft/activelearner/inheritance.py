@@ -1,4 +1,4 @@
-"""Labels that a run takes over from another one, whose targets are the first of its own."""
+"""Labels that a run copies from another one, whose targets are its first targets."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def inherited_atoms(state: RunState) -> list[int]:
 
 
 def inherit(store: RunStore, state: RunState, inheritance: Inheritance, identity: Identity, accept_parent: bool) -> list[int]:
-    """Copy labels into a run that has just begun, with those of a correction and its judgement; what is there already stays.
+    """Copy labels into a run that has just begun, with those of a correction and its judgement; labels that it already has are kept.
 
     Parameters
     ----------

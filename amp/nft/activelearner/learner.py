@@ -67,7 +67,7 @@ class NFT:
         Threads of the batched trainer and of predictions; the processor cores that this process may use if not given.
         Results do not depend on it.
     progress : bool
-        Show where the run stands while it goes on, in a terminal or a notebook. Elsewhere nothing is shown;
+        Show the progress of the run, in a terminal or a notebook. Elsewhere nothing is shown;
         ``amp-nft status`` tells it from the run's files.
     method : {'paper', 'robust'}
         Defaults of `run`: the published method, or the one for parents whose chunks are not exact stand-ins for the target: all
@@ -77,7 +77,7 @@ class NFT:
     Attributes
     ----------
     history : list of Iteration
-        What each iteration came to.
+        Results of each iteration.
     verdict : Verdict or None
         State of the last run's ensemble, with bounds of its errors: ``.state``, ``.sentence``, ``.mean_bound``, ``.max_bound``.
     stop_reason : StopReason or None
@@ -173,7 +173,7 @@ class NFT:
     ) -> bool:
         """Train an ensemble until it is certain enough of the forces on the target.
 
-        Run the same script again to go on after a crash, or with other stop criteria.
+        Rerun the script to resume after a crash, or with other stop criteria.
 
         Parameters
         ----------
@@ -222,7 +222,7 @@ class NFT:
             error that shows the difference.
         forces : {'centre', 'weighted', 'all'}, optional
             Forces of a chunk that are trained: the central one; all, weighted by floor² / (sigma(depth)² + floor²), where
-            sigma is the label error that overlapping chunks show; or all alike. `method` sets what is not given.
+            sigma is the label error that overlapping chunks show; or all with equal weights. `method` sets the default.
         fit_until : {'criteria', 'out-of-bag'}, optional
             When a member's training ends: at the criteria of `calc_text`, or at the smallest error on the chunks that its
             bootstrap sample lacks.

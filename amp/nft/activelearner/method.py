@@ -71,7 +71,7 @@ PRESETS = {
 
 
 def choose_method(name: str, **given: Any) -> Method:
-    """Return a preset with the parts that the user gave in place of its own.
+    """Return a preset with the parts that the user gave in place of its defaults.
 
     Parameters
     ----------

@@ -183,7 +183,7 @@ def _train(
     learner: NFT, images: Images | None, targets: list[Atoms], label: str, settings: dict[str, Any], inheritance: Inheritance | None,
     frames: Sequence[Frame],
 ) -> Round:  # fmt: skip
-    """Run the protocol, or resume it; with what it inherits it trains once."""
+    """Run the loop, or resume it; with inherited labels it trains once."""
     again = copy.copy(learner)
     again.inheritance = inheritance
     if inheritance is not None:

@@ -16,7 +16,7 @@ class Frame:
     Attributes
     ----------
     explorer : str
-        Name of what led to it.
+        Name of the explorer that led to it.
     target : int
         Number of the target where the exploration began.
     number : int

@@ -67,7 +67,7 @@ def note_interruption(store: RunStore, name: str) -> None:
         Of the signal.
     """
     if store.events:
-        with contextlib.suppress(RunStoreError):  # the stop goes on without a note
+        with contextlib.suppress(RunStoreError):  # the stop continues without a note
             store.append("interrupted", signal=name)
 
 

@@ -27,7 +27,7 @@ SHORT_RANGED = ("EMT", "LennardJones", "MorsePotential")  # calculators whose fo
 
 
 def check_start(setup: Setup, directory: Path, log: Log) -> None:
-    """Check the first images by the parent, and log what chunks and method mean for this target.
+    """Check the first images by the parent, and log the effects of chunks and method on this target.
 
     Parameters
     ----------

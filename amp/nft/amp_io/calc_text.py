@@ -108,7 +108,7 @@ def read_calc_text(calc_text: str, headerlines: str = "", directory: str | os.Pa
     calc_text : str
         The user's Python code; it must leave an ``Amp`` calculator in ``calc``.
     headerlines : str
-        The lines that stand at the top of the job script.
+        Lines at the top of the job script.
     directory : path
         The training directory, ``<label>-training``, in which the members' directories are, or will be.
 

@@ -22,7 +22,7 @@ def read_texts(path: str | os.PathLike[str]) -> list[str]:
     Parameters
     ----------
     path : path
-        What ``BootStrap`` or :func:`write_ensemble` wrote: a JSON list of texts.
+        File written by ``BootStrap`` or :func:`write_ensemble`: a JSON list of texts.
 
     Returns
     -------

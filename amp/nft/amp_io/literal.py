@@ -37,7 +37,7 @@ def parse_literal(text: str) -> Any:
     ------
     AmpFileError
         The text is too long, nested too deeply, no expression, or holds anything else; the message
-        names what was found and where.
+        names the expression and its place.
     """
     if not isinstance(text, str):
         raise AmpFileError(f"expected the text of an .amp file, found {type(text).__name__}")

@@ -72,7 +72,7 @@ def read_amp(text: str) -> AmpModel:
     Parameters
     ----------
     text : str
-        What ``Amp.save`` or :func:`write_amp` wrote.
+        Text written by ``Amp.save`` or :func:`write_amp`.
 
     Returns
     -------
@@ -96,7 +96,7 @@ def with_data(text: str, **data: Any) -> str:
     Parameters
     ----------
     text : str
-        What ``Amp.save`` or :func:`write_amp` wrote.
+        Text written by ``Amp.save`` or :func:`write_amp`.
     **data : Any
         Numbers, strings, and containers of these; they replace data of the same names. Numbers that are not finite become None.
 

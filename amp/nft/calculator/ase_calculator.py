@@ -37,7 +37,7 @@ class EnsembleCalculator(Calculator):
     ensemble : path, or sequence of AmpModel
         An ``.ensemble`` file of this package or of Amp's BootStrap, a single ``.amp`` file, or models.
     members : int, or sequence of int or of bool, optional
-        Use the first so many members, or these, or those of a mask; each once.
+        Number of members to use, from the first one on, or their indices, or a mask; each once.
     threads : int, optional
         Threads of one evaluation; the processors that this process may use if not given. Results do not depend on it.
     keep_members : bool
@@ -52,7 +52,7 @@ class EnsembleCalculator(Calculator):
     AmpFileError, UnsupportedModel
         If the file cannot be read, or holds models other than Gaussian fingerprints with a neural network.
     ValueError
-        If there is no member, or one is asked for that is not there, or `threads` or `skin` is out of range; on
+        If there is no member, or a requested one does not exist, or `threads` or `skin` is out of range; on
         evaluation, if an element was never trained, or the cell is flat where the structure is periodic.
 
     Notes
@@ -69,7 +69,7 @@ class EnsembleCalculator(Calculator):
       time that there are any, a warning says so;
     - ``n_extrapolating``, int: the number of these atoms.
 
-    ``free_energy`` is the same number as ``energy``: what the training images gave as their ``energy``
+    ``free_energy`` is the same number as ``energy``: the ``energy`` of the training images
     (``atoms.get_potential_energy()``), not their ``free_energy``.
 
     All come from one pass over the structure. Beyond the results it takes some 0.5 kB of memory per atom for ten members,
@@ -133,7 +133,7 @@ class EnsembleCalculator(Calculator):
         self._say_if_extrapolating(self.results["n_extrapolating"])
 
     def _properties(self, result: Evaluation) -> dict[str, Any]:
-        """ASE's names for what one pass gave."""
+        """Return the results of one pass by ASE's names."""
         energy_m = result.energy_m
         several = len(energy_m) > 1
         found = {

@@ -39,7 +39,7 @@ class Relaxation:
     maxstep: float = 0.04
 
     def __call__(self, atoms: Atoms, limit: float) -> list[Atoms]:
-        """Frames on the way down; they come back below `limit` by themselves where they go above it."""
+        """Return frames of a relaxation; frames above `limit` return below it by themselves."""
         return _frames(LBFGS(atoms, logfile=os.devnull, maxstep=self.maxstep), atoms, 1, fmax=self.fmax, steps=self.steps)
 
 
@@ -108,7 +108,7 @@ def explorer_name(explore: Explorer) -> str:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Explore without being told that fingerprints leave their range: that is what exploring is for."""
+    """Explore without warnings about fingerprints outside their range: exploration leaves it on purpose."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".* outside the range of the training set", category=UserWarning)
         yield

@@ -1,4 +1,4 @@
-"""Watch the uncertainty while a relaxation or a simulation runs, and stop it when it leaves what was learned."""
+"""Watch the uncertainty during a relaxation or a simulation, and stop it above a limit."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class UncertaintyMonitor:
     threshold : float
         Largest per-atom force uncertainty that is accepted, eV/Å.
     action : 'stop', 'warn', or callable
-        What happens above it: the driver ends after this step, with a warning (see `UncertaintyStop` for drivers that only an
+        Action above it: the driver ends after this step, with a warning (see `UncertaintyStop` for drivers that only an
         error stops); a warning alone; or ``action(frame, delta_max)`` with a
         copy of the atoms that carries energy and forces.
     trajectory : path, optional

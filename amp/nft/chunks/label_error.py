@@ -119,7 +119,7 @@ class LabelError:
     def fit(cls, rows: LabelRows) -> LabelError:
         """Fit the label error by restricted maximum likelihood, with no knowledge of the true forces.
 
-        An atom in several chunks has a force from each. Their differences are the label errors' alone, whatever the force in the
+        An atom in several chunks has a force from each. Their differences come from label errors only, regardless of the force in the
         target is.
 
         Parameters
@@ -183,7 +183,7 @@ class LabelError:
         depths : ndarray or float
             In Å.
         floor : float
-            About what the model cannot represent, eV/Å; see `default_floor`.
+            Approximate error that the model cannot avoid, eV/Å; see `default_floor`.
         numbers : ndarray of int or int, optional
             Atomic numbers.
 

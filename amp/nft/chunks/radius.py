@@ -63,7 +63,7 @@ def convergence(
     terminations : str, callable or list of these
         As for `carve_chunks`; several are compared.
     cheap : ASE calculator, or callable, optional
-        Labels the chunks of all atoms, and the target. Shows what chunks do to every atom, chooses those for the parent, and
+        Labels the chunks of all atoms, and the target. Shows the effect of chunks on every atom, chooses those for the parent, and
         sharpens the estimate of the mean where its errors follow the parent's. `Convergence.gate` judges it as a correction.
     reference : 'largest', 'target' or ndarray of shape (target atoms, 3)
         Forces to compare with: those of the largest radius (of the termination that changes least from the radius before), which then

@@ -1,4 +1,4 @@
-"""Summary of the terminations of a run's chunks, and a check of what the parent does with magnetic moments."""
+"""Summary of the terminations of a run's chunks, and a check of the parent's treatment of magnetic moments."""
 
 from __future__ import annotations
 

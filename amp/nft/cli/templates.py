@@ -81,7 +81,7 @@ cutoff = {chunk}                                # Å; `termination` and `min_ato
 [ensemble]
 members = 10
 cutoff = {fingerprint}                                # Å, of the fingerprints; about 1 Å below that of the chunks
-force_rmse = 0.005                          # eV/Å; a lower limit of what can be learned
+force_rmse = 0.005                          # eV/Å; a lower limit of the error of the ensemble
 
 [method]
 {_METHOD.get(parent, _ROBUST)}

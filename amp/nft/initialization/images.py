@@ -170,7 +170,7 @@ class Initialization:
     Attributes
     ----------
     images : list of Atoms
-        What was saved.
+        Saved images.
     """
 
     def __init__(
@@ -216,7 +216,7 @@ class Initialization:
 
 
 def _checked(elements: str | Sequence[str], sgs: list[int], n_rattled: int, seed: int, **lengths: float) -> list[str]:
-    """Chemical symbols, each once; ValueError for what cannot be."""
+    """Return chemical symbols, each once; ValueError for other text."""
     symbols = symbols_of(elements)
     if not sgs:
         raise ValueError("sgs is empty: give at least one space group, 225 for fcc.")

@@ -1,1 +1,1 @@
-"""Read and check what the user gives, before any work starts."""
+"""Read and check the user's input before any work starts."""

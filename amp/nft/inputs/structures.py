@@ -27,9 +27,9 @@ def read_images(images: Images, name: str = "images") -> list[Atoms]:
     Parameters
     ----------
     images : list of Atoms, Atoms, dict, str or path
-        What the user gave.
+        Argument of the user.
     name : str
-        What it is called in errors.
+        Its name in errors.
 
     Returns
     -------

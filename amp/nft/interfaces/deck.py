@@ -131,7 +131,7 @@ def _read(path: str | os.PathLike[str]) -> str:
 
 
 def _from_first(comm: Any, make: Any) -> Any:
-    """Return what the first process makes, or raise its error on all."""
+    """Return the first process's result on all processes, or raise its error on all."""
     result, error = None, None
     if comm.rank == 0:
         try:
@@ -145,7 +145,7 @@ def _from_first(comm: Any, make: Any) -> Any:
 
 
 def _remedy(message: str, models: list[Any]) -> str:
-    """Return what to do about an error of LAMMPS that a check of ours causes."""
+    """Return the remedy for an error of LAMMPS that a check of amp.nft causes."""
     if _COMPUTE not in message:
         return ""
     return (

@@ -79,7 +79,7 @@ class GhostMap:
 
 
 def _to_directory(comm: Any, tags: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Send a row for each ID to the process with its directory; return what arrives, the order of sending, and the numbers of rows sent."""
+    """Send a row for each ID to the process with its directory; return the received rows, the order of sending and the numbers sent."""
     where = tags % comm.size
     order, counts = np.argsort(where, kind="stable"), np.bincount(where, minlength=comm.size)
     return _exchange(comm, rows[order], counts, _exchange_counts(comm, counts)), order, counts

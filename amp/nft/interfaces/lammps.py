@@ -140,7 +140,7 @@ class Attached:
         """
         try:
             self._compute(step, n_atoms, forces)
-        except BaseException as error:  # ctypes would print it and go on
+        except BaseException as error:  # ctypes would print it and continue
             _end_all(self._comm, step, error)
 
     def _compute(self, step: int, n: int, forces: np.ndarray | None) -> None:

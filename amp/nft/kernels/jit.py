@@ -68,7 +68,7 @@ def _stamp_below(module: str) -> tuple:
     """
     Names, times and sizes of the files in this package whose functions and classes a module uses, directly or not.
 
-    Numba looks at a kernel's own file only, and would go on with what it compiled of a function that has changed elsewhere.
+    Numba checks a kernel's own file only, and would use the old code of a function that has changed in another file.
     """
     below: set[tuple] = set()
     for value in vars(sys.modules[module]).values():
@@ -128,7 +128,7 @@ def available_cpus() -> int:
 
 def run_threads(work: Callable[[Any], None], tasks: Iterable, threads: int | None = None) -> None:
     """
-    Call `work(task)` for every task, on several threads at once.
+    Call `work(task)` for every task, on several threads at the same time.
 
     The threads live as long as the call. So the process may fork before and after it, and any thread may call it,
     neither of which numba's own threading layers allow in general. Each task should take 0.1 ms or more in kernels.

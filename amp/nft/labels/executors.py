@@ -68,7 +68,7 @@ def executor_name(executor: Executors) -> str:
 
 
 class InProcess(Executor):
-    """Runs what it is given at once, here."""
+    """Executor that runs each task immediately, in the calling thread."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future:
         """Run a function in this thread.
@@ -101,7 +101,7 @@ class Workers:
         An executor is used as it is and never shut down. A callable returns a new one, which ends with this. None
         works in this process.
     cargo : object
-        What every task carries; an executor that cannot carry it is refused before it gets work.
+        Object in every task; an executor that cannot send it is refused before it gets work.
     """
 
     def __init__(self, given: Executors | None, cargo: object) -> None:

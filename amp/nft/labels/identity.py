@@ -21,7 +21,7 @@ EXCLUDED = frozenset(
     memory mem maxmem port host unixsocket socketname timeout
     verbosity verbose print_level cache_api
     """.split()
-)  # settings that say where and how a calculation runs and what it prints, in lower case; docs/formats.rst lists them
+)  # settings of the place, the resources and the output of a calculation, in lower case; docs/formats.rst lists them
 STATE = frozenset({"atoms", "results", "converged", "use_cache", "name", "implemented_properties"})  # not settings of a calculator
 DEEP = 6  # levels of objects inside objects that an identity follows
 LARGE = 50  # numbers above which an array is represented by its hash

@@ -1,4 +1,4 @@
-"""Labels as they are done: many at a time, each tried again when it fails, whatever becomes of the workers."""
+"""Run many labels at a time, retry those that fail, and survive failures of the workers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Key = TypeVar("Key", bound=Hashable)
 LARGEST = 10**9  # numbers of labels are below this
 POLL = 0.5  # s between two looks at the workers
 GRACE = 5.0  # s that a worker may take to stop its label by itself
-REMINDER = 600.0  # s between two words on what is waited for
+REMINDER = 600.0  # s between two messages on running labels
 FALSE_STARTS = 3  # executors in a row that break before any label has begun
 CANCELLATIONS = 2  # of all labels in a row, while none is done; a closed Dask client never answers a third request
 
@@ -63,9 +63,9 @@ class LabelPool:
     ----------
     options : LabelOptions
     directory : path
-        Each attempt gets a directory of its own in there.
+        Each attempt gets a separate directory in it.
     on_retry : callable, optional
-        Is told (atom, LabelFailure) before a label is tried again.
+        Is called with (atom, LabelFailure) before a label is tried again.
     log : callable, optional
         Takes a message periodically, while nothing else happens.
     """
@@ -128,7 +128,7 @@ class LabelPool:
         self._waiting.append(Request(atom, image))
 
     def done(self) -> Iterator[tuple[int, Label | LabelFailure]]:
-        """Labels, and those that failed for good, in the order in which they come, until none is asked for.
+        """Yield labels and final failures in the order in which they finish, until none is requested.
 
         Yields
         ------
@@ -170,7 +170,7 @@ class LabelPool:
     # -- handing over --------------------------------------------------------------------------------------
 
     def _hand_over(self) -> None:
-        """Give the executor what it may have: a suspect goes alone, so that it is known who kills workers."""
+        """Submit labels to the executor; a suspect runs alone, to find the label that kills workers."""
         if any(flight.request.suspect for flight in self._flights.values()):
             return
         suspect = next((request for request in self._waiting if request.suspect), None)
@@ -210,7 +210,7 @@ class LabelPool:
     # -- looking around ------------------------------------------------------------------------------------
 
     def _look_around(self) -> None:
-        """Collect what is done, and see to what goes wrong."""
+        """Collect finished labels, and handle failures."""
         self._beat()
         finished, _ = wait(self._flights, timeout=POLL, return_when=FIRST_COMPLETED)
         broken = cancelled = False

@@ -141,7 +141,7 @@ def carry_out(task: LabelTask) -> dict[str, Any]:
     ----------
     task : LabelTask
         Its directory is made. While the worker is busy a note there says who it is; a good label is left there too,
-        for a driver that has gone meanwhile.
+        for a driver that has exited since.
 
     Returns
     -------
@@ -327,7 +327,7 @@ def labelled(image: Atoms, label: Label) -> Atoms:
 
 @contextlib.contextmanager
 def _deadline(seconds: float | None) -> Iterator[None]:
-    """Raise LabelTimeout in here after so many seconds, where a signal can be had."""
+    """Raise LabelTimeout in this block after the given number of seconds, if signals are available."""
     if seconds is None or threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -378,7 +378,7 @@ def make_calculator(parent: Any, directory: str | os.PathLike[str]) -> BaseCalcu
         return made
     try:
         copied = copy.deepcopy(parent)
-    except Exception:  # some calculators hold what cannot be copied (files, sockets, libraries)
+    except Exception:  # some calculators contain files, sockets or libraries, which cannot be copied
         return parent
     for number, writer in enumerate(_inside(copied)):
         _move(writer, Path(directory, *([str(number)] if number else [])))

@@ -38,7 +38,7 @@ def report(
     Returns
     -------
     Verdict
-        Whether to trust the potential, why, and what to do next; also on top of the page.
+        Judgement of the potential, with reasons and the next step; also on top of the page.
 
     Raises
     ------

@@ -46,7 +46,7 @@ class Verdict:
 
 
 def judge(run: Run, checks: Checks) -> Verdict:
-    """Put a run's verdict into words, with what its uncertainty, members and labels say.
+    """Put a run's verdict into words, with reasons from its uncertainty, members and labels.
 
     Parameters
     ----------

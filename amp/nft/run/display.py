@@ -46,7 +46,7 @@ class Screen(Protocol):
 
 
 class Progress:
-    """Shows where a run stands, and leaves ``progress.json`` beside its journal while it runs.
+    """Display of a run's progress; keeps ``progress.json`` next to its journal while it runs.
 
     A context manager. What it is told through `step` costs the teller nothing but a dictionary entry; drawing is done
     in a thread of its own, a few times a second.
@@ -153,7 +153,7 @@ def _in_notebook() -> bool:
 
 
 class TerminalScreen:
-    """The lowest lines of a terminal; what Python prints meanwhile appears above them.
+    """Lowest lines of a terminal; other output of Python appears above them.
 
     Parameters
     ----------

@@ -1,6 +1,6 @@
 """The replay of a journal into the state of a run.
 
-`apply` is the only function that knows what an event means; `amp.nft.run.schema` knows its fields and its place.
+`apply` alone defines the meaning of an event; `amp.nft.run.schema` defines its fields and its place.
 """
 
 from __future__ import annotations

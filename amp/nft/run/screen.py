@@ -33,7 +33,7 @@ def show(status: Status, file: IO[str] | None = None) -> None:
 
 
 def view(status: Status, *, elsewhere: bool = False) -> RenderableType:
-    """Make what rich prints.
+    """Return the objects that rich prints.
 
     Parameters
     ----------

@@ -36,7 +36,7 @@ def choose_features(
         To choose from, as Amp writes them; the 78 of `amp.nft.features.candidates` if not given.
     method : 'force_correlation', 'cur' or 'fps'
         - ``'force_correlation'``: one after the other, that which correlates most with the magnitude of the force on
-          its atom, once what those before it tell is taken out.
+          its atom, after the part that those before it explain is removed.
         - ``'cur'``: that which has most of the leading singular vector, likewise; only positions enter.
         - ``'fps'``: that which is farthest from those before it, as vectors over the atoms.
     cutoff : float or dict
@@ -115,7 +115,7 @@ def choose_images(
 
     Notes
     -----
-    An image stands for itself by the means and standard deviations of its scaled fingerprints, for each element, and by its
+    An image is described by the means and standard deviations of its scaled fingerprints, for each element, and by its
     composition, so that neither the order nor the number of its atoms matters.
     """
     images = _checked(images, k, method, METHODS, of="images")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-SAME = 1e-9  # of the largest singular value: what is below it is no direction of its own
+SAME = 1e-9  # of the largest singular value: a smaller one is not a separate direction
 
 
 def farthest_points(x: np.ndarray, k: int) -> list[int]:
@@ -30,7 +30,7 @@ def farthest_points(x: np.ndarray, k: int) -> list[int]:
 
 
 def cur(x: np.ndarray, k: int) -> list[int]:
-    """Choose rows one after the other, each with most of the leading singular vector of what those before it leave.
+    """Choose rows one after the other, each with the largest part in the leading singular vector of the rest.
 
     Parameters
     ----------

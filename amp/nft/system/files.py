@@ -29,7 +29,7 @@ def write(path: str | os.PathLike[str], data: bytes, *, scratch: str | os.PathLi
     Raises
     ------
     OSError
-        If it cannot be written; what was there before is there still.
+        It cannot be written; the file before is unchanged.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

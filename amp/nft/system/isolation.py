@@ -120,7 +120,7 @@ class _State:
     programs: _Programs = field(default_factory=lambda: _Programs())
 
     def restore(self, keep_programs: bool) -> None:
-        """Restore what has changed since."""
+        """Restore changed state."""
         if self.signals is not None:
             self.signals.restore()
         sys.stdout, sys.stderr = self.streams
@@ -147,7 +147,7 @@ class _Signals:
         self._wakeup = _wakeup_descriptor()
 
     def restore(self) -> None:
-        """Restore what has changed; a timer that was off is off again."""
+        """Restore changed state; a timer that was off is off again."""
         if not self._timer[0]:
             signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in self._handlers.items():

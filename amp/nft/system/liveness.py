@@ -305,7 +305,7 @@ def watch_forks() -> None:
 def _forked() -> None:
     global _has_workers
     if _has_workers:
-        _has_workers = False  # what a worker forks, its driver does not end
+        _has_workers = False  # the driver does not end processes that a worker forks
         threading.Thread(target=_exit_with_parent, args=(os.getppid(),), name="amp.nft parent watch", daemon=True).start()
 
 

@@ -44,7 +44,7 @@ class Frame:
 
 
 class GrowingTrajectory:
-    """The content of a trajectory to which images are added: an image is written once, whatever is added after it."""
+    """Content of a trajectory to which images are added: each image is written once."""
 
     def __init__(self) -> None:
         self._images: list[Atoms] = []

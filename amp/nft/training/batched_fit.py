@@ -1,4 +1,4 @@
-"""Fit all members of an ensemble at once, in this process."""
+"""Fit all members of an ensemble together, in this process."""
 
 from __future__ import annotations
 
@@ -188,7 +188,7 @@ def _layout(spec: CalculatorSpec, fprange: dict[str, np.ndarray]) -> Layout:
 
 
 def _first_scalings(layout: Layout, images: LabelledImages, weights: np.ndarray) -> np.ndarray:
-    """Intercept and slope of each element: energies per atom by least squares, and 30 times half of what they leave."""
+    """Return intercept and slope of each element: least-squares energies per atom, and 30 times half the range of the rest."""
     rows, energies = images.rows, images.energies
     used = np.flatnonzero(~np.isnan(energies) & (weights > 0))
     fractions = np.array([np.bincount(rows[i].kind, minlength=len(layout.elements)) / len(rows[i].kind) for i in used])
@@ -214,7 +214,7 @@ def _random_start(layout: Layout, rng: np.random.Generator, scalings: np.ndarray
 
 
 def _tell(watch: Watch, member: int, before: int, steps: int, loss: float, distance: float) -> None:
-    """Pass on where an attempt stands that began after so many steps."""
+    """Report the progress of an attempt that began after the given number of steps."""
     watch(MemberStep(member, "training", before + steps, loss, distance))
 
 

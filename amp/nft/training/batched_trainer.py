@@ -1,4 +1,4 @@
-"""Trainer: all members at once, in this process."""
+"""Trainer of all members together, in this process."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ class BatchedTrainer:
     Parameters
     ----------
     spec : CalculatorSpec
-        What the user's ``calc_text`` built.
+        Calculator that the user's ``calc_text`` built.
     threads : int, optional
         The results do not depend on it.
     log : callable, optional
         Takes a message.
     leave : callable, optional
-        ``leave(task, outcome)`` is called at the end of a run, with what its last training was and came to.
+        ``leave(task, outcome)`` is called at the end of a run, with its last training and the result.
     """
 
     name = "batched"

@@ -72,7 +72,7 @@ def member_forces(models: Sequence[AmpModel], rows: Sequence[Rows], known: Seque
     models : sequence of AmpModel
         Members of one ensemble.
     rows : sequence of Rows
-        Fingerprints of each image, with derivatives for the forces that are wanted.
+        Fingerprints of each image, with derivatives for the requested forces.
     known : sequence of ndarray, shape (forces, 3)
         Their labels, eV/Å.
     threads : int, optional

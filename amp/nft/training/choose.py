@@ -1,4 +1,4 @@
-"""Train an ensemble: draw the members' samples, pick the trainer, predict with what it made."""
+"""Train an ensemble: draw the members' samples, choose the trainer, predict with the result."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def find_kept(gs: dict[str, Any], rows: Sequence[Rows]) -> list[Kept]:
     """Find the fingerprints that carry something.
 
     A fingerprint is constant if neither its values nor its derivatives say anything about any of the images. It is a copy if
-    the same symmetry function stands before it. At least one is kept of each element.
+    the same symmetry function precedes it. At least one is kept of each element.
 
     Parameters
     ----------

@@ -126,7 +126,7 @@ def _evidence(values: np.ndarray, square: float, count: int, length: float) -> t
 
 
 def _blocks(rows: Sequence[Rows], labels: Sequence[tuple], n_parameters: int) -> Iterator[tuple[list[Rows], list[tuple]]]:
-    """Yield images, so many at a time that their Jacobian fits."""
+    """Yield images in groups whose Jacobian fits into memory."""
     some: list[Rows] = []
     theirs: list[tuple] = []
     for row, label in zip(rows, labels, strict=True):

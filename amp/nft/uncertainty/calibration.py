@@ -255,7 +255,7 @@ def bound_errors(errors_k: np.ndarray, std_k: np.ndarray, std_i: np.ndarray, lab
 
 
 def is_label_error(errors_k: np.ndarray, differences_l: np.ndarray) -> bool:
-    """Return True if errors cannot be told from those of the labels themselves.
+    """Return True if errors cannot be distinguished from those of the labels.
 
     Parameters
     ----------

@@ -29,7 +29,7 @@ def force_uncertainty(forces_mni: np.ndarray) -> np.ndarray:
     Raises
     ------
     ValueError
-        If there is no member, or the shape differs.
+        There are no members, or the shape differs.
 
     Notes
     -----

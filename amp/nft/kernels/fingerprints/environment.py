@@ -24,15 +24,15 @@ def compute(begin, end, found, kind, atom, special, tables, ws):
     begin, end : int
         The lines.
     found : Neighbors
-        The list; what is beyond the cutoff in it does not count.
+        The list; entries beyond the cutoff do not count.
     kind : ndarray of int, shape (atoms,)
         Elements.
     atom : int
         The centre.
     special : int
-        -1, or the one atom in whose position gradients are wanted; neighbours that are images of it come first in their kind.
+        -1, or the one atom in whose position gradients are requested; neighbours that are images of it come first in their kind.
     tables, ws : Tables, Workspace
-        The fingerprints wanted, and where everything is written.
+        The requested fingerprints, and the buffers for the results.
 
     Returns
     -------
@@ -138,7 +138,7 @@ def _radial(vector, slot, begin, end, numbers, record, radial, value):
 
 @inner
 def _clear(n, radial, grad, value):
-    """Zero what is added to, and what is not written for every kind of neighbour."""
+    """Zero all buffers that are added to, or not written for every kind of neighbour."""
     for at in range(0, n * radial.shape[1], LANES):
         store(radial, at, splat(0.0))
     for at in range(0, n * grad.shape[1] * 4 * LANES, LANES):

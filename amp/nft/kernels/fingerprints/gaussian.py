@@ -17,7 +17,7 @@ from amp.nft.kernels.fingerprints.workspace import make_workspace
 from amp.nft.kernels.jit import inner, kernel
 from amp.nft.kernels.simd.vectors import LANES
 
-_BLOCK = 4096  # atoms whose neighbours are listed at a time where only values are wanted
+_BLOCK = 4096  # atoms whose neighbours are listed at a time if only values are requested
 
 
 @dataclass(frozen=True)
@@ -236,7 +236,7 @@ class Fingerprints:
     def _fill(
         self, row_atom: np.ndarray, special: np.ndarray, found: Neighbors, first: int, kind: np.ndarray, wanted: _Wanted
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Fingerprints of some atoms and the derivatives that are wanted; `first` is the atom whose list comes first."""
+        """Return fingerprints of some atoms and the requested derivatives; `first` is the atom whose list comes first."""
         x, dx = np.zeros((len(row_atom), self.width)), np.zeros((len(wanted.entry), 3, self.width))
         _fill_rows(
             row_atom,
@@ -290,7 +290,7 @@ def _some_force_entries(found: Neighbors, chosen: np.ndarray) -> tuple[np.ndarra
 @kernel
 def _fill_rows(row_atom, special, found, first, kind, start, moved, entry, entry_of, tables, slot_feature, ws, x, dx):
     """
-    Fill x and the derivatives dx that are wanted (`start`, `moved`, `entry`).
+    Fill x and the requested derivatives dx (`start`, `moved`, `entry`).
 
     `special` is the only atom whose position a row's derivatives need, or -1: there may be more.
     `entry_of` is scratch: the entry of the current row's derivative in the position of each atom, -1: none.

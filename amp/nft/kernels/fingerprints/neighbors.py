@@ -72,7 +72,7 @@ class Search:
     pbc : ndarray of bool, shape (3,)
         Which of them repeat.
     radius : float
-        Of the neighbours wanted, Å.
+        Largest distance of neighbours, Å.
     closest : float
         Distance of two atoms that is an error if they are closer, Å.
 
@@ -234,7 +234,7 @@ def find_neighbors(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, rad
     return Search(positions, cell, pbc, radius).neighbors_of(np.arange(len(positions)))
 
 
-_FULL, _CLASH, _DENSE = -1, -2, -3  # what `_list_entries` may return instead
+_FULL, _CLASH, _DENSE = -1, -2, -3  # errors that `_list_entries` may return instead
 
 
 def _check(positions: np.ndarray, radius: float) -> None:

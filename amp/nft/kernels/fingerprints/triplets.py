@@ -36,7 +36,7 @@ def add_triplets(block, radial, special, kind, tables, ws):
     """
     All triplets of one sort, a batch of pairs at a time.
 
-    If only one atom's gradients are wanted, its images take the part of j first; the other j come without gradients.
+    If only one atom's gradients are requested, its images are j first; the other j come without gradients.
     """
     a, b, far = tables.blocks[block, 0], tables.blocks[block, 1], tables.blocks[block, 2] == 1
     if special >= 0 and kind[special] == b:
@@ -89,7 +89,7 @@ def _list_pairs(j, k, end_j, begin_k, end_k, same, far, near, dense, run, other,
     """
     List pairs (j, k) from these on until the batch is full; returns the next j and k, and how many runs there are.
 
-    A run is one j with several k. Runs begin at a multiple of LANES; what lies between is filled with pairs
+    A run is one j with several k. Runs begin at a multiple of LANES; the space between is filled with pairs
     that do not count.
     """
     stride, limit = near.shape[1], np.inf if far else 1.0
@@ -144,7 +144,7 @@ def _weigh(shape, gradients, runs, radius, near, record, run, other, pairs):
     """
     Return the cosine c of each pair, and from Q and dQ/ds P P Q, P P Q' / r_jk, P P Q / (r_j r_k), 1 - c r_k / r_j and 1 - c r_j / r_k.
 
-    Without gradients only P P Q, where the third of these goes, and 0 for what lies between runs.
+    Without gradients only P P Q, where the third of these goes, and 0 between runs.
     """
     records = shape * near.shape[1] * RECORD
     one, scale, half, square = splat(1.0), splat(2.0 / radius**2), splat(0.5), splat(radius**2)

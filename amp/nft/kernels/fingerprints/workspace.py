@@ -11,7 +11,7 @@ from amp.nft.kernels.simd import vectors as simd
 from amp.nft.kernels.simd.vectors import LANES
 
 RECORD = 8  # x, y, z, 1/r, r, P, L of a neighbour, in Å
-BATCH = 128  # once there are so many pairs (j, k), they are worked off, and their arrays stay in the cache
+BATCH = 128  # pairs (j, k) that are processed together, so that their arrays stay in the cache
 BUFFER = 512  # for pairs
 UNROLL = 4 * LANES  # values of a series worked on together, to hide the latency of its chain of additions
 

@@ -58,7 +58,7 @@ class Domain:
     outside_i : ndarray of bool, shape (atoms,)
         Atoms with a fingerprint outside the range of the training.
     virial_ab : ndarray, shape (xyz, xyz)
-        Minus the derivative of the energy of the domain's atoms in the strain, mean over the members, eV; nan where it was not wanted.
+        Minus the derivative of the energy of the domain's atoms in the strain, mean over the members, eV; nan if not requested.
     virial_iab : ndarray, shape (atoms, xyz, xyz)
         Likewise of each atom.
 

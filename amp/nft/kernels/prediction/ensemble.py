@@ -1,4 +1,4 @@
-"""All members' networks at once, four to a register, and what their energies' gradients do to the atoms."""
+"""Networks of all members together, four to a register, and forces on the atoms from their energies' gradients."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Networks(NamedTuple):
     layers: np.ndarray  # (kinds, layers, 3) inputs, outputs, where the weights begin; 0 outputs: no such layer
     weights: np.ndarray  # of each layer (outputs, inputs + 1, members); the last input is the bias
     scale: np.ndarray  # (kinds, 2, members) slope, intercept
-    inputs: np.ndarray  # (kinds, 3, slots) what is subtracted from each fingerprint; trained range, from and to
+    inputs: np.ndarray  # (kinds, 3, slots) number subtracted from each fingerprint; trained range, from and to
 
 
 def build_networks(models: list, slot_feature: np.ndarray, elements: tuple[str, ...]) -> Networks:
@@ -243,7 +243,7 @@ def _backward(kind, columns, layers, weights, scale, output, slope, gradient, en
 
 @inner
 def _add_up(n, n_radial, others, stress, record, radial, grad, total, strain):
-    """Gradients of the fingerprints in the centre's own position and, if wanted, in the strain."""
+    """Gradients of the fingerprints in the centre's own position and, if requested, in the strain."""
     size, block = grad.shape[1] * 4 * LANES, total.size
     for slot in range(0, n_radial + others, LANES):
         x, y, z = splat(0.0), splat(0.0), splat(0.0)

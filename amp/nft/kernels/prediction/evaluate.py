@@ -83,7 +83,7 @@ class Evaluator:
     Raises
     ------
     ValueError
-        If there are no members, or they differ in what they have to share, or have fingerprints that Amp does not.
+        If there are no members, or they differ in data that they must share, or have fingerprints that Amp does not.
     """
 
     def __init__(self, models: list, skin: float = 0.0):
@@ -164,7 +164,7 @@ class Evaluator:
         return found
 
     def __getstate__(self) -> dict:
-        """Everything but what is kept from call to call."""
+        """Return all attributes except the neighbours that are kept from call to call."""
         return self.__dict__ | {"_kept": None}
 
 
@@ -176,7 +176,7 @@ class _Surroundings:
     positions: np.ndarray
     cell: np.ndarray
     pbc: np.ndarray
-    lists: dict[int, Neighbors] | None  # what was found, by the first atom of its block; None: nothing is to be kept
+    lists: dict[int, Neighbors] | None  # neighbours by the first atom of their block; None: not kept
 
     def hold(self, positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, skin: float) -> bool:
         """Return True if the lists are valid for these positions."""
@@ -201,7 +201,7 @@ class _Buffer(NamedTuple):
 
 
 class _Sweep:
-    """All atoms in the order of the search, block by block; what each block adds to the forces is added in the order of the blocks."""
+    """All atoms in the order of the search, block by block; the blocks' forces are added in the order of the blocks."""
 
     def __init__(
         self,

@@ -5,7 +5,7 @@ LLVM turns a loop into SIMD code by itself only when the loop is long and plain.
 lanes are symmetry functions or ensemble members, a handful at a time. So `vec4` makes the vector register a numba type:
 ``+ - * /`` work lane by lane, a product that is added becomes one fused instruction, and `load`, `store`
 and `get` address an array by its flat index in memory, with no test of bounds or sign. It compiles
-to whatever the processor has: one AVX register, or two of SSE or NEON.
+to the registers of the processor: one AVX register, or two of SSE or NEON.
 """
 
 from __future__ import annotations

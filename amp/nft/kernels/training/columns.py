@@ -52,7 +52,7 @@ def pack_images(
     energy_weights: np.ndarray | None = None,
     divisors: np.ndarray | None = None,
 ) -> Columns:
-    """Arrange what is known of all images, fingerprints turned into the networks' inputs.
+    """Arrange the data of all images, with fingerprints turned into the networks' inputs.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""One member's way down to its convergence criteria.
+"""Descent of one member to its convergence criteria.
 
 The damping lambda follows the ratio of a step's gain to its prediction (Nielsen, IMM-REP-1999-05).
 """
@@ -195,7 +195,7 @@ def descend(
         How often each image counts.
     rules : Rules
     tell : callable
-        Is told the steps, the loss and the distance from the criteria (nan with none), after each step; with a judge the
+        Is called with the steps, the loss and the distance from the criteria (nan with none), after each step; with a judge the
         distance is that from the smallest held-out error.
     held_out : HeldOut, optional
         Judge of this fit, which then keeps the point of the smallest held-out error; give it rules without criteria.

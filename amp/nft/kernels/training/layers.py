@@ -153,7 +153,7 @@ def add_gradient(net, kind, theta, x, x0, t, t0, parts, n, real, nodes, at, tang
     """Gradients of the columns' energy E and of its derivatives E_t along some directions t of the fingerprints.
 
     There are `parts` directions, one matrix (features, columns) after the other. For part c, add scale * E_t to ``value[v0 + c]``,
-    and scale * d(E_t + plain * E)/d(parameters) to the stretch of `out` that begins at ``out0 + c * width``.
+    and scale * d(E_t + plain * E)/d(parameters) to the part of `out` that begins at ``out0 + c * width``.
     """
     blocks, features, size = n // PAD, net.kinds[kind].features, net.kinds[kind].nodes * n
     b, stride, slope = at + 3 * size, net.kinds[kind].nodes * PAD, theta[net.kinds[kind].scaling + 1]

@@ -84,7 +84,7 @@ def _apply_inverse(work, x, mu, n_parameters):
 
 @kernel
 def propose(work, mu, n_parameters):
-    """Fill the step v; the gain that the linear model promises for it, -1 if there is no step."""
+    """Fill the step v; return the gain that the linear model predicts, -1 if there is no step."""
     if not _factorize(work, mu, n_parameters):
         return -1.0
     width, zero = len(work.step), np.int64(0)

@@ -2,7 +2,7 @@
 
 The residuals of a member are those of the images whose weight is not zero, in the order of the images: for an image with an
 energy (Ê - E)/N, then the three components of F̂ - F for each trained force, with predictions Ê and F̂. A member counts an image
-`weight` times; each energy and each force has a weight of its own besides. The loss is
+`weight` times; each energy and each force also has a separate weight. The loss is
 
     sum_k coefficient_k residual_k² + overfit * sum (weights of the first layers, biases left out)².
 
@@ -23,7 +23,7 @@ from amp.nft.kernels.training.layers import Net, add_gradient, backward, forward
 
 
 class Problem(NamedTuple):
-    """Networks, the images they are to learn, and what each residual costs."""
+    """Networks, images and labels, and the weights of the residuals."""
 
     net: Net
     data: Columns
@@ -105,7 +105,7 @@ def _fill_slopes(problem, theta, image, scratch):
 
 @inner
 def _dot3(g, g0, d, d0, n):
-    """Scalar products of a stretch with three that follow each other."""
+    """Scalar products of a contiguous range with three consecutive ones."""
     x = y = z = splat(0.0)
     for r in range(0, n, LANES):
         u, at = load(g, g0 + r), d0 + r
@@ -181,7 +181,7 @@ def fill_residuals(problem, theta, weights, scratch, residual):
 def add_gradients(problem, theta, image, force, scratch, plain, scale, value, v0, out, out0, width):
     """Add scale * E_t to `value` and scale * d(E_t + plain * E)/d(parameters) to `out`, E the energy of an image.
 
-    t are the three directions in which the atom of a force moves or, for force -1, what scratch.inputs holds.
+    t are the three directions in which the atom of a force moves or, for force -1, the contents of scratch.inputs.
     """
     net, data, at, t0 = problem.net, problem.data, np.int64(0), np.int64(0)
     q = image.piece + (force - image.force) * (image.end - image.segment)

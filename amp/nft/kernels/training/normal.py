@@ -18,7 +18,7 @@ from amp.nft.kernels.simd.vectors import LANES, load, splat, store, store_single
 from amp.nft.kernels.training.jacobian import count_residuals, fill_image_rows, fill_penalty_rows
 from amp.nft.kernels.training.loss import clear
 
-BLOCK_ROWS, BLOCK_BYTES = 1024, 16_000_000  # a block has at most so many rows and bytes, unless one image has more
+BLOCK_ROWS, BLOCK_BYTES = 1024, 16_000_000  # limits of a block, unless one image has more
 SINGLE_BYTES = 32_000_000  # largest Jacobian of one member that is kept in single precision, for the acceleration
 
 
@@ -116,7 +116,7 @@ def _weigh_rows(work, k, row, n):
 
 @inner
 def _add_strips(work, row):
-    """Add the strips among the first rows to the tiles, and move what is left to the front; the number of rows left."""
+    """Add the strips among the first rows to the tiles, move the other rows to the front, and return their number."""
     width = len(work.step)
     whole = row - row % DEPTH
     for first in range(0, whole, DEPTH):
@@ -132,7 +132,7 @@ def _add_strips(work, row):
 
 @inner
 def _finish(work, row):
-    """Add what is left of the rows; the largest element of the diagonal of JᵀJ."""
+    """Add the remaining rows; return the largest element of the diagonal of JᵀJ."""
     width, size = len(work.step), len(work.dual)
     if size == 0:
         row = _add_strips(work, row)

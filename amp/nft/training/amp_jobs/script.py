@@ -153,7 +153,7 @@ def prepare(calc: Any, seed: int, fresh: bool) -> None:
     _use_one_core(calc)
     _do_without_fortran(calc)
     random.seed(seed)
-    np.random.seed(seed)  # noqa: NPY002 - what Amp's models draw from
+    np.random.seed(seed)  # noqa: NPY002 - Amp's models draw from it
     model = calc.model
     if getattr(model, "randomseed", 0) is None or (fresh and hasattr(model, "randomseed")):
         model.randomseed = seed
