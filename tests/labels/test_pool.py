@@ -126,7 +126,7 @@ def test_a_label_that_hangs_is_ended(executor, tmp_path, monkeypatch):
     """In the worker where a signal can be had; a thread can only be left behind."""
     if isinstance(executor, ThreadPoolExecutor):
         monkeypatch.setattr(labelpool, "GRACE", 0.5)
-        hang = parent(seconds=1.5)
+        hang = parent(seconds=3.0)
         wanted = images(1)
         outcomes, _ = label_all(tmp_path, wanted, hang, executor, timeout=0.5, retries=0)
         assert outcomes[0].kind == "LabelTimeout"
