@@ -84,7 +84,7 @@ def g2x(elements: str | Iterable[str], radial: int = 8) -> SymmetryFunctions:
     elements : iterable of str, or str
         Chemical symbols; each pair and triple of them gets its own functions.
     radial : int
-        How many radial functions, with eta from 1 to 100 (Rc = 6.5 Å: widths of 4.6 to 0.46 Å). 8 suit (5, 5) nodes, 16
+        Number of radial functions, with eta from 1 to 100 (Rc = 6.5 Å: widths of 4.6 to 0.46 Å). 8 suit (5, 5) nodes, 16
         give more to (10, 10).
 
     Returns

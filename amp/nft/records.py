@@ -55,7 +55,7 @@ class LabelOptions:
     timeout : float or None
         Seconds after which a label has failed.
     retries : int
-        How often a label that failed is tried again.
+        Further attempts at a label that failed.
     accept_parent : bool
         Accept labels of other parents in the same run.
     """
@@ -223,13 +223,13 @@ class MemberStep:
     ----------
     member : int
     state : str
-        'waiting' for its job to be started, 'queued', 'training', or how it ended: 'met' or 'missed' its criteria.
+        'waiting' for its job to be started, 'queued', 'training', or its end: 'met' or 'missed' its criteria.
     steps : int
         Of all its attempts so far.
     loss : float
         nan where it is not known, as before the first step.
     distance : float
-        How far the residuals are from the criteria: the sum of the logarithms of their ratios where these exceed 1. With an
+        Distance of the residuals from the criteria: the sum of the logarithms of their ratios where these exceed 1. With an
         out-of-bag stop the logarithm of the out-of-bag error over its smallest value so far. nan where it is not known.
     """
 

@@ -64,7 +64,7 @@ def refine(
     images, target_image : as there
         As for :meth:`amp.nft.activelearner.NFT.run`. Constraints of the target hold while it explores.
     rounds : int
-        How often to explore. It ends before where no frame is uncertain enough.
+        Largest number of rounds. Refinement ends earlier if no frame is uncertain enough.
     k : int
         Chunks that are added in each round, at most.
     explore : callable, or sequence of these

@@ -48,7 +48,7 @@ class NFT:
     log : str, path or amp.utilities.Logger, optional
         Where to log; standard output if not given. Everything also goes to the `logging` module, under ``amp.nft``.
     threshold : float, optional
-        Which atoms are labelled next: above 0, those whose uncertainty exceeds that many eV/Å; between -1 and 0, the
+        Rule for the atoms to label next: above 0, those whose uncertainty exceeds that many eV/Å; between -1 and 0, the
         most uncertain fraction ``1 + threshold`` (-0.9 takes 10 %); None, the most uncertain atom.
     stop_delta : float
         Stop when the largest per-atom uncertainty on the target is below this, eV/Å.
@@ -211,7 +211,7 @@ class NFT:
         label_timeout : float, optional
             Seconds after which a label has failed.
         label_retries : int
-            How often a label that failed is tried again, before the next most uncertain atom takes its place.
+            Further attempts at a label that failed, before the next most uncertain atom takes its place.
         distinct : float, optional
             Of the atoms that `threshold` picks leave out those whose fingerprints lie within this of those of an atom that is
             picked or was labelled before, so that no label is spent on a duplicate environment: the root mean square difference of
@@ -236,7 +236,7 @@ class NFT:
         test_labels : int, optional
             Labels of atoms drawn at random after the last training, which bound the errors on the target; see `verdict`.
         larger_labels : int, optional
-            How many of these are labelled again in a chunk with a radius larger by 2 Å, to tell the error of the labels.
+            Number of these that are labelled again in a chunk with a radius larger by 2 Å, to estimate the error of the labels.
         aim : float, optional
             Mean force error that is sufficient, eV/Å; ``stop_delta / 2.58`` if not given.
         images_calc : ASE calculator, or callable, optional

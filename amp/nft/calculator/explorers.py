@@ -31,7 +31,7 @@ class Relaxation:
     steps : int
         When to end anyway.
     maxstep : float
-        How far an atom may move from one frame to the next, Å; long steps jump over the band.
+        Largest displacement of an atom from one frame to the next, Å; long steps jump over the band.
     """
 
     fmax: float = 0.05

@@ -50,7 +50,7 @@ class UncertaintyMonitor:
     steps : list of int
         The step of each call.
     exceeded : bool
-        Whether any was above the threshold.
+        True if any was above the threshold.
 
     Raises
     ------

@@ -160,7 +160,7 @@ class BondGraph:
 
 
 def _bonds(target: Atoms) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """First and second atom of each bond, in both directions and a fixed order; shift of the second; whether the bond is short."""
+    """First and second atom of each bond, in both directions and a fixed order; shift of the second; True if the bond is short."""
     radii = covalent_radii[target.numbers]
     pairs = neighbor_pairs(target, 2 * STRETCH * float(radii.max()))
     first, second, shifts, lengths = pairs.first, pairs.second, pairs.shift, np.linalg.norm(pairs.vector, axis=1)

@@ -37,7 +37,7 @@ class LabelRows:
     forces_rx : ndarray, shape (rows, 3)
         In eV/Å.
     centres : ndarray of bool, shape (rows,)
-        Whether the atom is the central one of its chunk.
+        True if the atom is the central one of its chunk.
     numbers : ndarray of int, shape (rows,)
         Atomic number.
     """

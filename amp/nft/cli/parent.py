@@ -21,7 +21,7 @@ class Source:
     ----------
     name : str
     in_file : bool
-        Whether it names a function in a file.
+        True if it names a function in a file.
     """
 
     def __init__(self, name: str, in_file: bool = False) -> None:

@@ -77,7 +77,7 @@ def fit(
         Forces that are trained. 'centre' trains the first atom of each image, as for chunks. An item is None (energy and all forces),
         indices of atoms, or a float array with a weight for each atom. An image of which forces are chosen trains no energy.
     fit_until : {'out-of-bag', 'criteria'}
-        Whether a member keeps the parameters of its smallest error on the images that its sample lacks, or stops at the criteria
+        A member keeps the parameters of its smallest error on the images that its sample lacks, or stops at the criteria
         of `calc_text`.
     threads : int, optional
         The result does not depend on it.

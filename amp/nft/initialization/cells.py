@@ -39,7 +39,7 @@ STRAIN_STEP = 1e-3  # of the finite differences that replace a missing stress: l
 
 @dataclass(frozen=True)
 class Crystal:
-    """A crystal: its name, whether it has several elements, its atoms."""
+    """A crystal: its name, True if it has several elements, its atoms."""
 
     name: str
     mixed: bool

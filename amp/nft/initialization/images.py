@@ -88,7 +88,7 @@ def initial_images(
     clusters : sequence of int
         Numbers of atoms of free clusters, for example ``(13, 38)``.
     cells : bool
-        Whether to make cells. Without them, clusters are cut from crystals of the lattice constant `a0`.
+        Make cells. Without them, clusters are cut from crystals of the lattice constant `a0`.
     check_cells : 'error', 'warn' or False
         Double each relaxed cell along its shortest axis, once, before it is rattled: energies must agree within 5 meV/atom and force
         components within 0.02 eV/Å. Otherwise the parent's k-points are too few for the cell, and its images would spoil the training.
@@ -206,7 +206,7 @@ class Initialization:
         Returns
         -------
         int
-            How many there are.
+            Number of images.
         """
         path = Path(filename or "initial.traj")
         self.images = self._make(directory=path.with_name(f"{path.stem}-labels"))

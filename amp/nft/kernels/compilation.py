@@ -1,4 +1,4 @@
-"""Notice when kernels are compiled, and how long it takes."""
+"""Detect compilation of kernels, and measure its time."""
 
 from __future__ import annotations
 

@@ -140,12 +140,12 @@ def run_threads(work: Callable[[Any], None], tasks: Iterable, threads: int | Non
     tasks : iterable
         Handed out in order to whichever thread is free.
     threads : int, optional
-        How many; the processors this process may use if None.
+        Number of threads; the processors that this process may use if None.
 
     Raises
     ------
     Exception
-        The first one that `work` raised; the tasks not yet begun are then left out.
+        The first one that `work` raised; tasks that have not begun are skipped.
     """
     threads = available_cpus() if threads is None else threads
     queue, lock = iter(tasks), threading.Lock()

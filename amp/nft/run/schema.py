@@ -301,7 +301,7 @@ EVENTS = {
 
 @dataclass(frozen=True)
 class Position:
-    """Place in the order of events: phase, iteration, whether the driver has ended, atoms of the targets if known."""
+    """Place in the order of events: phase, iteration, True if the driver has ended, atoms of the targets if known."""
 
     phase: str = NEW
     iteration: int = 0

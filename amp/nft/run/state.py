@@ -146,7 +146,7 @@ class RunState:
     Attributes
     ----------
     position : Position
-        Phase and iteration, and whether the last driver has ended.
+        Phase and iteration, and True if the last driver has ended.
     settings : dict
         Settings that stay the same while the run lasts.
     images : str

@@ -1,4 +1,4 @@
-"""The status of a run: its state, whether its driver is alive, and the progress of members and labels."""
+"""Status of a run: its state, its driver's heartbeat, and the progress of members and labels."""
 
 from __future__ import annotations
 

@@ -29,9 +29,9 @@ def choose_features(
     Parameters
     ----------
     images : sequence of Atoms
-        Images that hold all elements; with forces for ``'force_correlation'``.
+        Images that contain all elements; with forces for ``'force_correlation'``.
     k : int
-        How many to choose for each element.
+        Number of functions to choose for each element.
     Gs : dict of str to list of dict, optional
         To choose from, as Amp writes them; the 78 of `amp.nft.features.candidates` if not given.
     method : 'force_correlation', 'cur' or 'fps'
@@ -96,7 +96,7 @@ def choose_images(
     ----------
     images : sequence of Atoms
     k : int
-        How many.
+        Number to choose.
     Gs : dict of str to list of dict, optional
         Fingerprints that distinguish images; those of `amp.nft.features.g2x` if not given.
     method : 'fps' or 'cur'

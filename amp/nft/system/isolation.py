@@ -239,7 +239,7 @@ def _helpers() -> set[int]:
 
 
 def _adopt(orphans: bool) -> bool:
-    """Say whether this process becomes the parent of its descendants' orphans, and return whether it was; Linux only."""
+    """Make this process the parent of its descendants' orphans, or not, and return the setting before; Linux only."""
     try:
         before = ctypes.c_int()
         prctl = ctypes.CDLL(None).prctl

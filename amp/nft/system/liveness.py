@@ -128,7 +128,7 @@ def heartbeat_age(path: Path) -> float | None:
 
 
 class Unchanged:
-    """For how long something has looked the same, by this process's monotonic clock."""
+    """Time since a value last changed, by this process's monotonic clock."""
 
     def __init__(self) -> None:
         self._look: object = None

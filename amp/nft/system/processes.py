@@ -1,4 +1,4 @@
-"""Processes: identify them, ask whether they still run, and end them with everything that they started."""
+"""Processes: identify them, check if they run, and end them with all processes that they started."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import psutil
 GRACE = 5.0  # s from SIGTERM to SIGKILL
 SAME_START = 2.0  # s; two processes of one number never start so close together, and boot times are rounded to 1 s
 MARK = "AMP_NFT_STARTED_FOR"  # environment variable, which children inherit: the work for which they were started
-CHECK = 0.05  # s between two checks whether processes have ended
+CHECK = 0.05  # s between two checks for the end of processes
 FLUSH = 1.0  # s that an exit may spend on the output streams
 
 

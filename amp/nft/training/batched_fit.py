@@ -39,7 +39,7 @@ CRITERIA = ("energy_rmse", "energy_maxresid", "force_rmse", "force_maxresid")
 SLOPE = 30.0  # a first slope, in units of Amp's: half the spread of the energies per atom. Amp's own has to grow that much
 LEAST_SLOPE = 1.0  # eV
 NEAR = 0.3  # distance from the criteria below which another attempt may well meet them
-ATTEMPTS = 3  # how often a member may begin
+ATTEMPTS = 3  # largest number of starts of a member
 ALIKE = 0.3  # two attempts have met one floor if their distances differ by less than this part
 
 
@@ -74,7 +74,7 @@ def fit(
         their number if it has an energy, as in Amp, and by 1 for a chunk: each of its forces counts as the one force of a chunk
         does in Amp.
     weights_mi : ndarray of int, shape (members, images)
-        How often each image counts for each member.
+        Multiplicity of each image in each member's sample.
     fprange : dict of str to ndarray, shape (features, 2)
         Ranges of the fingerprints over everything that the members will see.
     seeds : sequence

@@ -30,7 +30,7 @@ def calibrating_forces(task: TrainingTask) -> list[range]:
     Returns
     -------
     list of range
-        Of each image, which of its trained forces; none of the first images of a run, which say little about its target.
+        Trained forces of each image; none of the first images of a run, which represent its target poorly.
     """
     if task.targets or any(rows is not None for rows in task.rows):
         return [range(rows is not None) for rows in task.rows]  # the central atom comes first
@@ -51,7 +51,7 @@ def calibrate(
     known : sequence of ndarray, shape (forces, 3)
         The labels of these forces, eV/Å.
     weights_mi : ndarray of int, shape (members, images)
-        How often each image is in each member's bootstrap sample.
+        Multiplicity of each image in each member's bootstrap sample.
     threads : int, optional
         The result does not depend on it.
 

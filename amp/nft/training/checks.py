@@ -15,7 +15,7 @@ def check_labels(images: LabelledImages, weights_mi: np.ndarray) -> None:
     ----------
     images : LabelledImages
     weights_mi : ndarray of int, shape (members, images)
-        How often each image counts for each member.
+        Multiplicity of each image in each member's sample.
 
     Raises
     ------

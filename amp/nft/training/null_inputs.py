@@ -80,7 +80,7 @@ def _identity(g: dict[str, Any]) -> tuple:
 
 
 def _moves(rows: Sequence[Rows], kind: int, features: np.ndarray) -> np.ndarray:
-    """Tell for some fingerprints of an element whether they have a derivative."""
+    """Return True for each fingerprint of an element that has a derivative."""
     moves = np.zeros(len(features), dtype=bool)
     for r in rows if len(features) else ():
         dx = r.dx[r.kind[r.force_row] == kind][..., features]

@@ -27,7 +27,7 @@ class Judges:
     ----------
     images : ndarray of bool, shape (images,)
     robust : bool
-        Whether the error is the mean absolute residual, for a data set, or the loss, for chunks of one target.
+        True: the error is the mean absolute residual, for a data set. False: the loss, for chunks of one target.
     patience : int
         Accepted steps without improvement after which its fit ends.
     """
@@ -56,9 +56,9 @@ def choose_judges(weights_i: np.ndarray, chunk_i: Sequence[bool] | np.ndarray, n
     Parameters
     ----------
     weights_i : ndarray, shape (images,)
-        How often each image counts for the member.
+        Multiplicity of each image in the member's sample.
     chunk_i : sequence of bool, shape (images,)
-        Which images are chunks of a target.
+        True for chunks of a target.
     n_forces_i : ndarray of int, shape (images,)
         Trained force vectors of each image; only images with forces judge, unless none has any.
 

@@ -156,7 +156,7 @@ def calibrate_out_of_bag(forces_mni: np.ndarray, known_ni: np.ndarray, weights_m
     known_ni : ndarray, shape (forces, 3)
         Their labels, eV/Å.
     weights_mn : ndarray, shape (members, forces)
-        How often each force is in each member's bootstrap sample.
+        Multiplicity of each force in each member's bootstrap sample.
 
     Returns
     -------
@@ -267,7 +267,7 @@ def is_label_error(errors_k: np.ndarray, differences_l: np.ndarray) -> bool:
     Returns
     -------
     bool
-        Whether the ratio of their mean squares is below the 95 % quantile of the F distribution.
+        True if the ratio of their mean squares is below the 95 % quantile of the F distribution.
     """
     errors_k, differences_l = np.asarray(errors_k, dtype=float), np.asarray(differences_l, dtype=float)
     if not len(errors_k) or not len(differences_l):

@@ -70,7 +70,7 @@ class Search:
     cell : ndarray, shape (3, 3)
         Cell vectors as rows, Å; any. Those that do not repeat do not matter.
     pbc : ndarray of bool, shape (3,)
-        Which of them repeat.
+        True for those that repeat.
     radius : float
         Largest distance of neighbours, Å.
     closest : float

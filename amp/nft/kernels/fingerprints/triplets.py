@@ -87,7 +87,7 @@ def add_triplets(block, radial, special, kind, tables, ws):
 @inner
 def _list_pairs(j, k, end_j, begin_k, end_k, same, far, near, dense, run, other, pairs):
     """
-    List pairs (j, k) from these on until the batch is full; returns the next j and k, and how many runs there are.
+    List pairs (j, k) from these on until the batch is full; return the next j and k, and the number of runs.
 
     A run is one j with several k. Runs begin at a multiple of LANES; the space between is filled with pairs
     that do not count.

@@ -47,7 +47,7 @@ class Domain:
     kind : ndarray of int, shape (atoms + ghosts,)
         Kinds of atoms, as `Fingerprints.kinds` gives them.
     n_atoms : int
-        How many are atoms of the domain.
+        Number of atoms of the domain.
     skin : float
         Å.
 

@@ -94,7 +94,7 @@ class Scratch(NamedTuple):
     force: np.ndarray  # (atoms touched, xyz, members)
     virial: np.ndarray  # (atoms of a block, xyz, xyz, members)
     energy: np.ndarray  # (atoms of a block, members)
-    outside: np.ndarray  # (atoms of a block,) whether a fingerprint is outside the trained range
+    outside: np.ndarray  # (atoms of a block,) True if a fingerprint is outside the trained range
     count: np.ndarray  # type: ignore[assignment]  # (1,) atoms touched
 
 

@@ -22,7 +22,7 @@ FIRST_LAMBDA, LARGEST_LAMBDA = 1e-4, 1e10
 TILT = 2.0  # factor on the residuals of the kind whose rms alone exceeds its criterion
 POLISH = 10  # accepted points beyond the first that meets the criteria
 WORTH = 0.02  # part of the loss that each of them has to take off
-EMPHASIS = 3.0  # how much more a residual counts that is at its limit, while only limits on the largest are exceeded
+EMPHASIS = 3.0  # additional weight of a residual at its limit, while only limits on the largest are exceeded
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Fit:
     measures : ndarray, shape (4,)
         As the criteria.
     distance : float
-        How far the measures are from the criteria: the sum of the logarithms of their ratios where these exceed 1.
+        Distance of the measures from the criteria: the sum of the logarithms of their ratios where these exceed 1.
     best_step : int
         With a judge: the step whose parameters are kept.
     held_out_rmse : float
@@ -86,7 +86,7 @@ class Residuals:
     ----------
     problem : Problem
     weights : ndarray of int, shape (images,)
-        How often each image counts for the member.
+        Multiplicity of each image in the member's sample.
     """
 
     def __init__(self, problem: Problem, weights: np.ndarray) -> None:
@@ -192,7 +192,7 @@ def descend(
     theta : ndarray, shape (parameters,)
         The start.
     weights : ndarray of int, shape (images,)
-        How often each image counts.
+        Multiplicity of each image.
     rules : Rules
     tell : callable
         Is called with the steps, the loss and the distance from the criteria (nan with none), after each step; with a judge the

@@ -1,4 +1,4 @@
-"""Amp's atom-centred feed-forward networks: where their parameters are, how they start, and their loss."""
+"""Amp's atom-centred feed-forward networks: layout of their parameters, random weights, inputs, and loss."""
 
 from __future__ import annotations
 
@@ -215,7 +215,7 @@ def make_problem(
 ) -> Problem:
     """Arrange networks and labels for the kernels.
 
-    A member's loss is the sum over images of how often the image counts for it, times
+    A member's loss is the sum over images of the image's multiplicity in its sample, times
 
         energy_coefficient * energy_weight * (ΔE / n_atoms)² + force_coefficient / 3 * sum_f force_weight_f |ΔF_f|² / divisor.
 
@@ -280,7 +280,7 @@ def losses(
     problem : Problem
     theta_mp : ndarray, shape (members, parameters)
     weights_mi : ndarray of int, shape (members, images)
-        How often each image counts for each member.
+        Multiplicity of each image in each member's sample.
     gradient : bool
         False leaves the gradients out.
     threads : int, optional

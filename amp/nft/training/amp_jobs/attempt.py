@@ -1,4 +1,4 @@
-"""One attempt to train one member: start its job, watch it, and find out how it ended."""
+"""One attempt to train one member: start its job, watch it, and report its end."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Verdict:
-    """End of a job: it reported whether its criteria are met, or it failed for a reason."""
+    """End of a job: it met its criteria, missed them, or failed for a reason."""
 
     converged: bool | None
     reason: str = ""
