@@ -123,7 +123,7 @@ def test_it_goes_on_where_it_was_and_does_nothing_twice():
     os.chdir("whole")
     run(k=3)
     assert files() == results
-    with pytest.raises(RunStoreError, match=r"exploration holds a run with other settings:\n  k: was 3, is 4"):
+    with pytest.raises(RunStoreError, match=r"exploration contains a run with other settings:\n  k: was 3, is 4"):
         run(k=4)
 
 

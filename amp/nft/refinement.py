@@ -60,9 +60,9 @@ def refine(
     Parameters
     ----------
     learner : NFT
-        Its stop criteria, threshold and seed hold in each round.
+        Its stop criteria, threshold and seed apply in each round.
     images, target_image : as there
-        As for :meth:`amp.nft.activelearner.NFT.run`. Constraints of the target hold while it explores.
+        As for :meth:`amp.nft.activelearner.NFT.run`. Constraints of the target apply to the exploration.
     rounds : int
         Largest number of rounds. Refinement ends earlier if no frame is uncertain enough.
     k : int

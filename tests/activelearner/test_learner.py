@@ -120,7 +120,7 @@ def test_looser_criteria_keep_finished_work(looser):
 def test_other_settings_are_refused_with_the_difference():
     run(max_iterations=0)
     before = _journal()
-    with pytest.raises(RunStoreError, match=r"holds a run with other settings:\n  cutoff: was 5.0, is 4.8") as error:
+    with pytest.raises(RunStoreError, match=r"contains a run with other settings:\n  cutoff: was 5.0, is 4.8") as error:
         run(cutoff=4.8)
     assert "another label=" in str(error.value)
     with pytest.raises(RunStoreError, match="calc_text") as error:
@@ -200,7 +200,7 @@ def test_load_starts_from_another_ensemble():
     run(max_iterations=1)
     al, _ = run(label="b", load="best.al.ensemble", max_iterations=0)
     assert len(al.history) == 1
-    with pytest.raises(ValueError, match="holds 3 members, but n is 2"):
+    with pytest.raises(ValueError, match="contains 3 members, but n is 2"):
         run(label="c", load="best.al.ensemble", n=2)
     other = CALC_TEXT.replace("hiddenlayers=(3,)", "hiddenlayers=(4,)")
     with pytest.raises(ValueError, match=r"was trained with hiddenlayers .*make them the same"):

@@ -236,7 +236,7 @@ BAD = [
 ]
 
 
-@pytest.mark.filterwarnings("ignore:calc_text asks for no force criterion")  # Amp's default calc_text
+@pytest.mark.filterwarnings("ignore:calc_text sets no force criterion")  # Amp's default calc_text
 @pytest.mark.parametrize(("changes", "error", "says"), BAD, ids=[str(i) for i in range(len(BAD))])
 def test_run_refuses(images, changes, error, says):
     settings = {"images": images, "target_image": cell(5), "parent_calc": EMT(), "n": 2} | changes
@@ -263,7 +263,7 @@ def test_constructor_refuses(settings, says):
         NFT(**settings)
 
 
-NO_FORCES = pytest.mark.filterwarnings("ignore:calc_text asks for no force criterion")  # Amp's default calc_text
+NO_FORCES = pytest.mark.filterwarnings("ignore:calc_text sets no force criterion")  # Amp's default calc_text
 
 
 @NO_FORCES

@@ -262,7 +262,7 @@ def test_what_is_wrong_is_said(finished, tmp_path):
         read_truth(cells(), of)
     with pytest.raises(ValueError, match="truth carries no forces"):
         read_truth(cluster(), of)
-    with pytest.raises(RunStoreError, match="holds no run"):
+    with pytest.raises(RunStoreError, match="contains no run"):
         report(tmp_path)
     code = "import sys; from amp.nft.cli import main; sys.exit(main())"
     done = forked.run(code, "report", "nowhere", cwd=tmp_path)

@@ -87,13 +87,13 @@ def choose(tmp_path):
     return choose
 
 
-@pytest.mark.filterwarnings("ignore:calc_text asks for no force criterion")  # Amp's default calc_text
+@pytest.mark.filterwarnings("ignore:calc_text sets no force criterion")  # Amp's default calc_text
 @pytest.mark.parametrize(
     ("wanted", "changes", "name", "why"),
     [
         ("auto", {}, "batched", "plain local"),
         ("auto", {"start_command": "python3 run.py &"}, "batched", "plain local"),
-        ("auto", {"start_command": "sh run.py"}, "jobs", "asks for jobs"),
+        ("auto", {"start_command": "sh run.py"}, "jobs", "requires jobs"),
         ("auto", {"train_line": "calc.train(images=trainfile, overwrite=True)"}, "jobs", "user's own"),
         ("auto", {"calc_text": calc_text.replace("gaussian", "zernike").replace("Gaussian", "Zernike")}, "jobs", "Zernike"),
         ("jobs", {}, "jobs", "requested"),

@@ -213,7 +213,7 @@ class NFT:
         label_retries : int
             Further attempts at a label that failed, before the next most uncertain atom takes its place.
         distinct : float, optional
-            Of the atoms that `threshold` picks leave out those whose fingerprints lie within this of those of an atom that is
+            Of the atoms that `threshold` selects, skip those whose fingerprints lie within this of those of an atom that is
             picked or was labelled before, so that no label is spent on a duplicate environment: the root mean square difference of
             fingerprints that are scaled to between -1 and 1 over the target. Where none is left, the chunk that is most like
             the most uncertain atom's is drawn again. All that are picked are labelled if not given.
@@ -243,7 +243,7 @@ class NFT:
             Labelled the images; the smallest periodic cells are doubled before the first training, and must keep energy and forces.
         batch : {'top', 'spread'}, optional
             'spread': of four times as many uncertain atoms as `threshold` selects, label those whose forces tell most together, by the
-            log determinant of their posterior covariance. It pays in batches of 16 and more.
+            log determinant of their posterior covariance. It is useful for batches of 16 and more.
         correction : ASE calculator, or callable, optional
             A cheap calculator that labels each target and each chunk too: F_parent(chunk) + F_cheap(target) - F_cheap(chunk) is trained,
             on the target. Ten larger chunks judge it before the first training.
@@ -302,7 +302,7 @@ class NFT:
             check_chunks(target, cutoff, choice.radius or 6.5, name)  # Amp's default radius
         compare_radii(cutoff, choice.radius, self.log)
         spec = choice.spec
-        if spec is not None:  # refuses a calc_text that leaves out an element
+        if spec is not None:  # refuses a calc_text without one of the elements
             spec = spec.resolved([symbol for image in [*training_images, *targets] for symbol in image.symbols])
         carving = Carving(targets, cutoff, method.termination, method.min_atoms)
         setup = Setup(

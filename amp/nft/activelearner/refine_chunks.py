@@ -184,7 +184,7 @@ class Search:
 
 
 def _labels(store: RunStore, found: Exploration, log: Callable[[str], object], options: LabelOptions) -> list[Atoms]:
-    """Labelled copies of the chosen chunks, those left out that fail."""
+    """Return labelled copies of the chosen chunks, without those that fail."""
     if found.labelled is not None:  # a label that failed then is not tried again: the training that followed is without it
         return [store.image(name) for name in found.labelled]
     chunks = {number: store.image(name) for number, name in enumerate(found.chunks)}

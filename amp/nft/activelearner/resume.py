@@ -30,7 +30,7 @@ def compare_settings(before: dict[str, Any], now: dict[str, Any], directory: Pat
         return
     lines = [*structures, *(_difference(key, before.get(key), now.get(key)) for key in different)]
     raise RunStoreError(
-        f"{directory} holds a run with other settings:\n" + "\n".join(lines) + "\n"
+        f"{directory} contains a run with other settings:\n" + "\n".join(lines) + "\n"
         "Use the same settings to resume it, or another label=, or move the directory away."
     )
 

@@ -45,7 +45,7 @@ class CalculatorSpec:
         'tanh', 'sigmoid' or 'linear'.
     energy_coefficient, overfit : float
     force_coefficient : float or None
-        None if forces are not trained, which also holds where no force criterion is set.
+        None if forces are not trained, also if no force criterion is set.
     maxiter : int
         Bound on the evaluations of the loss.
     convergence : dict of str to (float or None)
@@ -84,10 +84,10 @@ class CalculatorSpec:
         Raises
         ------
         ValueError
-            ``calc_text`` leaves out one of `elements`.
+            ``calc_text`` lacks one of `elements`.
         """
         names = tuple(sorted(set(elements)))
-        known = self.elements or names  # Amp's defaults hold a function for each known neighbour
+        known = self.elements or names  # Amp's defaults contain a function for each known neighbour
         gs = _default_symmetry_functions(known) if self.gs is None else self.gs
         given = {"elements": dict.fromkeys(known), "Gs": gs, "hiddenlayers": self.hiddenlayers}
         for name, value in given.items():
@@ -101,7 +101,7 @@ def read_calc_text(calc_text: str, headerlines: str = "", directory: str | os.Pa
     """Return the settings of the calculator that `calc_text` builds.
 
     The text runs as it will in a job: after `headerlines`, with the names that Amp's job script has defined
-    by then, in a scratch directory as deep as a member's, so that relative paths hold.
+    by then, in a scratch directory as deep as a member's, so that relative paths are valid.
 
     Parameters
     ----------
@@ -312,4 +312,6 @@ def _default_symmetry_functions(elements: Sequence[str]) -> dict[str, list[dict[
 
 def _missing(name: str, given: Any, elements: Sequence[str]) -> ValueError:
     missing = sorted(set(elements) - set(given))
-    return ValueError(f"{name} in calc_text cover {', '.join(sorted(given))} but the images also hold {', '.join(missing)}; add them there")
+    return ValueError(
+        f"{name} in calc_text cover {', '.join(sorted(given))} but the images also contain {', '.join(missing)}; add them there"
+    )

@@ -31,12 +31,12 @@ def parse_literal(text: str) -> Any:
     Returns
     -------
     object
-        The value; strings that hold another such text stay strings.
+        The value; strings that contain another such text stay strings.
 
     Raises
     ------
     AmpFileError
-        The text is too long, nested too deeply, no expression, or holds anything else; the message
+        The text is too long, nested too deeply, not an expression, or contains anything else; the message
         names the expression and its place.
     """
     if not isinstance(text, str):

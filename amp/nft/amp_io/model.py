@@ -81,7 +81,7 @@ def read_amp(text: str) -> AmpModel:
     Raises
     ------
     AmpFileError
-        The text cannot be read, holds more than data, or its parts do not fit together.
+        The text cannot be read, contains more than data, or its parts do not fit together.
     UnsupportedModel
         The descriptor is not ``Gaussian`` or the model not ``NeuralNetwork``.
     """
@@ -348,7 +348,7 @@ def _finite(value: Any) -> Any:
 
 def _mapping(value: Any, name: str) -> dict[Any, Any]:
     if not isinstance(value, dict):
-        raise AmpFileError(f"{name} holds {type(value).__name__}, not a dictionary: not a trained model's?")
+        raise AmpFileError(f"{name} contains {type(value).__name__}, not a dictionary: not a trained model's?")
     return value
 
 

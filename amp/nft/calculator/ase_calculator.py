@@ -50,7 +50,7 @@ class EnsembleCalculator(Calculator):
     Raises
     ------
     AmpFileError, UnsupportedModel
-        If the file cannot be read, or holds models other than Gaussian fingerprints with a neural network.
+        The file cannot be read, or contains models other than Gaussian fingerprints with a neural network.
     ValueError
         If there is no member, or a requested one does not exist, or `threads` or `skin` is out of range; on
         evaluation, if an element was never trained, or the cell is flat where the structure is periodic.

@@ -31,7 +31,7 @@ def crystal_system(group: int) -> str:
         There is no such group.
     """
     if not (isinstance(group, int | np.integer) and 1 <= group <= 230):
-        raise ValueError(f"sgs holds {group!r}: a space group is an integer from 1 to 230, 225 for fcc.")
+        raise ValueError(f"sgs contains {group!r}: a space group is an integer from 1 to 230, 225 for fcc.")
     return next(system for system, last in SYSTEMS.items() if group <= last)
 
 

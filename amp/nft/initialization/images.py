@@ -69,7 +69,7 @@ def initial_images(
     Parameters
     ----------
     elements : list of str, or str
-        Chemical symbols, ``['Cu', 'Au']``, or a formula that holds them, ``'CuAu'``. Any number of them.
+        Chemical symbols, ``['Cu', 'Au']``, or a formula with them, ``'CuAu'``. Any number of them.
     sgs : iterable of int, or int
         Numbers of space groups, 1 to 230. The site at the origin is occupied (at 1/3, 2/3, 3/4 in trigonal and hexagonal
         groups), so that 225 gives fcc, 229 bcc, 221 simple cubic, 227 diamond and 194 hcp.

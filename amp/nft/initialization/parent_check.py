@@ -20,7 +20,7 @@ from amp.nft.records import LabelOptions
 
 SAME_FORCES = 0.02  # eV/Å per component
 SAME_ENERGY = 0.005  # eV/atom
-SIZABLE_FORCE = 0.05  # eV/Å; an image at rest cannot show other units or another parent
+SIZABLE_FORCE = 0.05  # eV/Å; an image without forces cannot show other units or another parent
 PROPORTIONAL = 0.02  # residual, of the stored forces, below which the parent's are a multiple of them
 
 _UNITS = {  # stored force by the parent's, if the stored one has other units
@@ -144,7 +144,7 @@ def compare_with_parent(
     Returns
     -------
     ParentComparison
-        Of the free image with the fewest atoms, or the cell with the fewest if none is free. Images at rest are taken only
+        Of the free image with the fewest atoms, or the cell with the fewest if none is free. Images without forces are used only
         if all are.
 
     Raises

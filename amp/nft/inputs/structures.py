@@ -38,7 +38,7 @@ def read_images(images: Images, name: str = "images") -> list[Atoms]:
     Raises
     ------
     FileNotFoundError, InputError, TypeError
-        If the file is not there, cannot be read, holds nothing, or these are not Atoms.
+        The file does not exist, cannot be read or is empty, or these are not Atoms.
     """
     if isinstance(images, Atoms):
         images = [images]
@@ -51,7 +51,7 @@ def read_images(images: Images, name: str = "images") -> list[Atoms]:
     found = list(images)
     wrong = next((image for image in found if not isinstance(image, Atoms)), None)
     if wrong is not None:
-        raise TypeError(f"{name} holds a {type(wrong).__name__}: every item must be an ase.Atoms.")
+        raise TypeError(f"{name} contains a {type(wrong).__name__}: every item must be an ase.Atoms.")
     if not found:
         raise InputError(f"{name} is empty: give at least one structure.")
     return found

@@ -46,7 +46,7 @@ def attach(
     fix : str
         ID of the ``fix ID all external pf/callback 1 1``. It is defined, with ``fix_modify ID energy yes virial yes``, if there is none.
     skin : float
-        Neighbour lists hold until an atom has moved half of this, Å.
+        Neighbour lists are valid until an atom has moved half of this, Å.
 
     Returns
     -------

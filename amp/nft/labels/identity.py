@@ -41,7 +41,7 @@ def identify(parent: Any) -> Identity:
     dict
         Plain data. Of a calculator the class and its parameters (``todict()`` and ``parameters``; its public attributes if
         both are empty); of a function the qualified name, with the arguments of a partial. Settings whose names are in
-        `EXCLUDED` are left out.
+        `EXCLUDED` are skipped.
     """
     if is_calculator(parent):
         return {"calculator": _name(type(parent)), "parameters": settings(parent) or _attributes(parent, DEEP)}

@@ -50,7 +50,7 @@ def report(
     Notes
     -----
     Predictions of central forces are made with the run's ensembles. Those of labels that an ensemble had not been trained
-    on yet are the honest ones: they are of the atoms about which it was least certain.
+    on yet are independent: they are of the atoms about which it was least certain.
     """
     from amp.nft.report import figures as drawing
     from amp.nft.report import view3d

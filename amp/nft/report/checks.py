@@ -79,7 +79,7 @@ class Checks:
     trained : Comparison
         Central forces of the chunks that the best ensemble was trained on.
     unseen : Comparison
-        Central forces of chunks, by the ensemble that asked for them, which had not seen them.
+        Central forces of chunks, by the ensemble that requested them, which was not trained on them.
     target : Comparison or None
         The best ensemble on all atoms of the targets, where the true forces are given.
     why_not : str

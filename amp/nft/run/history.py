@@ -158,7 +158,7 @@ def read_run(directory: str | os.PathLike[str]) -> Run:
     Parameters
     ----------
     directory : path
-        ``<label>-training``, or the one directory above, if it holds one run only.
+        ``<label>-training``, or the directory above it, if it contains one run only.
 
     Returns
     -------

@@ -218,7 +218,7 @@ class Journal:
     Raises
     ------
     RunStoreError
-        If another process holds it, it cannot be written, or it is damaged.
+        Another process has locked it, it cannot be written, or it is damaged.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -226,7 +226,7 @@ class Journal:
         self._writing = threading.RLock()
         with explained(self.path):
             directory.mkdir(parents=True, exist_ok=True)
-            self._file = open(self.path, "a+b", buffering=0, opener=files.regular)  # open as long as the run holds it
+            self._file = open(self.path, "a+b", buffering=0, opener=files.regular)  # open as long as the run locks it
         try:
             self._lock()
             with explained(self.path):
@@ -303,7 +303,7 @@ class Journal:
         if there is None or not os.path.samestat(mine, there):
             raise RunStoreError(
                 f"{self.path.parent} was moved or replaced while the run works; finished work is kept{self._whereabouts()}. "
-                f"Move that directory back to {self.path.parent.parent}, in place of what is there now, and rerun the script."
+                f"Move that directory back to {self.path.parent.parent}, in place of its present content, and rerun the script."
             )
 
     def _whereabouts(self) -> str:
@@ -357,7 +357,7 @@ _open_journals: weakref.WeakSet[Journal] = weakref.WeakSet()
 
 
 def _leave_to_the_parent() -> None:
-    """Close journals in a forked child: a worker that outlives its driver must not hold the lock."""
+    """Close journals in a forked child: a worker that outlives its driver must not keep the lock."""
     for journal in list(_open_journals):
         journal.close()
 

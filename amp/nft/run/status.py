@@ -190,13 +190,13 @@ def find_run(directory: str | os.PathLike[str]) -> Path:
     below = sorted(path.parent for path in start.glob("*-training/saved-info/journal.jsonl"))
     found = [path for path in here if (path / "journal.jsonl").is_file()][:1] or below
     if not found:
-        what = "holds no run" if start.exists() else "does not exist"
+        what = "contains no run" if start.exists() else "does not exist"
         raise RunStoreError(
             f"{start} {what}: give the training directory of a run, al-training for label 'al' (it has a saved-info/"
             "journal.jsonl), or the directory in which the script was started."
         )
     if len(found) > 1:
-        raise RunStoreError(f"{start} holds {len(found)} runs: say which of {', '.join(path.parent.name for path in found)}.")
+        raise RunStoreError(f"{start} contains {len(found)} runs: give one of {', '.join(path.parent.name for path in found)}.")
     return found[0]
 
 

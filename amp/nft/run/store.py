@@ -238,7 +238,7 @@ class RunStore(RunRecord):
     Raises
     ------
     RunStoreError
-        If another process holds the directory, it cannot be written, or the journal is damaged anywhere but in its
+        Another process has locked the directory, it cannot be written, or the journal is damaged anywhere but in its
         last line, or has another format.
     """
 

@@ -1,4 +1,4 @@
-"""Choose few out of many: images, chunks and fingerprints that say most, and atoms with surroundings of their own."""
+"""Choose few out of many: the most informative images, chunks and fingerprints, and atoms with distinct environments."""
 
 from amp.nft.selection.choose import choose_chunks, choose_features, choose_images
 from amp.nft.selection.environments import distinct, fingerprints

@@ -226,7 +226,7 @@ def _children() -> set[int]:
 
 
 def _runs(pid: int) -> bool:
-    """Return True unless a process has ended, also where its parent has not yet asked for its status."""
+    """Return True unless a process has ended, also if its parent has not yet read its status."""
     try:
         return psutil.Process(pid).status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
     except psutil.Error:

@@ -40,7 +40,7 @@ SLOPE = 30.0  # a first slope, in units of Amp's: half the spread of the energie
 LEAST_SLOPE = 1.0  # eV
 NEAR = 0.3  # distance from the criteria below which another attempt may well meet them
 ATTEMPTS = 3  # largest number of starts of a member
-ALIKE = 0.3  # two attempts have met one floor if their distances differ by less than this part
+ALIKE = 0.3  # largest relative difference of distances of two attempts that stalled at the same limit
 
 
 def fit(

@@ -19,7 +19,7 @@ from amp.nft.training.amp_jobs import AmpJobs, check_start_command, leave_traini
 from amp.nft.training.batched_trainer import BatchedTrainer
 
 NO_FORCES = (
-    "calc_text asks for no force criterion (force_rmse or force_maxresid), and Amp then trains on energies alone: chunks, "
+    "calc_text sets no force criterion (force_rmse or force_maxresid), and Amp then trains on energies alone: chunks, "
     "of which only a force is trained, will teach nothing. Set one, for example calc.model.lossfunction = "
     "LossFunction(force_coefficient=0.04, convergence={'energy_rmse': 0.001, 'force_rmse': 0.005})."
 )
@@ -69,7 +69,7 @@ def sample_weights(seed: int, members: int, n_images: int, added: Sequence[Seque
 
 
 def _accelerated(rng: np.random.Generator, weights: np.ndarray, old: np.ndarray, new: np.ndarray) -> np.ndarray:
-    """Lengthen a sample by the number of new images, each place having the same chance to hold a new one."""
+    """Lengthen a sample by the number of new images, each place with the same chance of a new one."""
     if not len(new):
         return weights
     chance = len(new) / (weights.sum() + len(new))
@@ -89,7 +89,7 @@ def _draw(rng: np.random.Generator, images: np.ndarray, times: int, total: int) 
 
 @dataclass(frozen=True)
 class Choice:
-    """A trainer, why it was taken, and the calculator that it trains, where that is one of ours to know."""
+    """A trainer, the reason for it, and the calculator that it trains, if amp.nft can read it."""
 
     trainer: Trainer
     why: str
@@ -153,7 +153,7 @@ def _read_spec(options: JobOptions) -> tuple[CalculatorSpec | None, str | None]:
 
 def _job_command(start_command: str) -> str | None:
     """Return why a start command needs jobs, or None."""
-    return None if _PLAIN_COMMAND.fullmatch(start_command) else f"the start command {start_command!r} asks for jobs"
+    return None if _PLAIN_COMMAND.fullmatch(start_command) else f"the start command {start_command!r} requires jobs"
 
 
 def read_start(load: str | None, n: int, spec: CalculatorSpec | None) -> list[str] | None:
@@ -182,7 +182,7 @@ def read_start(load: str | None, n: int, spec: CalculatorSpec | None) -> list[st
         return None
     texts = amp_io.read_texts(load)
     if len(texts) != n:
-        raise ValueError(f"{load!r} holds {len(texts)} members, but n is {n}: use n={len(texts)}, or another file.")
+        raise ValueError(f"{load!r} contains {len(texts)} members, but n is {n}: use n={len(texts)}, or another file.")
     if spec is None:
         return texts
     for model in map(amp_io.read_amp, texts):

@@ -7,7 +7,7 @@ from numbers import Real
 import numpy as np
 
 CONFIDENCE = 2.58
-"""Standard deviations that hold 99 % of a normal distribution."""
+"""Standard deviations that contain 99 % of a normal distribution."""
 
 VANISHING = 1e-9  # eV/Å; independent fits never agree so closely
 

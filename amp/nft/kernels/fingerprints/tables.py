@@ -96,7 +96,7 @@ def _radial_series(eta: float) -> np.ndarray:
 
     With s = r² / Rc² the cosine cutoff is cos²(pi sqrt(s) / 2) = sin²(pi (1 - sqrt(s)) / 2): an entire function of s with a double
     zero at s = 1. What remains after dividing by (1 - s)² is smooth and its series short; for a large eta the
-    exponential is left out of it.
+    exponential is not part of it.
     """
 
     def target(t: np.ndarray, eta: float) -> np.ndarray:

@@ -34,7 +34,7 @@ class Summary(NamedTuple):
 
 class Domain:
     """
-    Atoms of one domain and ghosts around them, with lists of neighbours that hold until an atom has moved half of `skin`.
+    Atoms of one domain and ghosts around them, with lists of neighbours that are valid until an atom has moved half of `skin`.
 
     The energy of an atom belongs to its own domain. Forces on ghosts are kept for the caller, who brings them to the domains of these
     atoms with `ghost_forces` and `add_forces` before `summary`.

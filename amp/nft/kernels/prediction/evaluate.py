@@ -154,7 +154,7 @@ class Evaluator:
         return Evaluation(sweep.energies_mi, mean, uncertainty, std, forces_mni, virial_mab, sweep.virial_iab, sweep.extrapolating)
 
     def _surroundings(self, positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray) -> _Surroundings:
-        """Return the lists of neighbours, to be filled: those of the last call if they still hold."""
+        """Return the lists of neighbours, to be filled: those of the last call if they are still valid."""
         kept, small = self._kept, self.skin > 0.0 and len(positions) <= _MOST_KEPT
         if small and kept is not None and kept.hold(positions, cell, pbc, self.skin):
             return kept

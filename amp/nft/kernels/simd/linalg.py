@@ -3,7 +3,7 @@
 PAD *columns* of a matrix make a *block*. A matrix is an array, the offset of its first
 element, the distance of its rows within a block, and that of its blocks. The matrices of the networks are stored block by block
 (rows PAD apart), so that all a block needs is read in one stream; those of the optimiser row by row (blocks PAD apart). Nothing
-here allocates, and no BLAS is called, whose threads would compete with ours and whose sums depend on their number.
+here allocates or calls BLAS: its threads would compete with those of the fits, and its sums depend on their number.
 """
 
 from __future__ import annotations

@@ -253,7 +253,7 @@ def total(value):
     return (lane(value, 0) + lane(value, 1)) + (lane(value, 2) + lane(value, 3))
 
 
-# exp(r) on |r| <= ln(2) / 2 by its Taylor series: the first term left out is below 1e-17.
+# exp(r) on |r| <= ln(2) / 2 by its Taylor series: the first neglected term is below 1e-17.
 _TAYLOR = tuple(1.0 / float(np.prod(np.arange(1.0, n + 1.0))) for n in range(13, -1, -1))
 _LOG2_E = 1.4426950408889634
 _LN2_HIGH, _LN2_LOW = 6.93147180369123816490e-01, 1.90821492927058770002e-10

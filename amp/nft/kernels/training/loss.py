@@ -4,7 +4,7 @@ The residuals of a member are those of the images whose weight is not zero, in t
 energy (Ê - E)/N, then the three components of F̂ - F for each trained force, with predictions Ê and F̂. A member counts an image
 `weight` times; each energy and each force also has a separate weight. The loss is
 
-    sum_k coefficient_k residual_k² + overfit * sum (weights of the first layers, biases left out)².
+    sum_k coefficient_k residual_k² + overfit * sum (weights of the first layers, without biases)².
 
 Where `overfit` is not zero, those weights follow as further residuals.
 """
@@ -275,7 +275,7 @@ def _scatter(rows, row0, n_near, source, count, out, at):
 
 @kernel
 def add_losses(problem, theta_mp, weights_mi, scratch, work, loss_m, gradient_mp, with_gradient):
-    """Add the losses of members to `loss_m` and, if asked, their gradients to `gradient_mp`; the penalty is left out.
+    """Add the losses of members to `loss_m` and, if requested, their gradients to `gradient_mp`, without the penalty.
 
     Image by image, so that an image's data stay in the cache for all members. `work` is a buffer for the residuals of an image.
     """
