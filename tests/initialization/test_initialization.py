@@ -213,7 +213,7 @@ def test_errors_come_first_and_say_what_to_do(tmp_path):
         ({"elements": ["Xx"]}, r"elements is \['Xx'\]: give chemical symbols"),
         ({"elements": []}, "give chemical symbols"),
         ({"elements": "Plat"}, "elements is 'Plat'"),
-        ({"sgs": [0]}, "sgs holds 0: a space group is an integer from 1 to 230"),
+        ({"sgs": [0]}, "sgs contains 0: a space group is an integer from 1 to 230"),
         ({"sgs": []}, "sgs is empty"),
         ({"a0": -4}, "a0 is -4 Å: it must be above 0"),
         ({"posamp": 0}, "posamp is 0 Å"),

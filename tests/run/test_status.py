@@ -182,7 +182,7 @@ def test_status_of_a_killed_driver_and_of_one_on_another_machine_by_its_heartbea
 
 
 @pytest.mark.parametrize(
-    ("where", "message"), [("nothing", "does not exist"), ("empty", "holds no run"), (".", "holds 2 runs: say which of a-training, b")]
+    ("where", "message"), [("nothing", "does not exist"), ("empty", "contains no run"), (".", "contains 2 runs: give one of a-training, b")]
 )
 def test_what_is_no_run_is_said_to_be_none(where, message):
     Path("empty").mkdir()
