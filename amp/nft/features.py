@@ -104,7 +104,7 @@ def g2x(elements: str | Iterable[str], radial: int = 8) -> SymmetryFunctions:
 
 
 def large(elements: str | Iterable[str], offsets: Sequence[float] = (2.0, 2.56, 3.12, 3.68, 4.24, 4.8)) -> SymmetryFunctions:
-    """Radial, shifted radial and many angular functions, for data sets of many images.
+    """Return radial, shifted radial and many angular functions, for data sets of many images.
 
     Parameters
     ----------

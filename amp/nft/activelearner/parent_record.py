@@ -49,7 +49,7 @@ class ParentRecord:
         self._made = {event["calculator"] for event in labels.values() if "calculator" in event}
 
     def _unaccepted(self, events: Iterable[dict[str, Any]]) -> dict[int, dict[str, Any]]:
-        """Last event of each label that this parent must have made."""
+        """Return the last event of each label that this parent must have made."""
         labels: dict[int, dict[str, Any]] = {}
         for event in events:
             if event["event"] in LABELS:

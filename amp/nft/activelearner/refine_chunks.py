@@ -114,7 +114,7 @@ def train(
 
 
 def _chunks_of(label: str) -> list[Atoms]:
-    """Labelled chunks of a run."""
+    """Return the labelled chunks of a run."""
     path = Path(f"{label}-training") / "saved-info" / "atomic_chunks.traj"
     return read(path, ":") if path.exists() else []  # type: ignore[return-value]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def _strings(module: str) -> dict[str, str]:
-    """Strings that a module assigns to names, without running it."""
+    """Return the strings that a module assigns to names, without running it."""
     spec = find_spec(module)
     if spec is None or spec.origin is None:
         raise ImportError(f"{module} has no source file: reinstall amp-atomistics 1.0.1.", name=module)

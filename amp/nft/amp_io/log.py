@@ -78,7 +78,7 @@ class RunLog:
 
 
 def _discard_stdout() -> None:
-    """Lead standard output nowhere, so that Python can close it at exit."""
+    """Redirect standard output to the null device, so that Python can close it at exit."""
     with contextlib.suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())

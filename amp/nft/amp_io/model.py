@@ -198,7 +198,7 @@ def require_supported(descriptor: dict[str, Any], model: dict[str, Any]) -> None
 
 
 def _convert(descriptor: dict[str, Any], model: dict[str, Any]) -> AmpModel:
-    """Amp's parameters as an AmpModel, unchecked."""
+    """Return Amp's parameters as an AmpModel, unchecked."""
     weights = _mapping(model.get("weights"), "weights")
     ranges.check_elements("weights", weights)
     scalings = _mapping(model.get("scalings"), "scalings")

@@ -202,7 +202,7 @@ def _bar() -> Iterator[Callable[[int, int], None]]:
 
 
 def _models(ensemble: Ensemble) -> list[AmpModel]:
-    """Models of a file of either kind, or as given."""
+    """Return the models of a file of either kind, or as given."""
     if not isinstance(ensemble, str | os.PathLike):
         return list(ensemble)
     if Path(ensemble).suffix != ".amp":

@@ -121,7 +121,7 @@ class BondGraph:
         return [(j, x + a, y + b, z + c) for j, (a, b, c) in molecule.items()]
 
     def _find_molecules(self, first: np.ndarray, second: np.ndarray) -> dict[int, dict[int, tuple[int, int, int]]]:
-        """For each atom of a molecule, the shifts of the molecule's atoms by their indices."""
+        """Return for each atom of a molecule the shifts of the molecule's atoms by their indices."""
         n = len(self.target)
         _, label = connected_components(coo_array((np.ones(len(first)), (first, second)), shape=(n, n)), directed=False)
         sizes = np.bincount(label, minlength=n)
@@ -160,7 +160,7 @@ class BondGraph:
 
 
 def _bonds(target: Atoms) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """First and second atom of each bond, in both directions and a fixed order; shift of the second; True if the bond is short."""
+    """Return first and second atom of each bond, in both directions and a fixed order; shift of the second; True if the bond is short."""
     radii = covalent_radii[target.numbers]
     pairs = neighbor_pairs(target, 2 * STRETCH * float(radii.max()))
     first, second, shifts, lengths = pairs.first, pairs.second, pairs.shift, np.linalg.norm(pairs.vector, axis=1)

@@ -165,12 +165,12 @@ def _cluster(target: Atoms, sites: np.ndarray, depth: np.ndarray, cut: Cut, keep
 
 
 def _vectors(target: Atoms, centre: int, sites: np.ndarray) -> np.ndarray:
-    """Vectors from the centre to sites, Å."""
+    """Return the vectors from the centre to sites, Å."""
     return target.positions[sites[:, 0]] - target.positions[centre] + sites[:, 1:] @ target.cell.array
 
 
 def _in_order(target: Atoms, centre: int, sites: set[Site]) -> np.ndarray:
-    """Sites in a fixed order, the centre first: by atom, then images by their vectors, so that a chunk's hash depends on nothing else."""
+    """Sort sites, the centre first: by atom, then images by their vectors, so that a chunk's hash depends on nothing else."""
     table = np.array(sorted(sites - {(centre, 0, 0, 0)}), dtype=int).reshape(-1, 4)
     vectors = np.round(_vectors(target, centre, table), 9)
     return np.vstack([[[centre, 0, 0, 0]], table[np.lexsort((*vectors.T, table[:, 0]))]])

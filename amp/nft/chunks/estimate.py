@@ -58,7 +58,7 @@ def mean_error(errors_a: np.ndarray, cheap_a: np.ndarray | None = None, mean_che
 
 
 def _ratio(errors: np.ndarray, cheap: np.ndarray, mean_cheap: float) -> tuple[float, float]:
-    """Mean over all atoms and its standard error, for errors that are proportional to those of a cheap calculator."""
+    """Return the mean over all atoms and its standard error, for errors that are proportional to those of a cheap calculator."""
     known = np.isfinite(errors) & np.isfinite(cheap)
     if known.sum() < 3 or not cheap[known].any():
         return np.nan, np.inf

@@ -85,7 +85,7 @@ def depths(target: Atoms, sites: np.ndarray, near: np.ndarray | None = None, rea
 
 
 def _shifts_near(target: Atoms, point: np.ndarray, radius: float) -> np.ndarray:
-    """Cell shifts, shape (shifts, 3), that bring any atom into a sphere."""
+    """Return the cell shifts, shape (shifts, 3), that bring any atom into a sphere."""
     if not target.pbc.any():
         return np.zeros((1, 3), dtype=int)
     to_fractions = np.linalg.inv(target.cell.complete().array)
@@ -97,7 +97,7 @@ def _shifts_near(target: Atoms, point: np.ndarray, radius: float) -> np.ndarray:
 
 
 def _among(some: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Mask of the sites in `some` that are in `others`."""
+    """Return a mask of the sites in `some` that are in `others`."""
     span = 1 + max(int(np.abs(table[:, 1:]).max(initial=0)) for table in (some, others))
     weights = np.array([(2 * span + 1) ** k for k in (3, 2, 1, 0)])
     keys = [(table + np.array([0, span, span, span])) @ weights for table in (some, others)]

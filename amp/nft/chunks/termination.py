@@ -248,7 +248,7 @@ def _neutral(graph: BondGraph, sites: set[Site], centre: Site, radius: float) ->
 
 
 def _auto(graph: BondGraph, sites: set[Site], centre: Site, radius: float) -> Cut:
-    """Molecules whole, networks capped; ions and metals stay as carved."""
+    """Complete molecules, cap networks; ions and metals stay as carved."""
     return saturate(graph, complete_molecules(graph, sites), centre)
 
 

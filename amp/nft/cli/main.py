@@ -33,7 +33,7 @@ class Begun(Exception):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Carry out a command line.
+    """Run a command line.
 
     Parameters
     ----------

@@ -180,7 +180,7 @@ def _errors(quantity: str, element: str, error: np.ndarray) -> Errors:
 
 
 def _coverage(length: np.ndarray, predicted: list[dict[str, Any]], name: str) -> float:
-    """Fraction of the errors within a width; nan where it is not known."""
+    """Return the fraction of the errors within a width; nan if it is not known."""
     if any(name not in found for found in predicted):
         return float("nan")
     width = np.concatenate([found[name] for found in predicted])

@@ -252,7 +252,7 @@ def _check_relaxed(crystal: Crystal, relaxed: Atoms, parent: Parent, place: Path
 
 
 def _all_crystals(symbols: list[str], sgs: list[int], a0: float, seed: int) -> list[Crystal]:
-    """For each space group a crystal of each element, and one of all."""
+    """Return for each space group a crystal of each element, and one of all."""
     return [
         Crystal(f"space group {group}, {atoms.get_chemical_formula()}", len(set(atoms.symbols)) > 1, atoms)
         for number, group in enumerate(sgs)

@@ -119,7 +119,7 @@ def _check_sizes(atoms: Atoms, cutoff: float) -> None:
 
 
 def nearest_distances(atoms: Atoms, radius: float) -> np.ndarray:
-    """Distance of each atom to the nearest other one, or periodic image.
+    """Return the distance of each atom to the nearest other one, or periodic image.
 
     Parameters
     ----------

@@ -22,7 +22,7 @@ Images = str | os.PathLike[str] | Atoms | Iterable[Atoms] | Mapping[str, Atoms]
 
 
 def read_images(images: Images, name: str = "images") -> list[Atoms]:
-    """Images from a list, one Atoms, a hashed dictionary, or any file that ASE reads.
+    """Read images from a list, one Atoms, a hashed dictionary, or any file that ASE reads.
 
     Parameters
     ----------

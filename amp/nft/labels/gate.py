@@ -137,7 +137,7 @@ def stored(atoms: Atoms) -> dict[str, Any]:
 
 
 def _faults(image: Atoms, data: dict[str, Any]) -> Iterator[str]:
-    """Everything that is wrong with a label."""
+    """Yield the faults of a label."""
     if not data["atoms"]:
         yield "the label does not say of which atoms it is"
     for time, atoms in data["atoms"].items():
@@ -148,7 +148,7 @@ def _faults(image: Atoms, data: dict[str, Any]) -> Iterator[str]:
 
 
 def _other_atoms(asked: dict[str, Any], found: dict[str, Any], time: str) -> Iterator[str]:
-    """Differences between the atoms of the image and those at some time."""
+    """Yield the differences between the atoms of the image and those at some time."""
     rule = "a label is a single point of the atoms as given: turn sorting, wrapping and relaxation off in the parent"
     if asked["numbers"] != found["numbers"]:
         yield f"{time} the atoms have other elements or another order; {rule}"

@@ -136,7 +136,7 @@ def is_calculator(thing: object) -> bool:
 
 
 def _plain(value: Any, depth: int) -> Any:
-    """Any value as plain data, without places in memory, so that two processes give the same."""
+    """Return any value as plain data, without places in memory, so that two processes give the same."""
     if isinstance(value, float) and not math.isfinite(value):
         return repr(float(value))  # JSON has none
     if value is None or isinstance(value, bool | int | float | str):
@@ -172,14 +172,14 @@ def _partial(value: partial, depth: int) -> dict[str, Any]:
 
 
 def _function(value: Callable, depth: int) -> dict[str, Any]:
-    """Qualified name of a function or class, and of a bound method its object."""
+    """Return the qualified name of a function or class, and of a bound method its object."""
     owner = getattr(value, "__self__", None)
     bound = {} if owner is None or isinstance(owner, type) or type(owner).__name__ == "module" else {"of": _plain(owner, depth)}
     return {"function": _name(value), **bound}
 
 
 def _attributes(value: Any, depth: int) -> dict[str, Any]:
-    """Public attributes of an object that are not methods or state."""
+    """Return the public attributes of an object that are not methods or state."""
     found = getattr(value, "__dict__", {})
     return _mapping({name: item for name, item in found.items() if name[0] != "_" and name not in STATE and not callable(item)}, depth)
 

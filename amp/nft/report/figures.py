@@ -396,7 +396,7 @@ def _new(size: tuple[float, float], columns: int = 1) -> tuple[Figure, Any]:
 
 
 def _norm(values: np.ndarray) -> Any:
-    """Colours by the logarithm where values spread over more than a factor of thirty."""
+    """Scale colours by the logarithm where values spread over more than a factor of thirty."""
     from matplotlib.colors import LogNorm, Normalize
 
     low, high = float(values.min()), float(values.max())
@@ -427,7 +427,7 @@ def _whole_numbers(axes: Any) -> None:
 
 
 def _plain_numbers(axis: Any) -> None:
-    """Numbers that can be read off a logarithmic axis, between the powers of ten too where these are few."""
+    """Put plain numbers on a logarithmic axis, between the powers of ten too where these are few."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     low, high = axis.get_view_interval()
@@ -437,7 +437,7 @@ def _plain_numbers(axis: Any) -> None:
 
 
 def _log_edges(values: np.ndarray, bins: int) -> np.ndarray:
-    """Edges of bins that are equally wide on a logarithmic axis."""
+    """Return the edges of bins that are equally wide on a logarithmic axis."""
     positive = values[values > 0]
     if not len(positive):
         return np.array([0.5, 1.0, 2.0])

@@ -89,7 +89,7 @@ def _discs(axes: Axes, points: np.ndarray, radii: np.ndarray, **style: Any) -> N
 
 
 def _draw_cell(axes: Axes, atoms: Atoms, turn: np.ndarray) -> None:
-    """Edges of a periodic cell."""
+    """Draw the edges of a periodic cell."""
     for start, end in cell_edges(atoms):
         line = np.array([start, end]) @ turn.T
         axes.plot(line[:, 0], line[:, 1], color=FAINT, linewidth=0.8, zorder=0)

@@ -78,7 +78,7 @@ def judge(run: Run, checks: Checks) -> Verdict:
 
 
 def _error95_factor(run: Run, step: Step) -> float | None:
-    """Out-of-bag factor that the members carry; None where they carry none or are of a kind that only Amp reads."""
+    """Return the members' out-of-bag factor; None if they have none or are of a kind that only Amp reads."""
     try:
         return read_amp(run.members(step)[0]).error95_factor
     except UnsupportedModel:

@@ -66,7 +66,7 @@ def _distance(atoms: Any) -> float:
 
 
 def _assemble(views: dict[str, list[Trace]], shadows: Trace, edges: list[Trace], distance: float) -> dict[str, Any]:
-    """Traces of all views, and a button for each."""
+    """Collect the traces of all views, and a button for each."""
     names = list(views)
     traces = [*edges, {**shadows, "visible": False}]
     spans = {}

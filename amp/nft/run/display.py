@@ -236,7 +236,7 @@ class NotebookScreen:
         self._handle.update(self._html(console.export_html(inline_styles=True, code_format=frame)))
 
     def clear(self) -> None:
-        """Nothing is in the way here."""
+        """Do nothing: a notebook has a separate output."""
 
     def close(self) -> None:
         """Show nothing any more."""

@@ -138,7 +138,7 @@ class Run:
         return self.record.texts(step.file)
 
     def split(self, values: np.ndarray) -> list[np.ndarray]:
-        """Values on the atoms of all targets, by target.
+        """Split values on the atoms of all targets by target.
 
         Parameters
         ----------

@@ -166,7 +166,7 @@ def parse(data: bytes, path: Path) -> Contents:
 
 
 def _check_format(line: bytes, path: Path) -> None:
-    """RunStoreError if the first line names another format; other damage is left to the checks of lines."""
+    """Raise RunStoreError if the first line names another format; the checks of lines find other damage."""
     try:
         event = from_json(line)
         found = event.get("format") if event.get("event") == "run" else FORMAT
@@ -293,7 +293,7 @@ class Journal:
         return after.events[-1]
 
     def check_in_place(self) -> None:
-        """RunStoreError if the directory was moved or replaced since the journal was opened."""
+        """Raise RunStoreError if the directory was moved or replaced since the journal was opened."""
         with explained(self.path):
             mine = os.fstat(self._file.fileno())
             try:

@@ -64,7 +64,7 @@ def view(status: Status, *, elsewhere: bool = False) -> RenderableType:
 
 
 def _rows(status: Status, elsewhere: bool) -> list[tuple[str, str]]:
-    """Names and texts, top first."""
+    """Return names and texts, top first."""
     settings = status.settings
     rows = [(status.directory.name, _subject(settings))]
     most = settings.get("max_iterations")

@@ -267,13 +267,13 @@ def time_left(deltas: Sequence[float], settings: dict[str, Any], durations: Sequ
 
 
 def _since_last(state: RunState, now: float) -> float:
-    """Seconds since the last evaluation."""
+    """Return the seconds since the last evaluation."""
     times = [one.evaluated.time for one in state.iterations if one.evaluated is not None]
     return max(now - times[-1], 0.0) if times else 0.0
 
 
 def _finished(state: RunState) -> set[int]:
-    """Atoms whose label was made or failed in this iteration."""
+    """Return the atoms whose label was made or failed in this iteration."""
     last = state.at(state.position.iteration)
     return {*last.labelled, *last.failed}
 
@@ -292,7 +292,7 @@ def _at_work(directory: Path) -> set[int]:
 
 
 def _find_at_work(places: list[Path]) -> set[int]:
-    """Atoms on whose labels a worker seems to be."""
+    """Return the atoms whose labels a worker seems to make."""
     atoms = set()
     for place in places:
         if (atom := labelled_atom(place)) is None or (place / RESULT).exists():
@@ -323,7 +323,7 @@ def _driver(state: RunState, beat: float | None) -> tuple[bool | None, str]:
 
 
 def _read_beat(path: Path) -> tuple[float | None, dict[int, tuple[int, MemberStep]]]:
-    """Time of the last heartbeat of a driver, and the progress of its members."""
+    """Return the time of the last heartbeat of a driver, and the progress of its members."""
     age, found = heartbeat_age(path), read_heartbeat(path)
     if age is None or found is None:
         return None, {}

@@ -160,7 +160,7 @@ def judge(
 def _state(
     errors_k: np.ndarray, differences_l: np.ndarray, bounds: Bounds, aim: float, force_rmse: float | None, oob_rmse: Sequence[float]
 ) -> tuple[State, str]:
-    """State of a tested ensemble, its reason and remedy."""
+    """Return the state of a tested ensemble, with its reason and remedy."""
     if bounds.mean <= aim:
         return "GOOD", f"trust its forces on this target within the aim of {aim:.3g} eV/Å"
     if is_label_error(errors_k, differences_l):

@@ -94,5 +94,5 @@ def by_correlation(x: np.ndarray, y: np.ndarray, k: int) -> list[int]:
 
 
 def _at_least_two_columns(x: np.ndarray) -> np.ndarray:
-    """scikit-matter refuses a single one; zeros change no distance and no projection."""
+    """Add a column of zeros to a single one, which scikit-matter refuses; zeros change no distance and no projection."""
     return x if x.shape[1] > 1 else np.hstack([x, np.zeros_like(x)])

@@ -218,7 +218,7 @@ class _Programs:
 
 
 def _children() -> set[int]:
-    """Numbers of this process's children."""
+    """Return the numbers of this process's children."""
     try:
         return {int(pid) for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()}
     except OSError:

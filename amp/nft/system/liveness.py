@@ -297,7 +297,7 @@ _has_workers = False
 
 
 def watch_forks() -> None:
-    """From now on, let process pool workers that this process forks exit with it, even before their first label."""
+    """Make process pool workers that this process forks from now on exit with it, even before their first label."""
     global _has_workers
     _has_workers = True
 

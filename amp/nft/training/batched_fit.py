@@ -135,7 +135,7 @@ def fit(
     judges_m = [choose_judges(w, chunk_i, n_forces_i) if until == "out-of-bag" else None for w in weights_mi]
 
     def work(member: int) -> None:
-        """All attempts of a member."""
+        """Run all attempts of a member."""
         rng, done, steps = np.random.default_rng(seeds[member]), tries[member], 0
         attempts = ATTEMPTS if retry_m[member] else 1
         while len(done) < attempts and (not done or done[-1].outcome == "stalled") and not _met_floor(done):
@@ -205,7 +205,7 @@ def _first_scalings(layout: Layout, images: LabelledImages, weights: np.ndarray)
 
 
 def _random_start(layout: Layout, rng: np.random.Generator, scalings: np.ndarray) -> np.ndarray:
-    """Weights drawn as Amp does, those of the last layer made smaller as the slope is larger."""
+    """Draw weights as Amp does, those of the last layer smaller in proportion to the larger slope."""
     theta = draw_weights(layout, rng)
     for layers in layout.layers(theta):
         layers[-1][:] /= SLOPE
@@ -337,7 +337,7 @@ def unpack(theta: np.ndarray, layout: Layout, spec: CalculatorSpec, fprange: dic
 
 
 def _collapsed(model: AmpModel, whole: Layout, layout: Layout, kept: Sequence[Kept]) -> tuple[np.ndarray, Layout, Inputs]:
-    """Parameters of a model with the kept fingerprints only, their layout, and the inputs that they are for."""
+    """Return a model's parameters with the kept fingerprints only, their layout, and their inputs."""
     ranges = [np.asarray(model.fprange[element], dtype=float) for element in whole.elements]
     theta = collapse(pack(model, whole), whole, layout, kept, scaled_inputs(ranges))
     return theta, layout, scaled_inputs(some[of_element.chosen] for some, of_element in zip(ranges, kept, strict=True))

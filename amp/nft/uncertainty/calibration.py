@@ -114,7 +114,7 @@ def _sigmas_and_errors(predicted: np.ndarray, actual: np.ndarray) -> tuple[np.nd
 
 
 def _scores(sigma: np.ndarray, errors: np.ndarray) -> tuple[float, float, float]:
-    """Negative log-likelihood, miscalibration area and coverage for vectors of standard deviation `sigma`."""
+    """Return negative log-likelihood, miscalibration area and coverage for vectors of standard deviation `sigma`."""
     variance = sigma**2 / 3  # of one component
     nll = np.mean(errors**2 / (2 * variance) + 1.5 * np.log(2 * np.pi * variance))
     quantiles = np.sort(gammainc(1.5, errors**2 / (2 * variance)))  # chi distribution of a vector's length

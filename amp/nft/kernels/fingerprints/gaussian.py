@@ -50,7 +50,7 @@ class Rows:
 
     def some_forces(self, atoms: Sequence[int]) -> Rows:
         """
-        All rows, with some of the force atoms.
+        Return all rows, with some of the force atoms.
 
         Parameters
         ----------
@@ -257,7 +257,7 @@ class Fingerprints:
 
 def _force_entries(found: Neighbors) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """
-    For every atom the rows that move with it, ascending: itself and its neighbours.
+    Return for every atom the rows that move with it, ascending: itself and its neighbours.
 
     Returns the lists' starts, the rows, and for the entry (atom a, row i) where the entry (atom i, row a) is.
     """
@@ -270,7 +270,7 @@ def _force_entries(found: Neighbors) -> tuple[np.ndarray, np.ndarray, np.ndarray
 
 def _some_force_entries(found: Neighbors, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, _Wanted]:
     """
-    For the chosen atoms the rows that move with them.
+    Return for the chosen atoms the rows that move with them.
 
     Returns the rows' atoms, for each chosen atom the start of its entries, their rows, and the derivatives of each row.
     """

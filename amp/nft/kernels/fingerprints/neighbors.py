@@ -188,7 +188,7 @@ class Search:
         return self._list(places, names, self.position)
 
     def _list(self, places: np.ndarray, names: np.ndarray, position: np.ndarray) -> Neighbors:
-        """Neighbours of the atoms at some places of the order; `names` are the numbers to give to atoms."""
+        """Return the neighbours of the atoms at some places of the order; `names` are the numbers to give to atoms."""
         start, guess = np.zeros(len(places) + 1, dtype=np.int64), self._guess
         around = np.empty((int((2 * self._bins.reach + 1).prod()), 3), dtype=np.int64)
         dense = np.empty(int((self._bins.last - self._bins.first).max(initial=0)) + LANES)

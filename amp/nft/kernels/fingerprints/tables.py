@@ -70,7 +70,7 @@ def build_tables(gs: dict[str, list[dict]], cutoff: dict, elements: tuple[str, .
 
 
 def _read_cutoff(cutoff: dict) -> tuple[float, float]:
-    """Rc and gamma, the latter 0 for the Cosine."""
+    """Return Rc and gamma, the latter 0 for the Cosine."""
     name, kwargs = cutoff["name"], cutoff["kwargs"]
     if name not in ("Cosine", "Polynomial"):
         raise ValueError(f"Cutoff function {name!r} is not supported: use Cosine or Polynomial.")
@@ -81,7 +81,7 @@ def _read_cutoff(cutoff: dict) -> tuple[float, float]:
 
 
 def _read_function(g: dict, number: dict[str, int]) -> dict:
-    """One symmetry function with kinds for elements; kind -1 never occurs in an image."""
+    """Return one symmetry function with kinds for elements; kind -1 never occurs in an image."""
     if g["type"] == "G2":
         return {"order": 2, "kinds": (number.get(g["element"], -1),), "eta": float(g["eta"]), "offset": float(g.get("offset", 0.0))}
     if g["type"] not in ("G4", "G5"):
@@ -133,7 +133,7 @@ class _Plan:
         self.blocks, self.groups, self.vectors, self.vector_numbers = [], [], [], []
 
     def add(self, functions: list[dict]) -> list[int]:
-        """Plan the functions of one centre kind; returns which function each slot is."""
+        """Plan the functions of one centre kind, and return the function of each slot."""
         begin = len(self.radials), len(self.blocks)
         radial: list[int] = []
         for neighbor in range(self.n_kinds):
@@ -183,7 +183,7 @@ class _Plan:
         self.vector_numbers.append([_padded(v) for v in numbers])
 
     def arrays(self) -> tuple[np.ndarray, ...]:
-        """`Tables.kinds` to `Tables.vector_numbers`."""
+        """Return `Tables.kinds` to `Tables.vector_numbers`."""
         return (
             _integers(self.kinds, 6),
             _integers(self.radials, 2),

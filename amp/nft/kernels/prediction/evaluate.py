@@ -185,7 +185,7 @@ class _Surroundings:
         return bool((((positions - self.positions) ** 2).sum(axis=1) <= skin**2 / 4).all())
 
     def neighbors(self, first: int, last: int) -> Neighbors:
-        """Of the atoms of one block, in the order of the search."""
+        """Return the neighbours of the atoms of one block, in the order of the search."""
         if self.lists is None:
             return self.search.neighbors(first, last)
         if first not in self.lists:

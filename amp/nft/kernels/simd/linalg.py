@@ -136,7 +136,7 @@ def _products24(a, a0, c, c0, left, b, b0, d, d0, right, width, blocks, scale, o
 
 @inner
 def dot(a, a0, b, b0, n):
-    """Scalar product of two stretches whose length is a multiple of PAD."""
+    """Scalar product of two contiguous ranges whose length is a multiple of PAD."""
     s = t = splat(0.0)
     for r in range(0, n, PAD):
         s = s + load(a, a0 + r) * load(b, b0 + r)

@@ -98,7 +98,7 @@ def _describe(images, energies, n_atoms, energy_weights, divisors):
 
 
 def _pack_pieces(rows, images, segments, segment, column, matrices, x):
-    """Pieces, x, derivatives and listed columns, from each row's segment and column."""
+    """Return pieces, x, derivatives and listed columns, from each row's segment and column."""
     n_forces, per_image = images["last"] - images["force"], images["end"] - images["segment"]
     force = np.repeat(np.arange(n_forces.sum()), np.concatenate([np.diff(r.force_start) for r in rows]))  # of each entry
     image = np.repeat(np.arange(len(rows)), n_forces)[force]
@@ -133,7 +133,7 @@ def _batches(rows):
 
 
 def _plan_segments(count, features, n_forces):
-    """Images and segments, from the number of rows in each image of each element."""
+    """Return images and segments, from the number of rows in each image of each element."""
     present = np.flatnonzero(count)
     segments = np.zeros(len(present), SEGMENT)
     segments["kind"], segments["real"], segments["columns"] = present % len(features), count[present], padded(count[present])
@@ -147,7 +147,7 @@ def _plan_segments(count, features, n_forces):
 
 
 def _plan_pieces(near, images, segments, features):
-    """Pieces, from the number of rows near in each, and memory for their derivatives."""
+    """Return pieces, from the number of rows near in each, and memory for their derivatives."""
     per_image = images["end"] - images["segment"]
     image = np.repeat(np.arange(len(images)), per_image * (images["last"] - images["force"]))
     segment = segments[images["segment"][image] + (np.arange(len(near)) - images["piece"][image]) % per_image[image]]

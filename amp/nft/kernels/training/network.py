@@ -182,7 +182,7 @@ def whitened_inputs(rows: Sequence[Any], inputs: Inputs, chosen: Sequence[np.nda
 
 
 def change_inputs(theta: np.ndarray, layout: Layout, old: Inputs, new: Inputs) -> np.ndarray:
-    """Parameters of the same functions of the fingerprints for other inputs.
+    """Return the parameters of the same functions of the fingerprints for other inputs.
 
     Parameters
     ----------
@@ -273,7 +273,7 @@ def _of_all(inputs: Inputs, chosen: Sequence[np.ndarray]) -> Inputs:
 def losses(
     problem: Problem, theta_mp: np.ndarray, weights_mi: np.ndarray, gradient: bool = True, threads: int | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Amp's loss of each member, and its gradient in the parameters.
+    """Compute Amp's loss of each member, and its gradient in the parameters.
 
     Parameters
     ----------
@@ -282,7 +282,7 @@ def losses(
     weights_mi : ndarray of int, shape (members, images)
         Multiplicity of each image in each member's sample.
     gradient : bool
-        False leaves the gradients out.
+        Compute the gradients.
     threads : int, optional
         The result does not depend on it.
 

@@ -50,7 +50,7 @@ def fit(calc: Any, seed: int) -> None:
 
 
 def _this_members_task(seed: int) -> TrainingTask:
-    """All images, with this member's weights."""
+    """Return all images, with this member's weights."""
     samples = Path("../training-images")
     content = json.loads((samples / TASK).read_text())
     member = int(os.path.basename(os.getcwd()))
