@@ -81,7 +81,8 @@ class Oracle:
 
 
 def cluster():
-    atoms = Atoms("PtCuPtCuPtPtCu", np.random.default_rng(5).permutation(bulk("Pt", cubic=True).repeat(2).positions)[:7])
+    positions = bulk("Pt", cubic=True).repeat(2).positions
+    atoms = Atoms("PtCuPtCuPtPtCu", positions[np.linalg.norm(positions - positions[16], axis=1).argsort()[:7]])
     atoms.rattle(0.1, seed=1)
     return atoms
 
@@ -107,7 +108,7 @@ def mixed(found, **parts):
         hidden = {"Cu": (4, 3), "Pt": (2, 5)}
         sizes = {e: [len(gs[e]), *hidden[e], 1] for e in gs}
         weights = {e: [rng.uniform(-1, 1, (a + 1, b)) for a, b in itertools.pairwise(sizes[e])] for e in gs}
-        scalings = {"Cu": (-3.2, 1.7), "Pt": (0.4, 0.6)}
+        scalings = {"Cu": (-3.2, 17.0), "Pt": (0.4, 6.0)}
         result.append(replace(model, gs=gs, fprange=fprange, hiddenlayers=hidden, weights=weights, scalings=scalings, **parts))
     return result
 
@@ -130,7 +131,7 @@ def test_energy_and_forces_are_those_of_the_calculator(tmp_path, atoms, make):
         atoms.calc, oracle = EnsembleCalculator([model], threads=1), Oracle(path)
         assert abs(oracle.energy(atoms, atoms.positions) - atoms.get_potential_energy()) < AGREEMENT
         forces = atoms.get_forces()
-        assert np.abs(forces).max() > 1e-3
+        assert np.abs(forces).max() > 1e-2
         for atom, axis in ((0, 0), (1, 2), (3, 1)):
             assert abs(oracle.force(atoms, atom, axis) - forces[atom, axis]) < AGREEMENT
 
