@@ -158,6 +158,25 @@ def test_steps_one_by_one(finished, tmp_path):
     assert (tmp_path / "t.csv").read_text().startswith("quantity,element,n,mae,rmse,max\nenergy,all,1,")
 
 
+def test_labels_and_members_for_other_programs(finished, tmp_path):
+    directory, _ = finished
+    output, _ = amp_nft("export", directory, "-o", "data", "--to", "extxyz", "deepmd", "--valid", "0.8", cwd=tmp_path)
+    assert re.fullmatch(r"data: \d structures in train, \d structures in valid\. README\.md has the details\.\n", output)
+    frames = read(tmp_path / "data" / "train.extxyz", ":") + read(tmp_path / "data" / "valid.extxyz", ":")
+    assert sum(frame.info["config_type"] == "nft_chunk" for frame in frames) >= 3
+    assert (tmp_path / "data" / "deepmd.json").exists()
+    assert "is not overwritten" in amp_nft("export", directory, "-o", "data", code=2, cwd=tmp_path)[1]
+    best = directory / "best.al.ensemble"
+    for source, place in ((best, "file"), (directory / "al-training", "run")):
+        assert "3 members, member-000 to member-002" in amp_nft("export", source, "-o", place, "--to", "runner", cwd=tmp_path)[0]
+    files = [sorted(path.relative_to(tmp_path / place) for path in (tmp_path / place).rglob("*.*")) for place in ("file", "run")]
+    assert files[0] == files[1] and len(files[0]) == 9
+    assert all((tmp_path / "file" / name).read_bytes() == (tmp_path / "run" / name).read_bytes() for name in files[0])
+    assert "needs --to runner" in amp_nft("export", best, "-o", "new", code=2, cwd=tmp_path)[1]
+    assert "a directory of its own" in amp_nft("export", best, "-o", "new", "--to", "runner", "extxyz", code=2, cwd=tmp_path)[1]
+    assert not (tmp_path / "new").exists()
+
+
 def test_the_report_is_written(finished, tmp_path):
     output, _ = amp_nft("report", str(finished[0]), "-o", str(tmp_path / "page.html"))
     assert "page.html is written" in output

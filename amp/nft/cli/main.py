@@ -25,6 +25,7 @@ CONVERGED, FAILED, BAD_INPUT, UNCONVERGED, NO_LABELS, INTERRUPTED = 0, 1, 2, 3, 
 OF_INPUT = (AmpFileError, ChunkError, CorrectionError, InputError, ParentMismatch, UnsupportedModel)
 EXIT_CODES = """exit codes: 0 done (run: converged), 1 failed, 2 bad command line or input, 3 the run stopped before it converged,
 4 no label of a batch succeeded, 130 or 143 stopped by Ctrl-C or SIGTERM: the same command resumes the run"""
+EXPORTS = ("extxyz", "deepmd", "pacemaker", "grace", "runner")
 PARENTS = ("emt", "tblite", "gpaw", "vasp", "lammps")
 
 
@@ -108,6 +109,7 @@ def _parser() -> argparse.ArgumentParser:
     info.add_argument("ensemble", help="an .ensemble file")
     info.add_argument("--json", action="store_true", help="as JSON, for programs")
     info.set_defaults(command="looks.info")
+    _add_export(commands)
     dynamics = commands.add_parser("lammps", help="run a LAMMPS deck with the forces of an ensemble; start it by mpirun")
     dynamics.add_argument("ensemble", help="an .ensemble file")
     dynamics.add_argument("deck", help="an input deck with `fix nft all external pf/callback 1 1`")
@@ -186,6 +188,22 @@ def _add_steps(commands: Any) -> None:
     evaluate.add_argument("--figure", metavar="FILE", help="a parity figure")
     evaluate.add_argument("--csv", metavar="FILE", help="the table as CSV")
     evaluate.set_defaults(command="steps.evaluate")
+
+
+def _add_export(commands: Any) -> None:
+    """Add the command that writes files of other programs."""
+    export = commands.add_parser("export", help="write an ensemble or the labels of a run for other programs")
+    export.add_argument("source", help="the training directory of a run, or the directory above; or an .ensemble file for runner")
+    export.add_argument("-o", "--output", required=True, metavar="DIR", help="a new directory")
+    export.add_argument(
+        "--to", nargs="+", default=["extxyz"], choices=EXPORTS, metavar="FORMAT",
+        help=f"{', '.join(EXPORTS)} (extxyz); runner: potentials for RuNNer and n2p2; the others: training data",
+    )  # fmt: skip
+    export.add_argument("--valid", type=float, default=0.0, help="fraction of the target's atoms whose forces validate (0)")
+    export.add_argument("--forces", help="trained forces of chunks: centre, weighted or all (those of the run)")
+    export.add_argument("--energies", action="store_true", help="also train the energies of chunks")
+    export.add_argument("--units", default="metal", help="runner: metal (eV, Å) or atomic (Hartree, Bohr)")
+    export.set_defaults(command="export.export")
 
 
 def _count(text: str) -> int:

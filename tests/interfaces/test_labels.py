@@ -1,0 +1,207 @@
+"""Labels of a run as training data of other programs, read back as their loaders do."""
+
+import contextlib
+import hashlib
+import importlib.util
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase.calculators.emt import EMT
+from ase.io import read
+from small_runs import cells, cluster, run
+
+from amp.nft.errors import InputError, RunStoreError
+from amp.nft.interfaces import write_labels
+from amp.nft.interfaces.frames import read_frames, validation_atoms
+from amp.nft.run.history import read_run
+
+ROUNDED = 1e-7  # ASE writes eight digits after the point
+TEST_LABELS = 2
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """Return the directory of a run with labels on the cluster, two of them for a test."""
+    directory = tmp_path_factory.mktemp("run")
+    with contextlib.chdir(directory):
+        run(max_iterations=1, test_labels=TEST_LABELS)
+    return directory
+
+
+def exported(finished, place, *formats, **options):
+    """Return the directory of an export, and its numbers of structures."""
+    return place / "out", write_labels(finished, place / "out", formats, **options)
+
+
+def parent_forces(atoms):
+    copy = atoms.copy()
+    copy.calc = EMT()
+    return copy.get_potential_energy(), copy.get_forces()
+
+
+def test_extxyz_has_the_forces_of_the_parent_and_weights(finished, tmp_path):
+    place, counts = exported(finished, tmp_path, "extxyz")
+    frames = read(place / "train.extxyz", ":")
+    assert counts == {"train": len(frames), "valid": 0, "test": TEST_LABELS}
+    images, chunks = ([one for one in frames if one.info["config_type"] == kind] for kind in ("nft_image", "nft_chunk"))
+    assert len(images) == len(cells()) and len(chunks) >= 2
+    for image, cell in zip(images, cells(), strict=True):
+        np.testing.assert_allclose(image.positions, cell.positions, atol=ROUNDED)
+        assert image.pbc.all() and image.info["config_energy_weight"] == 1
+        assert (image.arrays["REF_forces_atomic_weights"] == 1).all() and not image.arrays["force_mask"].any()
+        assert image.info["NFT_energy"] == image.info["REF_energy"]
+        np.testing.assert_allclose(image.arrays["NFT_forces"], cell.get_forces(), atol=ROUNDED)
+    for chunk in [*chunks, *read(place / "test.extxyz", ":")]:
+        energy, forces = parent_forces(chunk)
+        assert abs(chunk.info["REF_energy"] - energy) < 1e-5 and np.isnan(chunk.info["NFT_energy"])
+        np.testing.assert_allclose(chunk.arrays["REF_forces"], forces, atol=1e-5)
+        assert chunk.arrays["nft_center"].tolist() == (np.arange(len(chunk)) == 0).tolist()
+        assert chunk.arrays["force_mask"].dtype == bool and chunk.arrays["force_mask"].tolist() == (np.arange(len(chunk)) > 0).tolist()
+        assert chunk.arrays["REF_forces_atomic_weights"].tolist() == [1.0] + [0.0] * (len(chunk) - 1)
+        assert np.isnan(chunk.arrays["NFT_forces"]).any(axis=1).tolist() == chunk.arrays["force_mask"].tolist()
+        assert (chunk.arrays["force_atom_sigma"] > 0).all()
+        assert not chunk.pbc.any() and chunk.cell.rank == 3
+        assert chunk.calc is None and chunk.info["config_energy_weight"] == 0 and chunk.info["nft_radius"] == 5.0
+        index = chunk.arrays["nft_target_index"]
+        distances = cluster().get_all_distances()[np.ix_(index, index)]
+        np.testing.assert_allclose(chunk.get_all_distances(), distances, atol=ROUNDED * 10)
+    assert {chunk.info["nft_iteration"] for chunk in chunks} == {1}
+
+
+def test_weighted_forces_are_those_of_the_label_error(finished, tmp_path):
+    place, _ = exported(finished, tmp_path, "extxyz", forces="weighted")
+    chunks = [one for one in read(place / "train.extxyz", ":") if one.info["config_type"] == "nft_chunk"]
+    weights = np.concatenate([chunk.arrays["REF_forces_atomic_weights"] for chunk in chunks])
+    assert (weights[weights > 0] >= 0.04).all() and (weights <= 1).all() and len(np.unique(weights.round(4))) > 2
+    sigma = np.concatenate([chunk.arrays["force_atom_sigma"] for chunk in chunks])[weights > 0]
+    products = sigma * np.sqrt(weights[weights > 0])
+    np.testing.assert_allclose(products, products[0], rtol=1e-6)
+
+
+def test_the_split_is_by_atom_of_the_target_and_does_not_depend_on_the_labels(finished, tmp_path):
+    found = read_run(finished)
+    valid = next(f for f in np.linspace(0.2, 0.9, 15) if len(validation_atoms(13, f) & set(found.status.state.added_atoms)) == 1)
+    held = validation_atoms(13, valid)
+    place, counts = exported(finished, tmp_path, "extxyz", "deepmd", valid=valid, forces="all")
+    test = set(found.status.state.test)
+    assert counts["valid"] == 1 and counts["train"] == len(cells()) + len(found.status.state.added_atoms) - 1
+    trained = {split: set() for split in counts}
+    for split in counts:
+        for frame in read(place / f"{split}.extxyz", ":"):
+            if frame.info["config_type"] == "nft_chunk":
+                trained[split] |= set(frame.arrays["nft_target_index"][~frame.arrays["force_mask"]].tolist())
+    assert trained["valid"] <= held - test and not trained["train"] & (held | test) and trained["test"] <= test
+    assert validation_atoms(13, 0.2) <= validation_atoms(13, 0.5)
+    provenance = json.loads((place / "provenance.json").read_text())
+    assert set(provenance["central_atoms"]["valid"]) <= held
+    assert set(provenance["central_atoms"]["test"]) == test
+    assert len(json.loads((place / "deepmd.json").read_text())["training"]["validation_data"]["systems"]) == 1
+
+
+def test_deepmd_systems(finished, tmp_path):
+    place, counts = exported(finished, tmp_path, "deepmd")
+    settings = json.loads((place / "deepmd.json").read_text())
+    frames = [frame for frame in read_frames(read_run(finished)) if frame.split == "train"]
+    systems, seen = settings["training"]["training_data"]["systems"], 0
+    for name in systems:
+        data = {path.stem: np.load(path) for path in (place / name / "set.000").iterdir()}
+        types = np.loadtxt(place / name / "type.raw", dtype=int, ndmin=1)
+        symbols = (place / name / "type_map.raw").read_text().split()
+        n, atoms = len(data["coord"]), len(types)
+        seen += n
+        assert data["coord"].shape == data["force"].shape == (n, 3 * atoms)
+        assert data["box"].shape == (n, 9) and data["atom_pref"].shape == (n, atoms) and symbols == ["Pt"]
+        free = (place / name / "nopbc").exists()
+        assert ("energy" in data) != free  # images have energies, chunks do not
+        for row in range(n):
+            match = [one for one in frames if len(one.atoms) == atoms and np.allclose(one.atoms.positions.ravel(), data["coord"][row])]
+            assert len(match) == 1
+            np.testing.assert_array_equal(data["force"][row], match[0].forces_nx.ravel())
+            np.testing.assert_array_equal(data["atom_pref"][row], match[0].weights_n * atoms)
+            assert match[0].atoms.pbc.all() != free
+            if not free:
+                assert data["energy"][row] == match[0].energy
+    assert seen == counts["train"] == len(frames)
+    assert settings["loss"]["start_pref_pf"] > 0 and settings["loss"]["start_pref_f"] == settings["loss"]["limit_pref_f"] == 0
+
+
+def test_energies_of_chunks_on_request(finished, tmp_path):
+    place, _ = exported(finished, tmp_path, "extxyz", "deepmd", energies=True)
+    assert all(frame.info["NFT_energy"] == frame.info["REF_energy"] for frame in read(place / "train.extxyz", ":"))
+    assert len(list((place / "deepmd").glob("train/*/set.000/energy.npy"))) == len(list((place / "deepmd" / "train").iterdir()))
+    assert "weight 1 here" in (place / "README.md").read_text()
+
+
+def test_dataframes(finished, tmp_path):
+    pandas = pytest.importorskip("pandas")
+    place, counts = exported(finished, tmp_path, "pacemaker", "grace")
+    frames = [frame for frame in read_frames(read_run(finished)) if frame.split == "train"]
+    for name, energy, forces in (("pacemaker", "w_energy", "w_forces"), ("grace", "energy_weight", "force_weight")):
+        table = pandas.read_pickle(place / f"{name}-train.pckl.gzip", compression="gzip")
+        assert len(table) == counts["train"] == len(frames)
+        for (_, row), frame in zip(table.iterrows(), frames, strict=True):
+            assert row["energy_corrected"] == frame.energy and row[energy] == frame.energy_weight
+            assert row["ase_atoms"] == frame.atoms
+            np.testing.assert_array_equal(row["forces"], frame.forces_nx)
+            np.testing.assert_array_equal(row[forces], frame.weights_n)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("pandas") is not None, reason="pandas is there")
+def test_dataframes_need_pandas(finished, tmp_path):
+    with pytest.raises(InputError, match="pandas is not installed: pip install pandas"):
+        exported(finished, tmp_path, "pacemaker")
+    assert not (tmp_path / "out").exists()
+
+
+def test_inputs_name_files_that_exist_and_the_hashes_are_right(finished, tmp_path):
+    place, _ = exported(finished, tmp_path, "extxyz", "deepmd")
+    for name in ("mace.sh", "nequip.yaml", "gap.sh", "flare_train.py"):
+        text = (place / name).read_text()
+        assert {found for found in re.findall(r"\b\w+\.extxyz\b", text)} == {"train.extxyz"}
+        columns = {*read(place / "train.extxyz").arrays, *read(place / "train.extxyz").info}
+        assert set(re.findall(r"\b(?:REF|NFT)_\w+\b", text)) <= columns
+    assert "cutoff=4.5" in (place / "gap.sh").read_text()
+    compile((place / "flare_train.py").read_text(), "flare_train.py", "exec")
+    provenance = json.loads((place / "provenance.json").read_text())
+    assert provenance["parent_identity"]["calculator"].endswith("EMT")
+    assert provenance["arguments"] == {"valid": 0.0, "forces": "centre", "energies": False}
+    files = {str(path.relative_to(place)) for path in place.rglob("*") if path.is_file()} - {"provenance.json"}
+    assert provenance["sha256"].keys() == files
+    assert all(hashlib.sha256((place / name).read_bytes()).hexdigest() == value for name, value in provenance["sha256"].items())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"to": ["xyz"]}, r"to = \['xyz'\] must be a list of these: extxyz, deepmd, pacemaker, grace\."),
+        ({"to": "extxyz"}, "must be a list"),
+        ({"valid": 1.0}, r"valid = 1\.0 must be a fraction from 0 to below 1"),
+        ({"valid": 0.08}, "valid = 0.08 leaves none of [0-9]+ labels to validate"),
+        ({"forces": "most"}, "forces = 'most' must be one of 'centre', 'weighted', 'all'"),
+    ],
+)
+def test_wrong_arguments(finished, tmp_path, options, message):
+    with pytest.raises(InputError, match=message):
+        write_labels(finished, tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_there_is_not_overwritten(finished, tmp_path):
+    (tmp_path / "out").mkdir()
+    with pytest.raises(InputError, match="exists, and is not overwritten"):
+        exported(finished, tmp_path, "extxyz")
+    with pytest.raises(RunStoreError):
+        write_labels(tmp_path, tmp_path / "new")
+
+
+def test_a_run_is_not_changed_by_an_export(finished, tmp_path):
+    shutil.copytree(finished, tmp_path / "copy")
+    write_labels(tmp_path / "copy", tmp_path / "out", ["extxyz", "deepmd"])
+    names = [path.relative_to(finished) for path in finished.rglob("*") if path.is_file()]
+    assert sorted(names) == sorted(path.relative_to(tmp_path / "copy") for path in (tmp_path / "copy").rglob("*") if path.is_file())
+    assert all((finished / name).read_bytes() == (tmp_path / "copy" / name).read_bytes() for name in names)
+    assert not Path("out").exists()
