@@ -11,6 +11,7 @@ from ase.calculators.emt import EMT
 from ase.io import read
 
 from amp.nft.amp_io import read_amp
+from amp.nft.calculator import read_card
 from amp.nft.errors import InputError, RunStoreError
 from amp.nft.features import large
 from amp.nft.fitting import Ensemble, evaluate, fit
@@ -78,6 +79,17 @@ def test_members_carry_reports_and_the_factor(ensemble):
     assert ensemble.error95_factor > 0
     table = evaluate(ensemble, cells(4))
     assert 0 <= table.coverage <= 1 and 0 <= table.coverage95 <= 1
+
+
+def test_the_card_of_a_fit(ensemble, directory):
+    card = read_card(directory / "fit.ensemble")
+    assert card == ensemble.card
+    n_validation = len(ensemble.validation_indices)
+    assert (card["labels"]["images"], card["labels"]["validation"]) == (len(cells()) - n_validation, n_validation)
+    table = evaluate(ensemble, [cells()[i] for i in ensemble.validation_indices])
+    assert card["errors"]["validation_force_rmse"] == table.errors("forces").rmse
+    assert card["error95_factor"] == ensemble.error95_factor and card["target"] is card["parent"] is None
+    assert card["versions"]["amp-nft"]
 
 
 def test_an_ensemble_survives_its_file_and_amp_reads_it(ensemble, tmp_path, monkeypatch):

@@ -19,6 +19,7 @@ from amp.nft.activelearner.stopping import Iteration, StopReason, certain_enough
 from amp.nft.amp_io.bootstrap_texts import calc_text as default_calc_text
 from amp.nft.amp_io.bootstrap_texts import headerlines as default_headerlines
 from amp.nft.amp_io.bootstrap_texts import train_line as default_train_line
+from amp.nft.amp_io.card import checked_terms
 from amp.nft.amp_io.log import Logger, RunLog
 from amp.nft.chunks import Convergence, Gate
 from amp.nft.chunks.termination import Termination
@@ -169,6 +170,7 @@ class NFT:
         correction: Parent | None = None,
         gate: Gate | Convergence | None = None,
         notes: dict[str, Any] | None = None,
+        card: dict[str, str | None] | None = None,
         dry_run: bool = False,
     ) -> bool:
         """Train an ensemble until it is certain enough of the forces on the target.
@@ -251,6 +253,8 @@ class NFT:
             Judgement of the correction from `amp.nft.chunks.convergence(..., cheap=...)`: no larger chunks are labelled.
         notes : dict, optional
             Plain data that the journal records at this start, such as the text of an input file. It changes nothing.
+        card : dict, optional
+            ``licence``, ``citation`` and ``date`` as texts for the model card in ``best.<label>.ensemble``; they may change at each start.
         dry_run : bool
             Check all arguments, return False, and start and write nothing.
 
@@ -277,6 +281,7 @@ class NFT:
         labels = LabelOptions(parent_calc, executor, label_timeout, label_retries, accept_parent)
         for options in (labels, LabelOptions(parent_calc if images_calc is None else images_calc)):
             check_label_options(options)
+        terms = checked_terms(card)
         method = choose_method(
             self.method, forces=forces, fit_until=fit_until, termination=termination, min_atoms=min_atoms, check_parent=check_parent,
             test_labels=test_labels, larger_labels=larger_labels, aim=aim, batch=batch,
@@ -311,7 +316,7 @@ class NFT:
             distinct=distinct_rule(distinct, spec, targets), aim=method.aim or self.stop_delta / CONFIDENCE,
             force_rmse=None if choice.spec is None else choice.spec.convergence.get("force_rmse"),
             spec=spec, images_calc=images_calc, inherit=self.inheritance, correction=correction,
-            gate=check_correction(correction, gate, carving),
+            gate=check_correction(correction, gate, carving), terms=terms,
         )  # fmt: skip
         settings = identity(setup, calc_text, train_line) | {"distinct": distinct}
         return not dry_run and self._carry_out(setup, choice, settings, directory, notes)

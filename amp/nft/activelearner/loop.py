@@ -23,16 +23,18 @@ from amp.nft.activelearner.output_files import RunFiles
 from amp.nft.activelearner.parent_record import ParentRecord
 from amp.nft.activelearner.random_test import RandomTest
 from amp.nft.activelearner.resume import compare_settings
+from amp.nft.activelearner.run_card import card_of_run
 from amp.nft.activelearner.setup import Setup
 from amp.nft.activelearner.stopping import Iteration, StopReason, StopRule, best_of, first_reason, nothing_above
 from amp.nft.activelearner.verdict_stage import record_verdict
+from amp.nft.amp_io.card import with_card
 from amp.nft.calculator.evaluate import error95_factor, target_uncertainty
 from amp.nft.errors import TrainingError
 from amp.nft.labels.identity import identify
 from amp.nft.records import Ensemble, MemberStep, Trainer, TrainingTask
 from amp.nft.run.replay import LiveState
 from amp.nft.run.store import FORMAT, RunStore
-from amp.nft.run.verdict import verdict_of
+from amp.nft.run.verdict import Verdict, recorded_verdict, verdict_of
 from amp.nft.training.choose import sample_weights
 from amp.nft.uncertainty.forces import select
 
@@ -216,11 +218,16 @@ class Loop:
         if len(self.setup.targets) > 1:
             self.log("Largest on each target: " + ", ".join(f"{value:.4f}" for value in entry.structures) + " eV/Å.")
         if best_of(self.history) is entry:
-            self.files.save_best(texts)
+            self._save_best(iteration, texts)
             self.log(f"Best so far: saved as {self.files.best.name}.")
         self.files.save_deltas(iteration, delta)
         self.files.save_metrics(self.state())
         return delta
+
+    def _save_best(self, iteration: int, texts: list[str], verdict: Verdict | None = None) -> None:
+        """Write the best ensemble with its model card."""
+        card = card_of_run(self.setup, self.store.events, self.state(), texts, iteration, verdict)
+        self.files.save_best(with_card(texts, card))
 
     def _evaluate_now(self, iteration: int, texts: list[str]) -> None:
         setup = self.setup
@@ -319,13 +326,15 @@ class Loop:
             finish(task, Ensemble(texts, list(last.reports)))
 
     def _finish(self, reason: StopReason) -> None:
+        best = best_of(self.history).iteration
+        texts = self.store.texts(self.state().trained(best).file)
         if self.setup.method.test_labels and reason.name != "vanishing":
-            texts = self.store.texts(self.state().trained(best_of(self.history).iteration).file)
             record_verdict(self.setup, self.test, self.history, texts, self._chunk_atoms(), reason)
         self.store.append("stopped", reason=reason.name, message=reason.message, converged=reason.converged)
+        self._save_best(best, texts, recorded_verdict(self.state()))
         self._leave_training_directory()
         self.log(f"\n{reason}")
         for atom, failure in sorted(self.state().failures.items()):
             self.log(f"No label around atom {atom}: {failure.kind}: {failure.message}")
-        self.log(f"Best ensemble: {self.files.best.name} (iteration {best_of(self.history).iteration}).")
+        self.log(f"Best ensemble: {self.files.best.name} (iteration {best}).")
         self.log(f"Verdict: {verdict_of(self.state())}")

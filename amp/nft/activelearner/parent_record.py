@@ -14,6 +14,31 @@ LABELS = ("label", "chunk-label")  # events that name a label
 UNKNOWN: Identity = {"parent": "not recorded"}
 
 
+def recorded_parents(events: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the parents of the labels in a journal; of a run without labels the parent of its last start.
+
+    Parameters
+    ----------
+    events : iterable of dict
+
+    Returns
+    -------
+    list of dict
+        Of each the ``identity``, the identity of the ``calculator`` that it returned (None if not known), and a ``digest`` of the first.
+    """
+    texts: dict[str, Identity] = {}
+    pairs: set[tuple[str, str]] = set()
+    last = ""
+    for event in events:
+        texts |= {digest_of(text): text for text in (event.get("identity"), event.get("made")) if text is not None}
+        if event["event"] in LABELS and "parent" in event:
+            pairs.add((event["parent"], event.get("calculator", "")))
+        elif event["event"] == "start" and "identity" in event:
+            last = digest_of(event["identity"])
+    found = sorted(pairs) or ([(last, "")] if last else [])
+    return [{"identity": texts.get(one, UNKNOWN), "calculator": texts.get(other), "digest": one} for one, other in found]
+
+
 class ParentRecord:
     """Identities of the parents that made a run's labels, and of the one that makes the next.
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from importlib.metadata import version
 from typing import Any
 
 from amp.nft.activelearner.identity import digests
 from amp.nft.activelearner.setup import Setup
+from amp.nft.amp_io.card import versions
 from amp.nft.errors import RunStoreError
 from amp.nft.labels.executors import executor_name
 from amp.nft.labels.identity import identify
@@ -19,8 +18,6 @@ from amp.nft.run.state import Start
 from amp.nft.run.store import RunStore
 from amp.nft.system.processes import this_process
 from amp.nft.training import Choice
-
-PACKAGES = ("amp-nft", "amp-atomistics", "numpy", "ase", "numba")  # whose versions the journal names
 
 
 def circumstances(rules: Mapping[str, Any], setup: Setup, choice: Choice) -> dict[str, Any]:
@@ -48,7 +45,7 @@ def circumstances(rules: Mapping[str, Any], setup: Setup, choice: Choice) -> dic
         settings["executor"] = executor_name(setup.labels.executor)
     return {
         "process": asdict(this_process()),
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+        "versions": versions(),
         "method": setup.method.name,
         "trainer": choice.trainer.name,
         "criteria": None if choice.spec is None else choice.spec.convergence,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ase import Atoms
 
@@ -23,7 +23,7 @@ class Setup:
     `distinct` reduces chosen atoms, given those of chunks in the training set, to atoms with different environments. `aim` is the
     sufficient mean force error and `force_rmse` the criterion of the members, both in eV/Å. `correction` is a cheap calculator, `gate`
     the judgement of it that the user has, and `images_calc` labelled the images. `spec` is the calculator of the members, if it is known;
-    `inherit` names labels of another run.
+    `inherit` names labels of another run, and `terms` are the fields of the model card that the user gave.
     """
 
     label: str
@@ -46,6 +46,7 @@ class Setup:
     images_calc: Parent | None = None
     inherit: Inheritance | None = None
     spec: CalculatorSpec | None = None
+    terms: dict[str, str | None] = field(default_factory=dict)
 
     @property
     def targets(self) -> list[Atoms]:

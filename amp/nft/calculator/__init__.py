@@ -1,7 +1,8 @@
 """The trained ensemble in use: an ASE calculator with uncertainties, and a monitor for dynamics and relaxations."""
 
+from amp.nft.amp_io.card import read_card
 from amp.nft.calculator.ase_calculator import EnsembleCalculator
 from amp.nft.calculator.keep import keep
 from amp.nft.calculator.monitor import UncertaintyMonitor, UncertaintyStop
 
-__all__ = ["EnsembleCalculator", "UncertaintyMonitor", "UncertaintyStop", "keep"]
+__all__ = ["EnsembleCalculator", "UncertaintyMonitor", "UncertaintyStop", "keep", "read_card"]

@@ -7,6 +7,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -176,8 +177,9 @@ class EnsembleCalculator(Calculator):
 
     @cached_property
     def digest(self) -> str:
-        """Sixteen digits that identify the members and their parameters."""
-        return hashlib.sha256("".join(write_amp(model) for model in self.models).encode()).hexdigest()[:16]
+        """Sixteen digits that identify the members and their parameters; a model card changes nothing."""
+        own = [replace(model, nft={key: value for key, value in model.nft.items() if key != "card"}) for model in self.models]
+        return hashlib.sha256("".join(map(write_amp, own)).encode()).hexdigest()[:16]
 
     def export_properties(self) -> Properties:
         """Return the results that ASE knows, for ``atoms.get_properties``."""

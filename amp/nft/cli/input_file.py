@@ -161,6 +161,14 @@ class Run(Table):
     accept_parent: bool | None = Field(None, description="Resume a run whose labels are by another parent.")
 
 
+class Card(Table):
+    """Model card of the best ensemble: what the run itself cannot know."""
+
+    licence: Annotated[str, Field(min_length=1)] | None = Field(None, description="Terms of use, as CC-BY-4.0.")
+    citation: Annotated[str, Field(min_length=1)] | None = Field(None, description="What to cite, as a DOI.")
+    date: Annotated[str, Field(min_length=1)] | None = Field(None, description="Date of the ensemble, as a text.")
+
+
 class InputFile(Table):
     """The whole file."""
 
@@ -178,6 +186,7 @@ class InputFile(Table):
     select: Select = Select()
     stop: Stop = Stop()
     run: Run = Run()
+    card: Card = Card()
 
 
 def read_input(path: str | os.PathLike[str], changes: Sequence[str] = ()) -> InputFile:

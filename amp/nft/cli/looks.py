@@ -104,9 +104,9 @@ def info(options: Namespace) -> int:
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="bold", no_wrap=True)
     grid.add_column(overflow="fold")
-    for name, value in found.items():
-        words = ", ".join(f"{key} {item}" for key, item in value.items()) if isinstance(value, dict) else _words(value)
-        grid.add_row(name.replace("_", " "), Text(words))
+    card = found.pop("card") or {}
+    for name, value in {**found, **{f"card: {name}": value for name, value in card.items()}}.items():
+        grid.add_row(name.replace("_", " "), Text(_words(value)))
     Console(highlight=False).print(grid)
     return 0
 
@@ -123,7 +123,7 @@ def ensemble_data(path: str) -> dict[str, Any]:
     -------
     dict
     """
-    from amp.nft.amp_io import read_ensemble
+    from amp.nft.amp_io import read_card, read_ensemble
     from amp.nft.calculator import EnsembleCalculator
 
     models = read_ensemble(path)
@@ -140,11 +140,18 @@ def ensemble_data(path: str) -> dict[str, Any]:
         "parameters_of_a_member": sum(layer.size for layers in first.weights.values() for layer in layers),
         "error95_factor": first.error95_factor,
         "digest": EnsembleCalculator(models).digest,
+        "card": read_card(path),
     }
 
 
-def _words(value: Any) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list) else "not known" if value is None else str(value)
+def _words(value: Any, inside: bool = False) -> str:
+    """Return plain data in words; what is inside a dictionary in parentheses."""
+    if isinstance(value, dict):
+        words = ", ".join(f"{key.replace('_', ' ')} {_words(item, True)}" for key, item in value.items())
+        return f"({words})" if inside else words
+    if isinstance(value, list):
+        return ("; " if any(isinstance(item, dict) for item in value) else ", ").join(_words(item) for item in value) or "none"
+    return "not known" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _finite(value: float) -> float | None:

@@ -105,7 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_input_commands(commands)
     _add_run_commands(commands)
     _add_steps(commands)
-    info = commands.add_parser("info", help="members, elements, fingerprints and calibration of an ensemble")
+    info = commands.add_parser("info", help="members, elements, fingerprints, calibration and model card of an ensemble")
     info.add_argument("ensemble", help="an .ensemble file")
     info.add_argument("--json", action="store_true", help="as JSON, for programs")
     info.set_defaults(command="looks.info")

@@ -77,6 +77,7 @@ def arguments_of_run(given: InputFile) -> dict[str, Any]:
         "target_image": targets,
         "calc_text": calc_text(given.ensemble, elements),
         "parent_calc": parent_of(given.parent),
+        "card": given.card.model_dump(),
     }
 
 

@@ -64,6 +64,11 @@ class Ensemble:
         return [report_of(data) for data in stored if data is not None]
 
     @property
+    def card(self) -> dict[str, Any] | None:
+        """Model card; see :func:`amp.nft.calculator.read_card`."""
+        return read_amp(self.texts[0]).nft.get("card")
+
+    @property
     def error95_factor(self) -> float | None:
         """Out-of-bag factor on the uncertainty for a 95 % band of the force error; None where it is not known."""
         return read_amp(self.texts[0]).error95_factor

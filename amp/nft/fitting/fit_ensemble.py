@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -17,8 +17,10 @@ from ase import Atoms
 
 from amp.nft import features as feature_sets
 from amp.nft.amp_io import CalculatorSpec, read_amp, read_calc_text, spec_of, with_data, write_amp
+from amp.nft.amp_io.card import TERMS, checked_terms, versions
 from amp.nft.errors import InputError, RunStoreError
 from amp.nft.fitting.ensemble import Ensemble
+from amp.nft.fitting.fit_card import with_card_of_fit
 from amp.nft.inputs.arguments import check_count, check_lengths, checked_indices
 from amp.nft.inputs.structures import Images, read_images, read_training_images
 from amp.nft.records import ForceRows, MemberReport, Purpose, TrainingTask, random_stream
@@ -47,6 +49,7 @@ def fit(
     forces: Forces = "all",
     fit_until: Until = "out-of-bag",
     threads: int | None = None,
+    card: Mapping[str, str | None] | None = None,
     log: Callable[[str], Any] = logger.info,
 ) -> Ensemble:
     """Fit an ensemble of Gaussian + NeuralNetwork members to labelled images.
@@ -81,6 +84,8 @@ def fit(
         of `calc_text`.
     threads : int, optional
         The result does not depend on it.
+    card : dict, optional
+        ``parent``, ``licence``, ``citation`` and ``date`` as texts for the model card; the data set does not say them.
     log : callable
         Is called with each line of progress.
 
@@ -98,6 +103,7 @@ def fit(
         `directory` contains a fit of other images or settings.
     """
     _check(n, valid, fit_until, calc_text, cutoff)
+    terms = checked_terms(card, ("parent", *TERMS))
     labelled, rows = _read(images, forces)
     spec = _spec(calc_text, features, hiddenlayers, cutoff, sorted({s for image in labelled for s in image.symbols}), Path(directory))
     trained, validation = _split(len(labelled), valid, seed)
@@ -113,10 +119,10 @@ def fit(
     identity = {"images": [_digest(labelled, rows)], "calculator": repr(spec), "n": n, "valid": valid, "seed": seed, "fit_until": fit_until}
     log(f"Fitting {n} members to {len(trained)} images; {len(validation)} images for validation.")
     with RunStore(directory) as store:
-        _begin(store, identity)
+        made_with = _begin(store, identity)
         trainer = BatchedTrainer(spec, threads, log)
         texts = _calibrated(_Fit(trainer, task, store, log).members(), task, trainer)
-    ensemble = Ensemble(texts, validation)
+    ensemble = with_card_of_fit(Ensemble(texts, validation), labelled, rows, identity, {**terms, "versions": made_with})
     ensemble.save(Path(directory) / "fit.ensemble")
     log(f"Saved {Path(directory) / 'fit.ensemble'}.")
     return ensemble
@@ -171,16 +177,17 @@ def _calibrated(texts: list[str], task: TrainingTask, trainer: BatchedTrainer) -
     return texts if found is None else [with_data(text, out_of_bag=asdict(found)) for text in texts]
 
 
-def _begin(store: RunStore, identity: dict[str, Any]) -> None:
-    """Note the settings of the fit, or compare them with those in its files."""
+def _begin(store: RunStore, identity: dict[str, Any]) -> dict[str, str]:
+    """Note the settings of the fit, or compare them with those in its files; return the versions that began it."""
     begun = next((event for event in store.events if event["event"] == "run"), None)
     identity = json.loads(json.dumps(identity))
     if begun is None:
-        store.append("run", format=FORMAT, settings=identity)
-        return
+        store.append("run", format=FORMAT, settings=identity, versions=versions())
+        return versions()
     different = sorted(key for key in identity if begun.get("settings", {}).get(key) != identity[key])
     if different:
         raise RunStoreError(f"{store.directory} contains a fit with other {', '.join(different)}: use another directory=, or remove it.")
+    return begun.get("versions", {})
 
 
 # -- inputs ----------------------------------------------------------------------------------------------------

@@ -180,7 +180,7 @@ def read_start(load: str | None, n: int, spec: CalculatorSpec | None) -> list[st
     """
     if load is None:
         return None
-    texts = amp_io.read_texts(load)
+    texts = [amp_io.without_card(text) for text in amp_io.read_texts(load)]
     if len(texts) != n:
         raise ValueError(f"{load!r} contains {len(texts)} members, but n is {n}: use n={len(texts)}, or another file.")
     if spec is None:
