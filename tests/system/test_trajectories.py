@@ -7,7 +7,7 @@ import pytest
 from ase.build import bulk, molecule
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
-from ase.io import read, write
+from ase.io import Trajectory, read, write
 
 from amp.nft.system.trajectories import Frame, GrowingTrajectory, trajectory_bytes, write_frames
 
@@ -65,7 +65,26 @@ def test_other_images_begin_a_new_trajectory(images):
     assert growing.content(images[:1]) == trajectory_bytes(images[:1])
 
 
-def test_a_frame_is_written_as_often_as_it_is_there(images, tmp_path):
-    frames = [Frame(image) for image in images]
-    write_frames(tmp_path / "a.traj", [frames[0], frames[1], frames[1]])
-    assert (tmp_path / "a.traj").read_bytes() == by_ase([images[0], images[1], images[1]])
+@pytest.mark.parametrize("n", [1, 3, 45])
+def test_a_frame_is_written_as_often_as_it_is_there(images, tmp_path, n):
+    path, frames = tmp_path / "a.traj", [Frame(image) for image in images]
+    chosen = [k % 4 for k in range(n)]
+    write_frames(path, [frames[k] for k in chosen])
+    write(tmp_path / "b.traj", [images[k] for k in chosen], format="traj")
+    for found, known in zip(read(path, ":"), read(tmp_path / "b.traj", ":"), strict=True):
+        assert found == known and found.info == known.info
+        assert found.calc.results.keys() == known.calc.results.keys()
+        assert np.array_equal(found.get_forces(), known.get_forces()) and found.get_potential_energy() == known.get_potential_energy()
+
+
+def test_ase_adds_images_to_a_file_of_frames(images, tmp_path):
+    path = tmp_path / "a.traj"
+    write_frames(path, [Frame(image) for image in images[:3]])
+    with Trajectory(path, "a") as trajectory:
+        trajectory.write(images[3])
+    assert [len(atoms) for atoms in read(path, ":")] == [len(atoms) for atoms in images]
+
+
+def test_no_frames_are_an_empty_file(tmp_path):
+    write_frames(tmp_path / "a.traj", [])
+    assert (tmp_path / "a.traj").read_bytes() == b""

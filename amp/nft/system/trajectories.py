@@ -4,43 +4,47 @@ from __future__ import annotations
 
 import copy
 import io
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
+import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io import ulm
 from ase.io.trajectory import TrajectoryWriter
+
+# ASE's format: a tag; version, number of images and place of the table of their places; then each image's arrays and description
+_TAG, _HEAD, _FIRST = 24, 48, 56  # bytes before the version, the table of one image, and that image
+_PLACE = re.compile(rb'("ndarray": \[\[[\d, ]*\], "\w+", )(\d+)')
 
 
 class Frame:
-    """An image as it is written.
-
-    ASE compares an image with its calculator's atoms for each result and each time that it writes the image, which takes most
-    of the time. Here they are compared once.
+    """An image as the bytes that ASE writes for it, which several files may contain and one file several times.
 
     Parameters
     ----------
     image : Atoms
-        Is not to change while the frame is used.
+        With its results, if they are those of its positions.
     """
 
     def __init__(self, image: Atoms) -> None:
-        self._atoms, self._results = image, {}
-        if type(image.calc) is SinglePointCalculator:
-            changed = image.calc.check_state(image)
-            self._atoms = copy.copy(image)
-            self._atoms.calc = None
-            self._results = {} if changed else dict(image.calc.results)
+        data = trajectory_bytes([image])
+        place = _integer(data, _HEAD)
+        self.tag, self.version = data[:_TAG], _integer(data, _TAG)
+        self._arrays, text = data[_FIRST:place], data[place + 8 : place + 8 + _integer(data, place)]
+        self._parts = _PLACE.split(text)  # each place after the two texts before it
 
-    def write(self, writer: TrajectoryWriter) -> None:
-        """Add the image to a trajectory.
-
-        Parameters
-        ----------
-        writer : TrajectoryWriter
-        """
-        writer.write(self._atoms, **self._results)
+    def write(self, file: IO[bytes]) -> int:
+        """Add the image to a file, and return the place of its description."""
+        file.write(b"#" * (-file.tell() % 8))
+        shift = file.tell() - _FIRST
+        text = b"".join(b"%d" % (int(part) + shift) if k % 3 == 2 else part for k, part in enumerate(self._parts))
+        file.write(self._arrays)
+        place = file.tell()
+        file.write(len(text).to_bytes(8, "little") + text)
+        return place
 
 
 class GrowingTrajectory:
@@ -67,7 +71,7 @@ class GrowingTrajectory:
             self._begin()
             n = 0
         for image in images[n:]:
-            Frame(image).write(self._writer)
+            _write(self._writer, image)
         self._images = list(images)
         return self._buffer.getvalue()
 
@@ -91,15 +95,46 @@ def trajectory_bytes(images: Sequence[Atoms]) -> bytes:
     return GrowingTrajectory().content(images)
 
 
-def write_frames(file: Path | IO[bytes], frames: Sequence[Frame]) -> None:
-    """Write a ``.traj`` file of frames.
+def write_frames(path: Path, frames: Sequence[Frame]) -> None:
+    """Write a ``.traj`` file of frames, in this order; a frame may be there more than once.
 
     Parameters
     ----------
-    file : Path or binary file
+    path : Path
     frames : sequence of Frame
-        In this order; a frame may occur more than once.
     """
-    with TrajectoryWriter(file, "w") as writer:
-        for frame in frames:
-            frame.write(writer)
+    with open(path, "wb") as file:
+        if not frames:
+            return
+        file.write(bytes(_HEAD))
+        places = np.array([frame.write(file) for frame in frames], dtype="<i8")
+        file.write(b"#" * (-file.tell() % 8))
+        table = file.tell()
+        room = 1
+        while room < len(places):
+            room *= ulm.N1
+        file.write(places.tobytes() + bytes(8 * (room - len(places))))
+        file.seek(0)
+        file.write(frames[0].tag + np.array([frames[0].version, len(places), table], dtype="<i8").tobytes())
+
+
+def _write(writer: TrajectoryWriter, image: Atoms) -> None:
+    """Write an image. ASE compares it with its calculator's atoms for each result, which takes most of the time; this does so once."""
+    if type(image.calc) is not SinglePointCalculator:
+        writer.write(image)
+        return
+    bare = copy.copy(image)
+    bare.calc = None
+    labelled = image.calc.atoms
+    current = (labelled is not None and _identical(image, labelled)) or not image.calc.check_state(image)
+    writer.write(bare, **(image.calc.results if current else {}))
+
+
+def _identical(one: Atoms, other: Atoms) -> bool:
+    """Return True if all arrays, cell and periodicity are the same to the bit, which is found out sooner than what has changed."""
+    arrays = one.arrays.keys() == other.arrays.keys() and all(np.array_equal(one.arrays[key], other.arrays[key]) for key in one.arrays)
+    return bool(arrays and np.array_equal(one.cell.array, other.cell.array) and np.array_equal(one.pbc, other.pbc))
+
+
+def _integer(data: bytes, place: int) -> int:
+    return int.from_bytes(data[place : place + 8], "little")
