@@ -37,7 +37,18 @@ class Frame:
         self._parts = _PLACE.split(text)  # each place after the two texts before it
 
     def write(self, file: IO[bytes]) -> int:
-        """Add the image to a file, and return the place of its description."""
+        """Add the image to a file.
+
+        Parameters
+        ----------
+        file : file
+            Opened for binary writing, at its end.
+
+        Returns
+        -------
+        int
+            Place of the image's description in the file.
+        """
         file.write(b"#" * (-file.tell() % 8))
         shift = file.tell() - _FIRST
         text = b"".join(b"%d" % (int(part) + shift) if k % 3 == 2 else part for k, part in enumerate(self._parts))
