@@ -1,11 +1,16 @@
-"""Labels of a run as training data of other programs, read back as their loaders do."""
+"""Labels of a run as training data of other programs, read back by the documented layout, and by the programs where they are installed.
+
+``uv run --with deepmd-kit --with quippy-ase --with pandas pytest -m slow tests/interfaces/test_labels.py`` installs some of them.
+"""
 
 import contextlib
 import hashlib
 import importlib.util
 import json
+import os
 import re
 import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -148,6 +153,41 @@ def test_dataframes(finished, tmp_path):
             assert row["ase_atoms"] == frame.atoms
             np.testing.assert_array_equal(row["forces"], frame.forces_nx)
             np.testing.assert_array_equal(row[forces], frame.weights_n)
+
+
+@pytest.mark.slow
+def test_the_loader_of_deepmd_reads_the_systems(finished, tmp_path):
+    data = pytest.importorskip("deepmd.utils.data")
+    from deepmd.utils.argcheck import normalize
+
+    place, counts = exported(finished, tmp_path, "deepmd")
+    settings = json.loads((place / "deepmd.json").read_text())
+    normalize(json.loads((place / "deepmd.json").read_text()))
+    n = 0
+    for name in settings["training"]["training_data"]["systems"]:
+        system = data.DeepmdData(str(place / name), type_map=settings["model"]["type_map"])
+        system.add("energy", 1, atomic=False, must=False, high_prec=True)
+        system.add("force", 3, atomic=True, must=False)
+        system.add("atom_pref", 1, atomic=True, must=False, repeat=3)
+        found = system.get_test()
+        assert found["find_force"] == found["find_atom_pref"] == 1.0
+        assert found["find_energy"] == float(system.pbc)
+        kept = found["atom_pref"].reshape(len(found["coord"]), -1, 3)
+        assert (kept[:, 0] == kept.shape[1]).all() and (kept[:, 1:] == (kept.shape[1] if system.pbc else 0)).all()
+        n += len(found["coord"])
+    assert n == counts["train"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("gap_fit") is None, reason="needs gap_fit of quippy-ase")
+def test_gap_fit_trains_the_forces_that_have_a_weight(finished, tmp_path):
+    place, _ = exported(finished, tmp_path, "extxyz")
+    done = subprocess.run(
+        ["bash", "gap.sh"], cwd=place, capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    assert (place / "nft.xml").exists(), done.stdout[-3000:] + done.stderr[-3000:]
+    trained = sum((~frame.arrays["force_mask"]).sum() for frame in read(place / "train.extxyz", ":"))
+    assert int(re.search(r"Number of target forces .* found: +(\d+)", done.stdout)[1]) == 3 * trained
 
 
 @pytest.mark.skipif(importlib.util.find_spec("pandas") is not None, reason="pandas is there")

@@ -92,6 +92,18 @@ def test_code_blocks_of(page, trained, tmp_path, monkeypatch):
     assert os.path.exists("best.al.ensemble")
 
 
+@pytest.mark.slow
+def test_the_commands_of_the_page_on_exports(trained, tmp_path):
+    shutil.copytree(trained[0], tmp_path, dirs_exist_ok=True)
+    commands = re.findall(r"^   \$ (amp-nft export .*)$", (ROOT / "docs" / "export.rst").read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(commands) == 2
+    for command in commands:
+        program, *arguments = command.split()
+        subprocess.run([Path(sys.executable).with_name(program), *arguments], cwd=tmp_path, check=True)
+    assert (tmp_path / "data" / "valid.extxyz").exists()
+    assert len(list((tmp_path / "potentials").iterdir())) == 10
+
+
 @pytest.mark.parametrize("page", DOCS, ids=lambda page: page.name)
 def test_code_blocks_are_python(page):
     for block in blocks_of(page):

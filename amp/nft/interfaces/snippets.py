@@ -51,6 +51,7 @@ NEQUIP = """\
 # Parts of a NequIP input; ignore_nan leaves out what is not trained.
 data:
   _target_: nequip.data.datamodule.ASEDataModule
+  seed: 1
   train_file_path: train.extxyz
   val_file_path: {valid}
   key_mapping: {{NFT_energy: total_energy, NFT_forces: forces}}
@@ -72,20 +73,19 @@ soap cutoff={cutoff:g} l_max=6 n_max=8 atom_sigma=0.5 zeta=4 delta=1.0 n_sparse=
 """
 
 FLARE = '''\
-"""Add the frames to a sparse Gaussian process of FLARE: `train(sgp)` with an `SGP_Wrapper`."""
+"""Add the frames to a sparse Gaussian process of FLARE, an `SGP_Wrapper`: `add_frames(sgp)`, then `sgp.train()`."""
 
 import numpy as np
 from ase.io import iread
 
 
-def train(sgp, path="train.extxyz"):
+def add_frames(sgp, path="train.extxyz"):
     for frame in iread(path, ":"):
         used = np.flatnonzero(frame.arrays["REF_forces_atomic_weights"]).tolist()
         energy = frame.info["REF_energy"] if frame.info["config_energy_weight"] > 0 else None
         sgp.update_db(
             frame, frame.arrays["REF_forces"], energy=energy, stress=None, custom_range=used, mode="specific", atom_indices=used
         )
-    sgp.update_hyps()
 '''
 
 FRAME_TABLE = """\
