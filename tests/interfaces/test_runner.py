@@ -1,6 +1,10 @@
 """Members as files of RuNNer and n2p2, read by an oracle that knows the formats alone."""
 
 import itertools
+import os
+import re
+import shutil
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -197,3 +201,68 @@ def test_wrong_arguments(tmp_path):
     with pytest.raises(InputError, match="exists, and is not overwritten"):
         write_runner(models()[:1], tmp_path)
     assert before == {path: path.read_bytes() for path in Path(paths[0]).iterdir()}
+
+
+CP2K = shutil.which("cp2k.psmp") or shutil.which("cp2k.ssmp") or shutil.which("cp2k")
+CP2K_INPUT = """\
+&GLOBAL
+  PROJECT nnp
+  RUN_TYPE ENERGY_FORCE
+&END GLOBAL
+&FORCE_EVAL
+  METHOD NNP
+  &NNP
+    NNP_INPUT_FILE_NAME member-000/input.nn
+    SCALE_FILE_NAME member-000/scaling.data
+{models}
+  &END NNP
+  &PRINT
+    &FORCES ON
+      NDIGITS 14
+    &END FORCES
+  &END PRINT
+  &SUBSYS
+    &CELL
+{cell}
+      PERIODIC {periodic}
+    &END CELL
+    &COORD
+      UNIT bohr
+{places}
+    &END COORD
+  &END SUBSYS
+&END FORCE_EVAL
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CP2K is None, reason="needs CP2K (Debian package cp2k)")
+@pytest.mark.parametrize("name", ["cluster", "crystal"])
+def test_a_committee_in_cp2k_has_the_energy_and_forces_of_the_calculator(tmp_path, name):
+    found = mixed(models()[:3])
+    without = {e: [g | {"type": "G4"} if g["type"] == "G5" else g for g in gs] for e, gs in found[0].gs.items()}  # CP2K has no G5
+    found = changed(found, gs=without)
+    found[1] = replace(found[1], fprange={e: r * [0.9, 1.1] for e, r in found[1].fprange.items()})
+    atoms = cluster() if name == "cluster" else crystal().repeat(3)
+    if name == "cluster":
+        atoms.center(vacuum=10.0)
+    paths = write_runner(found, tmp_path, units="atomic")
+    text = CP2K_INPUT.format(
+        models="\n".join(f"    &MODEL\n      WEIGHTS {path.name}/weights\n    &END MODEL" for path in paths),
+        cell="\n".join(
+            f"{axis} " + " ".join(f"[bohr] {x:.14f}" for x in v) for axis, v in zip("ABC", atoms.cell.array / Bohr, strict=True)
+        ),
+        periodic="XYZ" if atoms.pbc.all() else "NONE",
+        places="\n".join(f"{s} {x:.15f} {y:.15f} {z:.15f}" for s, (x, y, z) in zip(atoms.symbols, atoms.positions / Bohr, strict=True)),
+    )
+    (tmp_path / "nnp.inp").write_text(text)
+    done = subprocess.run(
+        [CP2K, "-i", "nnp.inp"], cwd=tmp_path, capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    assert done.returncode == 0, done.stdout[-3000:]
+    energy = float(re.search(r"ENERGY\| Total FORCE_EVAL.*: +(\S+)", done.stdout)[1])
+    rows = re.findall(r"^ +\d+ +\d+ +(?:Pt|Cu)( +\S+ +\S+ +\S+)$", done.stdout, re.MULTILINE)
+    atoms.calc = EnsembleCalculator(found, threads=1)
+    assert abs(energy * Hartree - atoms.get_potential_energy()) < AGREEMENT
+    forces = np.array([row.split() for row in rows], dtype=float) * Hartree / Bohr
+    np.testing.assert_allclose(forces, atoms.get_forces(), rtol=0, atol=AGREEMENT)
