@@ -17,7 +17,7 @@ from ase.constraints import FixAtoms
 from ase.optimize import BFGS
 
 from amp.nft.activelearner import NFT
-from amp.nft.calculator import EnsembleCalculator
+from amp.nft.calculator import EnsembleCalculator, read_card
 from amp.nft.initialization import initial_images
 from amp.nft.refinement import Dynamics, Relaxation, refine
 from amp.nft.run.replay import replay
@@ -121,10 +121,12 @@ def test_it_goes_on_where_it_was_and_does_nothing_twice():
 
     os.mkdir("whole")
     os.chdir("whole")
-    run(k=3)
+    run(partial(counted, log=[]), k=3)
     assert files() == results
+    run(partial(counted, log=[]), k=3, card={"licence": "CC-BY-4.0"})
+    assert read_card("best.al-refined-1.ensemble")["licence"] == "CC-BY-4.0"
     with pytest.raises(RunStoreError, match=r"exploration contains a run with other settings:\n  k: was 3, is 4"):
-        run(k=4)
+        run(partial(counted, log=[]), k=4)
 
 
 class Fails(EMT):

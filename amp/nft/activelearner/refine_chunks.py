@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import itertools
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from amp.nft.activelearner.refine_results import Round
 from amp.nft.activelearner.resume import compare_settings
 from amp.nft.activelearner.stopping import best_of
 from amp.nft.activelearner.stored_labels import read_labels
-from amp.nft.amp_io import read_ensemble
+from amp.nft.amp_io import read_ensemble, read_texts, without_card
 from amp.nft.calculator.ase_calculator import EnsembleCalculator
 from amp.nft.calculator.explorers import Explorer, explorer_name, quiet
 from amp.nft.chunks import carve_chunks
@@ -149,7 +150,7 @@ class Search:
         names = [explorer_name(explore) for explore in self.explorers]
         settings: dict[str, Any] = {"explore": names[0] if len(names) == 1 else names, "band": list(self.band), "k": self.k,
             "cutoff": self.cutoff,
-                    "ensemble": digest_of_file(before.ensemble)}  # fmt: skip
+                    "ensemble": digest_of_members(before.ensemble)}  # fmt: skip
         if (self.termination, self.min_atoms) != ("sphere", None):
             settings |= {"termination": termination_name(self.termination), "min_atoms": self.min_atoms}
         if not store.events:
@@ -213,8 +214,8 @@ def _labels(store: RunStore, found: Exploration, log: Callable[[str], object], o
     return [store.image(name) for name in files]
 
 
-def digest_of_file(path: Path) -> str:
-    """Return a short digest of a file.
+def digest_of_members(path: Path) -> str:
+    """Return a short digest of an ensemble file; a model card, whose terms of use may change, is no part of it.
 
     Parameters
     ----------
@@ -224,4 +225,5 @@ def digest_of_file(path: Path) -> str:
     -------
     str
     """
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    bare = [without_card(text) for text in read_texts(path)]
+    return hashlib.sha256(json.dumps(bare).encode()).hexdigest()[:16]

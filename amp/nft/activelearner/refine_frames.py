@@ -14,7 +14,7 @@ from ase import Atoms
 from amp.nft.activelearner.batches import spread_atoms
 from amp.nft.activelearner.inheritance import Inheritance
 from amp.nft.activelearner.learner import NFT
-from amp.nft.activelearner.refine_chunks import digest_of_file
+from amp.nft.activelearner.refine_chunks import digest_of_members
 from amp.nft.activelearner.refine_results import Frame, Round
 from amp.nft.activelearner.resume import compare_settings
 from amp.nft.activelearner.stopping import best_of
@@ -60,7 +60,7 @@ class FrameSearch:
         limit = self.factor * delta if self.limit is None else self.limit
         settings = {
             "explore": [explorer_name(explore) for explore in self.explorers], "k": self.k, "cutoff": self.cutoff, "limit": limit,
-            "ensemble": digest_of_file(before.ensemble),
+            "ensemble": digest_of_members(before.ensemble),
         }  # fmt: skip
         if not store.events:
             store.append("run", format=FORMAT, settings=settings)

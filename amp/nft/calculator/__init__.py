@@ -2,7 +2,8 @@
 
 from amp.nft.amp_io.card import read_card
 from amp.nft.calculator.ase_calculator import EnsembleCalculator
+from amp.nft.calculator.committee import Committee
 from amp.nft.calculator.keep import keep
 from amp.nft.calculator.monitor import UncertaintyMonitor, UncertaintyStop
 
-__all__ = ["EnsembleCalculator", "UncertaintyMonitor", "UncertaintyStop", "keep", "read_card"]
+__all__ = ["Committee", "EnsembleCalculator", "UncertaintyMonitor", "UncertaintyStop", "keep", "read_card"]

@@ -20,7 +20,7 @@ def keep(atoms: Atoms, prefix: str = "nft_") -> Atoms:
     Parameters
     ----------
     atoms : Atoms
-        With an `EnsembleCalculator`. Its arrays and ``info`` are changed.
+        With an `EnsembleCalculator` or a `Committee`. Its arrays and ``info`` are changed.
     prefix : str
         Start of all names.
 
@@ -30,7 +30,7 @@ def keep(atoms: Atoms, prefix: str = "nft_") -> Atoms:
         The same object, with
 
         - arrays ``nft_forces`` (atoms, 3), ``nft_delta`` (atoms,), the ``forces_uncertainty``, eV/Å, and
-          ``nft_extrapolating`` (atoms,), bool;
+          ``nft_extrapolating`` (atoms,), bool, if the calculator knows it;
         - ``info`` entries ``nft_energy``, ``nft_energy_delta`` (eV), ``nft_delta_max`` (eV/Å), ``nft_ensemble``, which
           identifies the ensemble, and ``nft_units``.
 
@@ -45,7 +45,8 @@ def keep(atoms: Atoms, prefix: str = "nft_") -> Atoms:
     """
     found = _results(atoms)
     for name, short in PER_ATOM.items():
-        atoms.set_array(prefix + short, found[name])
+        if name in found:
+            atoms.set_array(prefix + short, found[name])
     atoms.info |= {prefix + short: float(found[name]) for name, short in OF_ALL.items()}
     atoms.info |= {prefix + "delta_max": float(found["forces_uncertainty"].max()), prefix + "units": UNITS}
     if hasattr(atoms.calc, "digest"):
@@ -55,9 +56,11 @@ def keep(atoms: Atoms, prefix: str = "nft_") -> Atoms:
 
 def _results(atoms: Atoms) -> dict[str, Any]:
     try:
-        return {name: atoms.calc.get_property(name, atoms) for name in (*PER_ATOM, *OF_ALL)}
+        found = {name: atoms.calc.get_property(name, atoms) for name in ("forces", "forces_uncertainty", *OF_ALL)}
+        known = "extrapolating" in atoms.calc.results
+        return {**found, **({"extrapolating": atoms.calc.results["extrapolating"]} if known else {})}
     except (PropertyNotImplementedError, AttributeError) as error:
         raise InputError(
             f"The calculator is {type(atoms.calc).__name__}, which gives no forces_uncertainty: keep() needs atoms with an "
-            "EnsembleCalculator."
+            "EnsembleCalculator or a Committee."
         ) from error

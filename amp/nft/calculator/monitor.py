@@ -32,7 +32,7 @@ class UncertaintyMonitor:
     dyn : ase.optimize.optimize.BaseDynamics
         The optimiser or dynamics that is watched; its atoms, also behind a cell filter, or the inner images of its nudged
         elastic band, must have a calculator with ``forces_uncertainty``
-        in its results, such as `amp.nft.calculator.EnsembleCalculator`.
+        in its results, such as `EnsembleCalculator` and `Committee` of this package.
     threshold : float
         Largest per-atom force uncertainty that is accepted, eV/Å.
     action : 'stop', 'warn', or callable
@@ -155,7 +155,7 @@ def _largest_uncertainty(atoms: Atoms) -> float:
     except (PropertyNotImplementedError, AttributeError) as error:
         raise TypeError(
             f"The calculator is {type(atoms.calc).__name__}, which gives no forces_uncertainty: an UncertaintyMonitor watches "
-            "atoms with an EnsembleCalculator."
+            "atoms with an EnsembleCalculator or a Committee."
         ) from error
 
 
