@@ -75,7 +75,14 @@ class Committee(Calculator):
         properties: Sequence[str] = ("energy",),
         system_changes: Sequence[str] = tuple(all_changes),
     ) -> None:
-        """Evaluate all calculators; called by ASE."""
+        """Evaluate all calculators; called by ASE.
+
+        Parameters
+        ----------
+        atoms : Atoms, optional
+        properties, system_changes : sequence of str
+            As for ASE's calculators.
+        """
         super().calculate(atoms, properties, system_changes)
         check_atoms(self.atoms)
         wanted = [name for name in self._common if name not in ON_REQUEST or name in properties]
@@ -121,7 +128,12 @@ class Committee(Calculator):
         return {**given, "forces_mni": forces_mni, "energy_m": energy_m, "energy": float(given["energy"])}
 
     def export_properties(self) -> Properties:
-        """Return the results that ASE knows, for ``atoms.get_properties``."""
+        """Return the results that ASE knows, for ``atoms.get_properties``.
+
+        Returns
+        -------
+        Properties
+        """
         return Properties({name: value for name, value in self.results.items() if name in all_outputs})
 
 
