@@ -1,5 +1,6 @@
 """Small runs with EMT as the parent, for the tests of several packages and for the scripts that they start."""
 
+import json
 import os
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from ase.calculators.emt import EMT
 from ase.cluster import Octahedron
 
 from amp.nft.activelearner import NFT
+from amp.nft.amp_io import without_card
 
 CALC_TEXT = """
 from amp import Amp
@@ -56,10 +58,12 @@ def run(**changes):
     return al, returned
 
 
-def results(label="al"):
-    """Everything that a run leaves and a user may read, as bytes."""
+def results(label="al", cards=True):
+    """Everything that a run leaves and a user may read, as bytes; without model cards for a comparison of two parents."""
     names = sorted([*Path().glob(f"*{label}.*ensemble"), *Path(f"{label}-training/saved-info").glob("[!j]*.*")])
-    return {str(name): name.read_bytes() for name in names if name.suffix != ".pkl"}
+    found = {str(name): name.read_bytes() for name in names if name.suffix != ".pkl"}
+    bare = {name: json.dumps([without_card(text) for text in json.loads(found[name])]).encode() for name in found if "ensemble" in name}
+    return found if cards else found | bare
 
 
 class Fragile(EMT):
