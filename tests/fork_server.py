@@ -8,6 +8,7 @@ import io
 import json
 import os
 import select
+import signal
 import socket
 import sys
 import tempfile
@@ -79,6 +80,7 @@ if __name__ == "__main__":
     if os.fork():
         os._exit(0)  # the server is nobody's child
     os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, and so would the scripts
     load()
     with warnings.catch_warnings(action="ignore"):  # of the threads of linear algebra, which take care of forks
         asked, streams = serve(socket.socket(fileno=int(sys.argv[1])))
