@@ -37,6 +37,7 @@ from amp.nft.activelearner import NFT
 
 RESULTS = Path(__file__).with_name("results") / "faults.json"
 JOURNAL = Path("al-training", "saved-info", "journal.jsonl")
+CALM = "calm"  # file in whose presence no parent misbehaves
 NUMBER = "FAULTS_RUN"  # environment variable: which of the runs in a directory this is
 CALC_TEXT = """
 from amp import Amp
@@ -436,9 +437,10 @@ def strike_often(strike: Strike, strikes: int, workers: int, trainer: str = "bat
     warm_up()
     tally, rng = Tally(), random.Random(seed)
     with tempfile.TemporaryDirectory() as scratch:
-        expected, length = uninterrupted(Path(scratch), workers, trainer)
+        made_by = "spoiled" if strike is misbehave else ""
+        expected, length = uninterrupted(Path(scratch), workers, trainer, made_by)
         while tally.strikes < strikes and not tally.complaints:
-            trial = Trial(Path(scratch, f"trial-{tally.runs}"), workers, trainer, "spoiled" if strike is misbehave else "")
+            trial = Trial(Path(scratch, f"trial-{tally.runs}"), workers, trainer, made_by)
             trial.directory.mkdir()
             strike_until_through(trial, strike, rng, length, tally)
             tally.runs += 1
@@ -449,10 +451,11 @@ def strike_often(strike: Strike, strikes: int, workers: int, trainer: str = "bat
     return tally
 
 
-def uninterrupted(scratch: Path, workers: int, trainer: str) -> tuple[dict[str, bytes], float]:
+def uninterrupted(scratch: Path, workers: int, trainer: str, made_by: str) -> tuple[dict[str, bytes], float]:
     """Return the results of an undisturbed run, and its duration in s."""
-    whole = Trial(scratch / "whole", workers, trainer)
+    whole = Trial(scratch / "whole", workers, trainer, made_by)
     whole.directory.mkdir()
+    (whole.directory / CALM).touch()
     begin = time.monotonic()
     driver = whole.start()
     driver.join()
