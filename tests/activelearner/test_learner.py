@@ -154,9 +154,9 @@ def test_the_journal_says_under_what_circumstances_it_was_written():
 def test_a_run_resumes_with_other_versions_and_names_them(monkeypatch):
     run(max_iterations=0, log="log.txt")
     before, installed = results(), card.version
-    monkeypatch.setattr(card, "version", lambda name: "1.26.0" if name == "numpy" else installed(name))
+    monkeypatch.setattr(card, "version", lambda name: "1.2.3" if name == "numpy" else installed(name))
     run(max_iterations=0, log="log.txt")
-    line = f"Versions changed since the last start: numpy {installed('numpy')} is now 1.26.0. Finished work is kept"
+    line = f"Versions changed since the last start: numpy {installed('numpy')} is now 1.2.3. Finished work is kept"
     assert Path("log.txt").read_text().count(line) == 1 and results() == before
 
 
