@@ -20,8 +20,8 @@ import numpy as np
 from ase import Atoms
 from ase.build import bulk
 from ase.calculators.emt import EMT
-from ase.calculators.singlepoint import SinglePointCalculator
 from ase.cluster import Octahedron
+from data import label
 
 from amp.nft.activelearner import NFT
 from amp.nft.calculator import EnsembleCalculator
@@ -47,13 +47,6 @@ calc.model.lossfunction = LossFunction(
 """
 
 
-def labelled(atoms: Atoms) -> Atoms:
-    """Label by EMT."""
-    atoms.calc = EMT()
-    atoms.calc = SinglePointCalculator(atoms, energy=atoms.get_potential_energy(), forces=atoms.get_forces())
-    return atoms
-
-
 def cells(seed: int = 0) -> list[Atoms]:
     """Stretched and rattled cells of Au, Cu and mixtures."""
     rng, found = np.random.default_rng(seed), []
@@ -62,7 +55,7 @@ def cells(seed: int = 0) -> list[Atoms]:
             cell = bulk("Au", a=a * stretch, cubic=True) * (2, 2, 1)
             cell.symbols[rng.random(len(cell)) < fraction] = "Cu"
             cell.rattle(0.1, rng=rng)
-            found.append(labelled(cell))
+            found.append(label(cell))
     return found
 
 

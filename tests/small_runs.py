@@ -7,7 +7,7 @@ from pathlib import Path
 from ase import Atoms
 from ase.build import bulk
 from ase.calculators.emt import EMT
-from ase.cluster import Octahedron
+from ase.cluster import Icosahedron, Octahedron
 
 from amp.nft.activelearner import NFT
 from amp.nft.amp_io import without_card
@@ -36,6 +36,13 @@ def cells():
         atoms.get_forces()
         images.append(atoms)
     return images
+
+
+def pt55():
+    atoms = Icosahedron("Pt", 3, latticeconstant=3.99)
+    atoms = Atoms(atoms.symbols, atoms.positions)
+    atoms.rattle(0.1, seed=42)
+    return atoms
 
 
 def cluster():

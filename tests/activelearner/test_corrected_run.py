@@ -6,11 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ase import Atoms
 from ase.build import bulk
 from ase.calculators.lj import LennardJones
-from ase.cluster import Icosahedron
-from small_runs import results, run
+from small_runs import pt55, results, run
 
 from amp.nft.activelearner.chunk_rows import deepest_atoms, rows_in_target
 from amp.nft.calculator import EnsembleCalculator
@@ -26,13 +24,6 @@ CHARGE = 0.15  # e, of each atom
 @pytest.fixture(autouse=True)
 def _elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-
-
-def pt55():
-    atoms = Icosahedron("Pt", 3, latticeconstant=3.99)
-    atoms = Atoms(atoms.symbols, np.array(atoms.positions))
-    atoms.rattle(0.1, seed=42)
-    return atoms
 
 
 class Charged(LennardJones):

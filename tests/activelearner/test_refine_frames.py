@@ -7,10 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ase import Atoms
 from ase.calculators.emt import EMT
-from ase.cluster import Icosahedron
-from small_runs import CALC_TEXT
+from small_runs import CALC_TEXT, pt55
 
 from amp.nft.activelearner import NFT
 from amp.nft.calculator import EnsembleCalculator
@@ -25,13 +23,6 @@ EXPLORERS = (Relaxation(steps=20), Dynamics(steps=20, interval=5, temperature=90
 @pytest.fixture(autouse=True)
 def _elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-
-
-def pt55():
-    atoms = Icosahedron("Pt", 3, latticeconstant=3.99)
-    atoms = Atoms(atoms.symbols, np.array(atoms.positions))
-    atoms.rattle(0.1, seed=42)
-    return atoms
 
 
 def counted(directory, log):

@@ -5,12 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ase import Atoms
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
-from ase.cluster import Icosahedron
 from ase.io import read
-from small_runs import Fragile, cells, results, run
+from small_runs import Fragile, cells, pt55, results, run
 
 from amp.nft.calculator import EnsembleCalculator
 from amp.nft.chunks import carve_chunks
@@ -23,13 +21,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*outside the range of the train
 @pytest.fixture(autouse=True)
 def _elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-
-
-def pt55():
-    atoms = Icosahedron("Pt", 3, latticeconstant=3.99)
-    atoms = Atoms(atoms.symbols, np.array(atoms.positions))
-    atoms.rattle(0.1, seed=42)
-    return atoms
 
 
 def robust(**changes):

@@ -9,7 +9,7 @@ from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import Trajectory, read, write
 
-from amp.nft.system.trajectories import Frame, GrowingTrajectory, trajectory_bytes, write_frames
+from amp.nft.system.trajectories import EncodedImage, GrowingTrajectory, trajectory_bytes, write_encoded
 
 
 def labelled(atoms):
@@ -67,9 +67,9 @@ def test_other_images_begin_a_new_trajectory(images):
 
 @pytest.mark.parametrize("n", [1, 3, 45])
 def test_a_frame_is_written_as_often_as_it_is_there(images, tmp_path, n):
-    path, frames = tmp_path / "a.traj", [Frame(image) for image in images]
+    path, frames = tmp_path / "a.traj", [EncodedImage(image) for image in images]
     chosen = [k % 4 for k in range(n)]
-    write_frames(path, [frames[k] for k in chosen])
+    write_encoded(path, [frames[k] for k in chosen])
     write(tmp_path / "b.traj", [images[k] for k in chosen], format="traj")
     for found, known in zip(read(path, ":"), read(tmp_path / "b.traj", ":"), strict=True):
         assert found == known and found.info == known.info
@@ -79,12 +79,12 @@ def test_a_frame_is_written_as_often_as_it_is_there(images, tmp_path, n):
 
 def test_ase_adds_images_to_a_file_of_frames(images, tmp_path):
     path = tmp_path / "a.traj"
-    write_frames(path, [Frame(image) for image in images[:3]])
+    write_encoded(path, [EncodedImage(image) for image in images[:3]])
     with Trajectory(path, "a") as trajectory:
         trajectory.write(images[3])
     assert [len(atoms) for atoms in read(path, ":")] == [len(atoms) for atoms in images]
 
 
 def test_no_frames_are_an_empty_file(tmp_path):
-    write_frames(tmp_path / "a.traj", [])
+    write_encoded(tmp_path / "a.traj", [])
     assert (tmp_path / "a.traj").read_bytes() == b""

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from amp.nft.activelearner.parent_record import recorded_parents
 from amp.nft.activelearner.setup import Setup
-from amp.nft.amp_io.card import described, network_fields
+from amp.nft.amp_io.card import described, network_fields, training_errors
 from amp.nft.run.journal import Event
 from amp.nft.run.state import RunState
 from amp.nft.run.verdict import Verdict
@@ -50,8 +48,7 @@ def card_of_run(
         "errors": {
             "uncertainty_max": evaluated.delta_max,
             "uncertainty_mean": evaluated.delta_mean,
-            "training_force_rmse": _mean([report.force_rmse for report in trained.reports]),
-            "oob_force_rmse": _mean([report.oob_force_rmse for report in trained.reports]),
+            **training_errors(trained.reports),
         },
         "error95_factor": network["error95_factor"],
         "verdict": None if verdict is None else verdict.as_dict(),
@@ -59,12 +56,6 @@ def card_of_run(
         **setup.terms,
         "versions": _versions_at(events, iteration),
     }
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    """Return the mean over the members, None where it is not known."""
-    mean = float(np.mean(values)) if len(values) else np.nan
-    return mean if np.isfinite(mean) else None
 
 
 def _versions_at(events: Sequence[Event], iteration: int) -> dict[str, str]:

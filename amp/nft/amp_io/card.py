@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Parameters
 
@@ -16,8 +17,10 @@ from amp.nft.amp_io.ensemble_file import read_texts
 from amp.nft.amp_io.literal import parse_literal
 from amp.nft.amp_io.model import read_amp, with_data
 from amp.nft.errors import AmpFileError, InputError, UnsupportedModel
+from amp.nft.records import MemberReport
 
 PACKAGES = ("amp-nft", "amp-atomistics", "numpy", "ase", "numba")  # whose versions a journal and a card name
+TRAINING_ERRORS = {"training_force_rmse": "force_rmse", "oob_force_rmse": "oob_force_rmse"}  # of a card, by the field of a report
 TERMS = ("licence", "citation", "date")  # that the user gives
 
 
@@ -60,6 +63,21 @@ def checked_terms(card: Mapping[str, str | None] | None, allowed: Sequence[str] 
         if value is not None and not (isinstance(value, str) and value.strip()):
             raise InputError(f"card[{name!r}] is {value!r}: it must be a text, or None.")
     return {name: given.get(name) for name in allowed}
+
+
+def training_errors(reports: Sequence[MemberReport]) -> dict[str, float | None]:
+    """Return the force errors of a card that the reports of the members contain.
+
+    Parameters
+    ----------
+    reports : sequence of MemberReport
+
+    Returns
+    -------
+    dict
+        Means over the members, eV/Å; None where they are not known.
+    """
+    return {name: _mean([getattr(report, field) for report in reports]) for name, field in TRAINING_ERRORS.items()}
 
 
 def described(structures: Iterable[Atoms], digests: Iterable[str]) -> list[dict[str, Any]]:
@@ -193,3 +211,8 @@ def card_of(text: str) -> dict[str, Any] | None:
     own = parts.get("nft") if isinstance(parts, dict) else None
     card = own.get("card") if isinstance(own, dict) else None
     return card if isinstance(card, dict) else None
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    mean = float(np.mean(values)) if len(values) else np.nan
+    return mean if np.isfinite(mean) else None

@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 from ase import Atoms
 
-from amp.nft.amp_io.card import network_fields, with_card
+from amp.nft.amp_io.card import network_fields, training_errors, with_card
 from amp.nft.fitting.ensemble import Ensemble
 from amp.nft.fitting.evaluation import evaluate
 
@@ -45,8 +44,7 @@ def with_card_of_fit(
         "target": None,
         "labels": {"images": len(images) - n_validation, "validation": n_validation, "digest": settings["images"][0]},
         "errors": {
-            "training_force_rmse": _mean([report.force_rmse for report in ensemble.reports]),
-            "oob_force_rmse": _mean([report.oob_force_rmse for report in ensemble.reports]),
+            **training_errors(ensemble.reports),
             **_validation_errors(ensemble, [images[i] for i in ensemble.validation_indices if rows[i] is None]),
         },
         "error95_factor": network["error95_factor"],
@@ -68,9 +66,3 @@ def _validation_errors(ensemble: Ensemble, images: Sequence[Atoms]) -> dict[str,
         "validation_force_rmse": table.errors("forces").rmse,
         "validation_energy_rmse": table.errors("energy").rmse,
     }
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    """Return the mean over the members, None where it is not known."""
-    mean = float(np.mean(values)) if len(values) else np.nan
-    return mean if np.isfinite(mean) else None

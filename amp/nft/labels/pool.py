@@ -9,6 +9,7 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -161,11 +162,13 @@ class LabelPool:
 
     def _end_left_programs(self) -> None:
         """End the programs of labels whose worker was killed, an earlier driver itself for example, on this machine."""
-        left = [place for places in self._places.values() for place in places if (made := read_process(place / WORKER)) and has_ended(made)]
-        programs = marked(*(place.name for place in left)) if left else []
+        left = [
+            place.name for places in self._places.values() for place in places if (made := read_process(place / WORKER)) and has_ended(made)
+        ]
+        programs = marked(*left) if left else []
         if programs:
             self._log(f"Ending {len(programs)} programs that labels of an earlier run left.")
-            end(lambda: marked(*(place.name for place in left)))
+            end(partial(marked, *left))
 
     # -- handing over --------------------------------------------------------------------------------------
 

@@ -20,7 +20,7 @@ _TAG, _HEAD, _FIRST = 24, 48, 56  # bytes before the version, the table of one i
 _PLACE = re.compile(rb'("ndarray": \[\[[\d, ]*\], "\w+", )(\d+)')
 
 
-class Frame:
+class EncodedImage:
     """An image as the bytes that ASE writes for it, which several files may contain and one file several times.
 
     Parameters
@@ -106,13 +106,13 @@ def trajectory_bytes(images: Sequence[Atoms]) -> bytes:
     return GrowingTrajectory().content(images)
 
 
-def write_frames(path: Path, frames: Sequence[Frame]) -> None:
+def write_encoded(path: Path, frames: Sequence[EncodedImage]) -> None:
     """Write a ``.traj`` file of frames, in this order; a frame may be there more than once.
 
     Parameters
     ----------
     path : Path
-    frames : sequence of Frame
+    frames : sequence of EncodedImage
     """
     with open(path, "wb") as file:
         if not frames:

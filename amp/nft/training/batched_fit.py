@@ -112,7 +112,7 @@ def fit(
     check_weights(images)
     images = _with_divisors(images)
     spec, criteria = _trained(spec.resolved(sorted(fprange)), until)
-    whole = _layout(spec, fprange)
+    whole = layout_of(spec, fprange)
     kept = find_kept({element: spec.gs[element] for element in whole.elements}, [*images.rows, *unlabelled])
     if dropped := describe_dropped(whole.elements, kept):
         if deserves_a_warning(kept):
@@ -179,12 +179,6 @@ def _trained(spec: CalculatorSpec, until: Until) -> tuple[CalculatorSpec, np.nda
         spec = replace(spec, force_coefficient=None)
         asked["force_rmse"] = asked["force_maxresid"] = None
     return spec, np.array([np.inf if limit is None else float(limit) for limit in asked.values()])
-
-
-def _layout(spec: CalculatorSpec, fprange: dict[str, np.ndarray]) -> Layout:
-    """Return the layout of the networks' parameters."""
-    sizes = tuple((len(fprange[e]), *(n for n in spec.hiddenlayers[e] if n), 1) for e in sorted(fprange))
-    return Layout(tuple(sorted(fprange)), sizes, spec.activation)
 
 
 def _first_scalings(layout: Layout, images: LabelledImages, weights: np.ndarray) -> np.ndarray:
@@ -262,19 +256,21 @@ def _report(member: int, tries: Sequence[Fit], may_retry: bool, criteria: np.nda
     return replace(report, oob_force_rmse=float(best.held_out_rmse))
 
 
-def layout_of(model: AmpModel) -> Layout:
-    """Return the layout of a model's parameters.
+def layout_of(networks: CalculatorSpec | AmpModel, fprange: dict[str, np.ndarray]) -> Layout:
+    """Return the layout of the parameters of networks.
 
     Parameters
     ----------
-    model : AmpModel
+    networks : CalculatorSpec or AmpModel
+        A specification has to be resolved: its layers are by element.
+    fprange : dict of str to ndarray, shape (features, 2)
 
     Returns
     -------
     Layout
     """
-    sizes = tuple((len(model.fprange[e]), *(n for n in model.hiddenlayers[e] if n), 1) for e in model.elements)
-    return Layout(model.elements, sizes, model.activation)
+    sizes = tuple((len(fprange[e]), *(n for n in networks.hiddenlayers[e] if n), 1) for e in sorted(fprange))
+    return Layout(tuple(sorted(fprange)), sizes, networks.activation)
 
 
 def pack(model: AmpModel, layout: Layout) -> np.ndarray:

@@ -83,7 +83,7 @@ def member_forces(models: Sequence[AmpModel], rows: Sequence[Rows], known: Seque
     ndarray, shape (members, forces, 3)
         In eV/Å, those of all images after each other.
     """
-    layout, nan = layout_of(models[0]), np.full(len(rows), np.nan)
+    layout, nan = layout_of(models[0], models[0].fprange), np.full(len(rows), np.nan)
     images = LabelledImages(rows, nan, known, np.ones(len(rows), dtype=int))
     problem = make_problem(layout, images, models[0].fprange)
     labels, every = np.concatenate(known), np.ones(len(rows), dtype=np.int64)

@@ -146,7 +146,7 @@ def _jacobian(model: AmpModel, images: LabelledImages, inputs: Inputs) -> tuple[
     from amp.nft.kernels.training.network import change_inputs, make_problem, scaled_inputs
     from amp.nft.training.batched_fit import layout_of, pack
 
-    layout = layout_of(model)
+    layout = layout_of(model, model.fprange)
     problem = make_problem(layout, images, model.fprange, inputs)
     theta = change_inputs(pack(model, layout), layout, scaled_inputs(model.fprange[e] for e in layout.elements), inputs)
     count = int(np.isfinite(images.energies).sum()) + 3 * sum(map(len, images.forces))

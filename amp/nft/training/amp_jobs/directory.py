@@ -16,7 +16,7 @@ from ase.io import write
 from amp.nft.amp_io import check_text
 from amp.nft.records import JobOptions, TrainingTask
 from amp.nft.system import processes
-from amp.nft.system.trajectories import Frame, write_frames
+from amp.nft.system.trajectories import EncodedImage, write_encoded
 from amp.nft.training.amp_jobs import job_state
 
 LOG = "amp-log.txt"
@@ -153,9 +153,9 @@ class TrainingDirectory:
         samples = self.path / "training-images"
         shutil.rmtree(samples, ignore_errors=True)
         samples.mkdir(parents=True)
-        frames = [Frame(image) for image in task.images]
+        frames = [EncodedImage(image) for image in task.images]
         for member, weights in enumerate(task.weights_mi):
-            write_frames(samples / f"{member}.traj", [frame for frame, times in zip(frames, weights, strict=True) for _ in range(times)])
+            write_encoded(samples / f"{member}.traj", [frame for frame, times in zip(frames, weights, strict=True) for _ in range(times)])
         info = self.path / "saved-info"
         info.mkdir(exist_ok=True)
         (info / "nft_ids.pkl").write_bytes(pickle.dumps(_nft_ids(task)))
