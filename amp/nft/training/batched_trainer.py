@@ -13,6 +13,7 @@ from amp.nft import amp_io
 from amp.nft.amp_io import AmpModel, CalculatorSpec
 from amp.nft.kernels.training.labelled import LabelledImages
 from amp.nft.records import Ensemble, ForceRows, MemberReport, Purpose, TrainingTask, Watch, random_stream, unwatched
+from amp.nft.training.trained_labels import energy_weight, force_divisor, force_weights, trained_energy, trained_forces
 
 if TYPE_CHECKING:
     from amp.nft.kernels.fingerprints.gaussian import Fingerprints, Rows
@@ -97,7 +98,7 @@ class BatchedTrainer:
             return None
         images = list(zip(task.images, task.rows, strict=True))
         rows = self._fingerprint(self._functions(self.spec.resolved(_elements(task))), images)
-        known = [_forces(*images[i])[chosen[i]] for i in used]
+        known = [trained_forces(*images[i])[chosen[i]] for i in used]
         return calibrate(models, [rows[i].some_forces(chosen[i]) for i in used], known, task.weights_mi[:, used], self.threads)
 
     def fit_models(self, task: TrainingTask, watch: Watch = unwatched) -> tuple[list[AmpModel], list[MemberReport]]:
@@ -123,12 +124,12 @@ class BatchedTrainer:
         rows = self._fingerprint(fingerprints, images)
         labelled = LabelledImages(
             rows,
-            energies=np.array([_energy(image, chosen) for image, chosen in images]),
-            forces=[_forces(image, chosen) for image, chosen in images],
+            energies=np.array([trained_energy(*image) for image in images]),
+            forces=[trained_forces(*image) for image in images],
             n_atoms=np.array([len(image) for image in task.images]),
             force_weights=_force_weights(images),
-            energy_weights=np.array([1.0 if chosen is None else chosen.energy for chosen in task.rows]),
-            divisors=np.array([len(image) if chosen is None else 1.0 for image, chosen in images]),
+            energy_weights=np.array([energy_weight(chosen) for chosen in task.rows]),
+            divisors=np.array([force_divisor(*image) for image in images]),
         )
         return batched_fit.fit(
             spec,
@@ -202,18 +203,7 @@ def _needs_all(image: Atoms, chosen: ForceRows) -> bool:
     return chosen.energy > 0.0 or 2 * len(chosen.atoms) > len(image)
 
 
-def _energy(image: Atoms, chosen: ForceRows | None) -> float:
-    """Return the energy that is trained, eV, or nan."""
-    return image.get_potential_energy() if chosen is None or chosen.energy > 0.0 else np.nan
-
-
 def _force_weights(images: list[tuple[Atoms, ForceRows | None]]) -> list[np.ndarray] | None:
     """Return the weight of each trained force, or None where all are 1."""
-    weights = [np.ones(len(image)) if chosen is None else np.array(chosen.weights) for image, chosen in images]
+    weights = [force_weights(*image) for image in images]
     return None if all((some == 1.0).all() for some in weights) else weights
-
-
-def _forces(image: Atoms, chosen: ForceRows | None) -> np.ndarray:
-    """Return the forces that are trained, shape (forces, 3)."""
-    forces = image.get_forces(apply_constraint=False)
-    return forces if chosen is None else forces[list(chosen.atoms)]

@@ -11,6 +11,7 @@ from ase import Atoms
 from amp.nft.amp_io import AmpModel, CalculatorSpec, read_amp
 from amp.nft.kernels.training.labelled import LabelledImages
 from amp.nft.records import ForceRows, TrainingTask
+from amp.nft.training.trained_labels import energy_weight, force_divisor, force_weights, trained_energy, trained_forces
 
 if TYPE_CHECKING:
     from amp.nft.kernels.fingerprints.gaussian import Fingerprints, Rows
@@ -82,16 +83,11 @@ def _force_coefficient(spec: CalculatorSpec) -> float:
 
 def _labels(image: Atoms, chosen: ForceRows | None, spec: CalculatorSpec) -> tuple[float, np.ndarray, np.ndarray, int]:
     """Return an image's energy (nan: not trained), trained forces, roots of the residuals' weights in the loss, and atoms."""
-    forces = image.get_forces(apply_constraint=False)
-    energy_weight = 1.0 if chosen is None else chosen.energy
-    weights, divisor = np.ones(len(image)), len(image)
-    if chosen is not None:
-        forces, weights, divisor = forces[list(chosen.atoms)], np.array(chosen.weights), 1
-    energy = image.get_potential_energy() if energy_weight else np.nan
+    weights, divisor = force_weights(image, chosen), force_divisor(image, chosen)
     roots = np.repeat(np.sqrt(_force_coefficient(spec) / 3.0 * weights / divisor), 3)
-    if energy_weight:
-        roots = np.append(np.sqrt(spec.energy_coefficient * energy_weight), roots)
-    return energy, forces, roots, len(image)
+    if of_energy := energy_weight(chosen):
+        roots = np.append(np.sqrt(spec.energy_coefficient * of_energy), roots)
+    return trained_energy(image, chosen), trained_forces(image, chosen), roots, len(image)
 
 
 def _covariance(
