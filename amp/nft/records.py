@@ -133,6 +133,55 @@ class ForceRows:
 
 
 @dataclass(frozen=True)
+class Checkpoint:
+    """State of LAMMPS at a halt, from which a later process can continue.
+
+    Attributes
+    ----------
+    restart : str
+        Restart file of LAMMPS.
+    run : int
+        Number of the ``run`` that was halted, among all that were executed, from 1 on.
+    first, last : int
+        Its first and last step.
+    dump : str
+        Text file with uncertain frames; empty if the deck writes none.
+    size : int
+        Its size at the halt, bytes.
+    """
+
+    restart: str
+    run: int
+    first: int
+    last: int
+    dump: str = ""
+    size: int = 0
+
+
+@dataclass(frozen=True)
+class Halt:
+    """Dynamics of LAMMPS that stopped for an uncertainty.
+
+    Attributes
+    ----------
+    step : int
+    limit : float
+        Uncertainty above which the deck stops, eV/Å.
+    atoms : Atoms
+        The frame at this step, in the order of the IDs.
+    frames : list of Atoms
+        Frames that the deck has dumped since the halt before.
+    checkpoint : Checkpoint
+    """
+
+    step: int
+    limit: float
+    atoms: Atoms
+    frames: list[Atoms]
+    checkpoint: Checkpoint
+
+
+@dataclass(frozen=True)
 class TrainingTask:
     """One (re)training of the whole ensemble.
 

@@ -155,7 +155,12 @@ def test_a_halt_a_loop_and_variables_of_the_command_line(deck):
     loop = 'variable i loop 3\nlabel again\nrun 10\nnext i\njump SELF again\nprint "end at $(step), x is ${x}, ${nft_members} members"\n'
     assert "end at 30, x is 7, 4 members" in deck(loop, arguments=["-var", "x", "7"])[0]
     halt = 'fix halt all halt 1 v_dmax > 1e-9 error {}\nrun 10\nprint "end at $(step)"\n'
-    assert "end at 1\n" in deck(halt.format("soft"))[0]
+    for n in (1, 2):
+        output, errors = deck(halt.format("soft"), n=n, code=5)
+        assert "end at 1\n" in output and "halted the dynamics before its last step" in errors
+    assert "end at 10\n" in deck(halt.format("soft").replace("1e-9", "1e9"))[0]
+    other = 'variable s equal step\nfix halt all halt 1 v_s > 3 error soft\nrun 10\nprint "end at $(step)"\n'
+    assert "end at 4\n" in deck(other)[0]
     assert "Fix halt condition" in deck(halt.format("hard"), code=1)[1]
 
 
@@ -254,5 +259,5 @@ def test_the_page_runs(tmp_path, monkeypatch):
     write_ensemble("best.al.ensemble", [write_amp(model) for model in models(0.1)])
     Path("in.lammps").write_text(textwrap.dedent(deck))
     subprocess.run([sys.executable, "-c", data], check=True, env={**os.environ, "PYTHONPATH": str(root / "examples")})
-    assert "Total wall time" in mpirun(2, BIN / "amp-nft", *command.split())[0]
+    assert "Total wall time" in mpirun(2, BIN / "amp-nft", *command.split(), code=5)[0]  # members with random weights are uncertain
     assert len(mpirun(1, sys.executable, "-c", script)[0].split()) == 3

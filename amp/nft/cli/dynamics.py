@@ -17,6 +17,7 @@ def lammps(options: argparse.Namespace) -> int:
     -------
     int
     """
+    from amp.nft.cli.main import HALTED
     from amp.nft.interfaces import run_deck
 
     own = argparse.ArgumentParser(prog="amp-nft lammps", add_help=False, allow_abbrev=False)
@@ -25,9 +26,18 @@ def lammps(options: argparse.Namespace) -> int:
     if wrong := [one for one in others if one.startswith("--")]:
         own.error(f"unknown argument {wrong[0]}")
     try:
-        run_deck(options.ensemble, options.deck, others, found.elements)
+        halted = run_deck(options.ensemble, options.deck, others, found.elements)
     except Exception:
-        if (mpi := sys.modules.get("mpi4py.MPI")) is not None and mpi.COMM_WORLD.rank > 0:
+        if not _is_first():
             return 0  # mpirun combines the codes of all, and the first process has that of the error
         raise
-    return 0
+    if not halted or not _is_first():
+        return 0
+    print("amp-nft lammps: an uncertainty halted the dynamics before its last step.", file=sys.stderr)
+    return HALTED
+
+
+def _is_first() -> bool:
+    """Return True on the first process, and where MPI is not in use."""
+    mpi = sys.modules.get("mpi4py.MPI")
+    return mpi is None or mpi.COMM_WORLD.rank == 0

@@ -21,10 +21,11 @@ from amp.nft.errors import (
     UnsupportedModel,
 )  # fmt: skip
 
-CONVERGED, FAILED, BAD_INPUT, UNCONVERGED, NO_LABELS, INTERRUPTED = 0, 1, 2, 3, 4, 130
+CONVERGED, FAILED, BAD_INPUT, UNCONVERGED, NO_LABELS, HALTED, INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
 OF_INPUT = (AmpFileError, ChunkError, CorrectionError, InputError, ParentMismatch, UnsupportedModel)
 EXIT_CODES = """exit codes: 0 done (run: converged), 1 failed, 2 bad command line or input, 3 the run stopped before it converged,
-4 no label of a batch succeeded, 130 or 143 stopped by Ctrl-C or SIGTERM: the same command resumes the run"""
+4 no label of a batch succeeded, 5 an uncertainty halted the dynamics (lammps), 130 or 143 stopped by Ctrl-C or SIGTERM: the same
+command resumes the run"""
 EXPORTS = ("extxyz", "deepmd", "pacemaker", "grace", "runner")
 PARENTS = ("emt", "tblite", "gpaw", "vasp", "lammps")
 

@@ -5,27 +5,18 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from amp.nft.amp_io import read_ensemble
 from amp.nft.errors import InputError, LammpsError, NFTError
+from amp.nft.interfaces.halts import Deck, commands, noticing
 from amp.nft.interfaces.lammps import attach
 
 FIX = "fix nft all external pf/callback 1 1"
 _FIX = re.compile(r"\s*fix\s+(?P<id>\S+)\s+(?P<group>\S+)\s+external\s+(?P<mode>[^#]*?)\s*(#.*)?", re.DOTALL)
 _COMPUTE = "coord/atom cutoff is longer than pairwise cutoff"
-
-
-@dataclass(frozen=True)
-class Deck:
-    """An input deck in two parts: up to and with its ``fix external``, and the rest; and the ID of the fix."""
-
-    head: str
-    rest: str
-    fix: str
 
 
 def split_deck(text: str) -> Deck:
@@ -45,7 +36,7 @@ def split_deck(text: str) -> Deck:
         If it has no ``fix ID all external pf/callback 1 1``.
     """
     end = 0
-    for command in _commands(text):
+    for command in commands(text):
         end += len(command)
         found = _FIX.fullmatch(command.replace("&\n", " "))
         if found is None:
@@ -56,24 +47,12 @@ def split_deck(text: str) -> Deck:
     raise InputError(f"the deck has no `{FIX}`: write it after the atoms are read, with `fix_modify nft energy yes virial yes`.")
 
 
-def _commands(text: str) -> Iterator[str]:
-    """Yield the commands of a deck, with their continuation lines."""
-    command = ""
-    for line in text.splitlines(keepends=True):
-        command += line
-        if not line.rstrip("\r\n").endswith("&"):
-            yield command
-            command = ""
-    if command:
-        yield command
-
-
 def run_deck(
     ensemble: str | os.PathLike[str],
     deck: str | os.PathLike[str],
     arguments: Sequence[str] = (),
     elements: Sequence[str] | None = None,
-) -> None:
+) -> bool:
     """Run a deck; all processes of ``mpirun`` call it together.
 
     Parameters
@@ -88,6 +67,11 @@ def run_deck(
     elements : sequence of str, optional
         Element of each atom type; from ``labelmap atom`` if not given.
 
+    Returns
+    -------
+    bool
+        True if a ``fix halt`` stopped a run before its last step for an uncertainty, by a variable that contains the vector of the fix.
+
     Raises
     ------
     InputError, AmpFileError, UnsupportedModel, FileNotFoundError
@@ -97,15 +81,17 @@ def run_deck(
     """
     mpi, lammps = _packages()
     comm = mpi.COMM_WORLD
-    models, parts = _from_first(comm, lambda: (read_ensemble(ensemble), split_deck(_read(deck))))
+    models, parts = _from_first(comm, lambda: (read_ensemble(ensemble), noticing(split_deck(_read(deck)))))
     lmp = lammps(cmdargs=list(arguments), comm=comm)
     try:
         lmp.command(f"variable nft_cutoff string {models[0].cutoff['kwargs']['Rc']!r}")
         lmp.command(f"variable nft_members string {len(models)}")
+        lmp.command("variable nft_halted string no")
         with tempfile.TemporaryDirectory() as scratch:
             _run(lmp, Path(scratch, "head"), parts.head, comm)
             attach(lmp, models, elements, fix=parts.fix)
             _run(lmp, Path(scratch, Path(deck).name), parts.rest, comm)
+        return bool(lmp.extract_variable("nft_halted") != "no")
     except NFTError:
         raise
     except Exception as error:  # LAMMPS's own are plain

@@ -1,0 +1,305 @@
+"""Rewrite a deck so that runs which ``fix halt`` stops for an uncertainty are noticed, and can continue to their last step.
+
+Each ``run`` gets commands of LAMMPS before and after it; variables whose names begin with ``nft_`` hold their results.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from amp.nft.errors import InputError
+from amp.nft.records import Checkpoint
+
+NEVER = "1e300"  # limit of a fix halt that is not defined yet
+RESTART = "halt-{step}.restart"
+EXAMPLE = "fix halt all halt 10 v_dmax > 0.7 error soft"
+_TOKEN = re.compile(r'"""[\s\S]*?"""|"[^"]*"|\'[^\']*\'|\S+')
+_BOX = ("read_data", "read_restart", "create_box")
+_CHANGES = (
+    "velocity", "displace_atoms", "minimize", "set", "create_atoms", "create_bonds", "delete_atoms", "delete_bonds", "replicate",
+    "change_box", "reset_timestep", "reset_atoms", "read_dump", "write_data", "write_dump", "write_restart", "molecule",
+)  # fmt: skip
+_APPENDED = ("custom", "atom", "xyz", "yaml")  # dumps to which LAMMPS can append
+_RUN_IN_IF = re.compile(r"[\"']\s*run\s")
+
+
+@dataclass(frozen=True)
+class Deck:
+    """An input deck in two parts: up to and with its ``fix external``, and the rest; and the ID of the fix."""
+
+    head: str
+    rest: str
+    fix: str
+
+
+@dataclass(frozen=True)
+class _Halt:
+    """A ``fix halt`` on an uncertainty; `number` is part of its variable's name."""
+
+    number: int
+    fix: str
+    variable: str
+    relation: str
+
+    @property
+    def limit(self) -> str:
+        return f"nft_limit_{self.number}"
+
+    @property
+    def condition(self) -> str:
+        return f"(${{{self.variable}}} {self.relation} ${{{self.limit}}})"
+
+
+def commands(text: str) -> Iterator[str]:
+    """Yield the commands of a deck, with their continuation lines.
+
+    Parameters
+    ----------
+    text : str
+
+    Yields
+    ------
+    str
+    """
+    command = ""
+    for line in text.splitlines(keepends=True):
+        command += line
+        if not line.rstrip("\r\n").endswith("&") and command.count('"""') % 2 == 0:
+            yield command
+            command = ""
+    if command:
+        yield command
+
+
+def words(command: str) -> list[str]:
+    """Return the words of a command, quoted texts with their quotation marks; none of a comment.
+
+    Parameters
+    ----------
+    command : str
+
+    Returns
+    -------
+    list of str
+    """
+    found = _TOKEN.findall(command.replace("&\n", " "))
+    comment = next((place for place, word in enumerate(found) if word.startswith("#")), len(found))
+    return found[:comment]
+
+
+def noticing(deck: Deck) -> Deck:
+    """Return a deck that sets ``nft_halted`` to the step at which an uncertainty has stopped a run.
+
+    Parameters
+    ----------
+    deck : Deck
+
+    Returns
+    -------
+    Deck
+        The same one if no ``fix halt`` depends on the uncertainty.
+    """
+    writer = _Writer(deck)
+    return writer.written() if writer.has_halts else deck
+
+
+def continuing(deck: Deck, directory: str, resumed: Checkpoint | None = None) -> Deck:
+    """Return a deck whose runs continue to their last step after each halt.
+
+    At a halt it writes a restart file, adds 1 to ``nft_halts``, and runs on; the callback of ``fix external`` sees this at the first
+    step, which it has seen before. Where ``nft_stop`` is 1 after a run, no run continues.
+
+    Parameters
+    ----------
+    deck : Deck
+    directory : str
+        Of restart files.
+    resumed : Checkpoint, optional
+        Halt at which the dynamics begins: its restart file replaces the atoms of the deck, and commands before its run that would change
+        the atoms are skipped.
+
+    Returns
+    -------
+    Deck
+
+    Raises
+    ------
+    InputError
+        If there is no ``fix halt`` for the uncertainty, or a command with which a run cannot continue.
+    """
+    writer = _Writer(deck, directory, resumed)
+    if not writer.has_halts:
+        raise InputError(
+            f"the deck has no `fix halt` whose variable contains f_{deck.fix}[1]: add `variable dmax equal f_{deck.fix}[1]` and "
+            f"`{EXAMPLE}`, or leave out --relearn."
+        )
+    return writer.written()
+
+
+class _Writer:
+    def __init__(self, deck: Deck, directory: str | None = None, resumed: Checkpoint | None = None) -> None:
+        self._deck, self._directory, self._resumed = deck, directory, resumed
+        self._variables = _uncertain_variables(deck)
+        self._halts: dict[str, _Halt] = {}
+        self._halt_count = self._runs = self._skips = 0
+        self._timer = "timer timeout off"
+        self.has_halts = any(self._halt_of(words(one)) is not None for one in commands(deck.head + deck.rest))
+
+    def written(self) -> Deck:
+        parts = ["".join(self._rewritten(one, head) for one in commands(text)) for head, text in self._parts()]
+        return replace(self._deck, head=parts[0], rest=parts[1])
+
+    def _parts(self) -> tuple[tuple[bool, str], tuple[bool, str]]:
+        return (True, self._deck.head), (False, self._deck.rest)
+
+    def _rewritten(self, command: str, head: bool) -> str:
+        found = words(command)
+        name, text = found[0] if found else "", command if command.endswith("\n") else command + "\n"
+        if self._directory is not None:
+            self._refuse(name, command)
+        if name == "timer" and "timeout" in found:
+            self._timer = command.strip()
+        if (halt := self._halt_of(found)) is not None:
+            self._halts[halt.fix] = halt
+            self._halt_count += 1
+            return f"{text}variable {halt.limit} string {found[7]}\n"
+        if name == "unfix" and len(found) > 1 and found[1] in self._halts:
+            return f"{text}variable {self._halts[found[1]].limit} string {NEVER}\n"
+        if name == "run" and len(found) > 1 and not head:
+            return self._run(text, found)
+        if name == "dump" and self._directory is not None and len(found) > 5:
+            text += self._dump(found)
+        return self._at_resumption(text, name, head)
+
+    def _refuse(self, name: str, command: str) -> None:
+        """Raise InputError for a command with which a run cannot continue."""
+        if name == "clear" or (name == "if" and _RUN_IN_IF.search(command)):
+            raise InputError(f"the deck has `{command.strip()}`: with --relearn write `run` on its own line, and no `clear`.")
+
+    def _halt_of(self, found: list[str]) -> _Halt | None:
+        """Return the halt that a command defines, if it depends on the uncertainty and does not end LAMMPS."""
+        if len(found) < 8 or found[0] != "fix" or found[3] != "halt" or found[5].removeprefix("v_") not in self._variables:
+            return None
+        kind = found[found.index("error", 8) + 1] if "error" in found[8:-1] else None
+        if self._directory is None:
+            return None if kind in ("hard", "continue") or found[6] not in (">", ">=") else self._new_halt(found)
+        if kind != "soft" or found[6] not in (">", ">="):
+            raise InputError(f"the deck has `{' '.join(found)}`: --relearn needs `{EXAMPLE}`, with `>` and `error soft`.")
+        return self._new_halt(found)
+
+    def _new_halt(self, found: list[str]) -> _Halt:
+        return _Halt(self._halt_count + 1, found[1], found[5].removeprefix("v_"), found[6])
+
+    def _run(self, text: str, found: list[str]) -> str:
+        """Return a run with the commands that notice its halts, and continue it."""
+        self._runs += 1
+        upto = "upto" in found[2:]
+        begin = [
+            f"variable nft_steps equal {found[1]}",
+            "variable nft_first equal $(step:%.0f)",
+            f"variable nft_last equal $({'' if upto else 'step+'}v_nft_steps:%.0f)",
+        ]
+        unsure = " || ".join(halt.condition for halt in self._halts.values())
+        if not unsure:
+            lines = self._only_counted(begin, text)
+        elif self._directory is None:
+            lines = [*begin, text, f'if "($(step:%.0f) < ${{nft_last}}) && ({unsure})" then "variable nft_halted string $(step:%.0f)"']
+        else:
+            lines = self._continued(begin, text, found, unsure)
+        return "".join(line if line.endswith("\n") else line + "\n" for line in lines)
+
+    def _only_counted(self, begin: list[str], text: str) -> list[str]:
+        """Return the lines of a run before any ``fix halt``."""
+        number = self._runs
+        return [*self._counted(number), *begin, text, f"label nft_done_{number}"] if self._directory is not None else [text]
+
+    def _counted(self, number: int) -> list[str]:
+        """Return lines that count runs, and skip those that were finished before the dynamics was resumed."""
+        return ["variable nft_run equal $(v_nft_run+1)", f'if "${{nft_run}} < ${{nft_resume}}" then "jump SELF nft_done_{number}"']
+
+    def _continued(self, begin: list[str], text: str, found: list[str], unsure: str) -> list[str]:
+        number, over = self._runs, f'then "jump SELF nft_done_{self._runs}"'
+        restart = f"{self._directory}/{RESTART.format(step='$(step:%.0f)')}"
+        limits = [f'if "{halt.condition}" then "variable nft_limit string ${{{halt.limit}}}"' for halt in self._halts.values()]
+        return [
+            *self._counted(number),
+            *begin,
+            'if "${nft_run} == ${nft_resume}" then "variable nft_first equal ${nft_first_before}" '
+            f'"variable nft_last equal ${{nft_last_before}}" "jump SELF nft_go_on_{number}"',
+            text,
+            f"label nft_look_{number}",
+            f'if "${{nft_stop}} == 1" {over}',
+            f'if "!({unsure})" {over}',
+            self._timer,
+            f'if "$(step:%.0f) >= ${{nft_last}}" {over}',
+            *limits,
+            f"write_restart {restart}",
+            "variable nft_halts equal $(v_nft_halts+1)",
+            f"label nft_go_on_{number}",
+            _rest_of_run(found),
+            f"jump SELF nft_look_{number}",
+            f"label nft_done_{number}",
+        ]
+
+    def _dump(self, found: list[str]) -> str:
+        """Return commands after the definition of a dump."""
+        text = ""
+        if self._resumed is not None and found[3] in _APPENDED:
+            text += f"dump_modify {found[1]} append yes\n"
+        if found[3] == "custom" and found[2] == "all" and _is_readable(found):
+            text += f"variable nft_dump string {found[5]}\n"
+        return text
+
+    def _at_resumption(self, text: str, name: str, head: bool) -> str:
+        """Return a command, or what replaces it where the dynamics is resumed."""
+        if self._resumed is None or name not in (*_BOX, *_CHANGES, "run"):
+            return text
+        if head:
+            return f"read_restart {self._resumed.restart}\n" if name in _BOX else ""
+        self._skips += 1
+        skip = f'if "${{nft_run}} < ${{nft_resume}}" then "jump SELF nft_skip_{self._skips}"\n'
+        return f"{skip}{text}label nft_skip_{self._skips}\n"
+
+
+def _rest_of_run(found: list[str]) -> str:
+    """Return the command for the rest of a run; ramps have the same start and stop."""
+    others, given = [], {"start": "${nft_first}", "stop": "${nft_last}"}
+    place = 2
+    while place < len(found):
+        word = found[place]
+        if word == "every":
+            others += found[place:]
+            break
+        pair = found[place : place + 2]
+        if word in given:
+            given[word] = pair[-1]
+        elif word not in ("upto", "pre"):
+            others += pair
+        place += 1 if word == "upto" else 2
+    return " ".join(["run ${nft_last} upto", *(f"{name} {value}" for name, value in given.items()), *others])
+
+
+def _uncertain_variables(deck: Deck) -> set[str]:
+    """Return the names of variables that depend on the vector of the fix."""
+    formulas = {
+        found[1]: " ".join(found[3:])
+        for found in map(words, commands(deck.head + deck.rest))
+        if len(found) > 3 and found[0] == "variable" and found[2] == "equal"
+    }
+    known: set[str] = set()
+    while more := {
+        name for name, formula in formulas.items()
+        if name not in known and (f"f_{deck.fix}[" in formula or any(re.search(rf"v_{one}\b|\{{{one}\}}", formula) for one in known))
+    }:  # fmt: skip
+        known |= more
+    return known
+
+
+def _is_readable(found: list[str]) -> bool:
+    """Return True if a dump has, in one text file, positions and uncertainties by which frames can be learned."""
+    columns = found[6:]
+    places = any({*axes} <= {*columns} for axes in (("x", "y", "z"), ("xu", "yu", "zu"), ("xs", "ys", "zs"), ("xsu", "ysu", "zsu")))
+    text = not any(mark in found[5] for mark in "*%") and not found[5].endswith((".bin", ".gz", ".zst"))
+    return text and places and "id" in columns and "d_delta" in columns and ("type" in columns or "element" in columns)
