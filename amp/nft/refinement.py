@@ -14,7 +14,7 @@ from amp.nft.activelearner.start_checks import fitting_method
 from amp.nft.calculator.explorers import Dynamics, Explorer, Relaxation
 from amp.nft.errors import InputError
 from amp.nft.inputs.arguments import check_count, check_positive
-from amp.nft.inputs.structures import Images, read_targets
+from amp.nft.inputs.structures import Images, read_targets, read_training_images
 from amp.nft.labels.executors import Executors
 from amp.nft.labels.single_point import Parent
 from amp.nft.records import LabelOptions
@@ -110,6 +110,8 @@ def refine(
     }  # fmt: skip
     method = choose_method(learner.method, **{part: settings.get(part) for part in PARTS})
     explorers = _explorers(explore)
+    keys = {name: settings.pop(name, None) for name in ("energy_key", "forces_key")}  # chunks, which are added, have ASE's results
+    images = images if images is None else read_training_images(images, **keys)
     if method.forces != "centre" or settings.get("correction") is not None:
         frames = FrameSearch(explorers or [Relaxation(), Dynamics()], k, cutoff, band[1], limit)
         return refine_by_frames(learner, images, target_image, frames, rounds, label, settings, (method.test_labels, method.larger_labels))

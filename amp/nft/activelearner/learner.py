@@ -171,6 +171,8 @@ class NFT:
         gate: Gate | Convergence | None = None,
         notes: dict[str, Any] | None = None,
         card: dict[str, str | None] | None = None,
+        energy_key: str | None = None,
+        forces_key: str | None = None,
         dry_run: bool = False,
     ) -> bool:
         """Train an ensemble until it is certain enough of the forces on the target.
@@ -255,6 +257,8 @@ class NFT:
             Plain data that the journal records at this start, such as the text of an input file. It changes nothing.
         card : dict, optional
             ``licence``, ``citation`` and ``date`` as texts for the model card in ``best.<label>.ensemble``; they may change at each start.
+        energy_key, forces_key : str, optional
+            Names of the energy in ``info`` and of the forces in the arrays of `images`, where they are not ASE's results.
         dry_run : bool
             Check all arguments, return False, and start and write nothing.
 
@@ -287,7 +291,7 @@ class NFT:
             test_labels=test_labels, larger_labels=larger_labels, aim=aim, batch=batch,
         )  # fmt: skip
         check_beginning(method, images is not None)
-        training_images = [] if images is None else structures.read_training_images(images)
+        training_images = [] if images is None else structures.read_training_images(images, energy_key, forces_key)
         targets = structures.read_targets(target_image)
         method = fitting_method(method, targets, parent_calc)
         if images is not None:

@@ -52,7 +52,7 @@ def lines_of(al: NFT, arguments: dict[str, Any], n_labels: int) -> Iterator[str]
         yield "images: none; the run begins with chunks of the target"
     else:
         yield f"images: {len(images)}, of {min(map(len, images))} to {max(map(len, images))} atoms"
-        seconds, n_atoms, text = _compared(images, arguments["parent_calc"])
+        seconds, n_atoms, text = _compared(images, arguments)
         yield f"parent: {text} ({seconds:.2g} s for {n_atoms} atoms)"
         seconds_per_atom = seconds / n_atoms, n_atoms
     parts = ("termination", "min_atoms", "test_labels", "larger_labels")
@@ -74,12 +74,13 @@ def _described(target: Atoms) -> str:
     return f"{len(target)} atoms, {target.get_chemical_formula()}, {pbc}"
 
 
-def _compared(images: list[Atoms], parent: Any) -> tuple[float, int, str]:
+def _compared(images: list[Atoms], arguments: dict[str, Any]) -> tuple[float, int, str]:
     """Return the seconds and atoms of one label of an image, and a text; ParentMismatch if it differs from the stored one."""
     from amp.nft.initialization import compare_with_parent
     from amp.nft.inputs.structures import read_training_images
 
-    comparison = compare_with_parent(read_training_images(images), parent)
+    keys = {name: arguments.get(name) for name in ("energy_key", "forces_key")}
+    comparison = compare_with_parent(read_training_images(images, **keys), arguments["parent_calc"])
     comparison.raise_if_different()
     return comparison.parent.seconds, len(comparison.parent.forces), str(comparison)
 

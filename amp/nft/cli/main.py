@@ -181,6 +181,8 @@ def _add_steps(commands: Any) -> None:
     ):  # fmt: skip
         fit.add_argument(name, type=kind, help=text)
     fit.add_argument("--hiddenlayers", nargs="+", type=_count, metavar="N", help="nodes of each hidden layer (10 10)")
+    for name in ("licence", "citation", "date", "parent"):
+        fit.add_argument(f"--{name}", help=f"{name} in the model card, a text")
     fit.set_defaults(command="steps.fit")
     evaluate = commands.add_parser("evaluate", help="errors of an ensemble on labelled images, by element")
     evaluate.add_argument("images", help="a file that ASE reads, with energies and forces")
@@ -188,6 +190,9 @@ def _add_steps(commands: Any) -> None:
     evaluate.add_argument("-o", "--output", metavar="FILE", help="extended XYZ with predictions as nft_...")
     evaluate.add_argument("--figure", metavar="FILE", help="a parity figure")
     evaluate.add_argument("--csv", metavar="FILE", help="the table as CSV")
+    for command in (fit, evaluate):
+        command.add_argument("--energy-key", metavar="NAME", help="energy of the images in info, as REF_energy; ASE's result if not given")
+        command.add_argument("--forces-key", metavar="NAME", help="forces of the images in the arrays, as REF_forces")
     evaluate.set_defaults(command="steps.evaluate")
 
 

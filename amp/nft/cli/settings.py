@@ -19,6 +19,7 @@ OF_NFT = {
     "run.seed": "seed", "run.threads": "threads", "run.load": "load", "method.name": "method",
 }  # fmt: skip
 OF_RUN = {
+    "system.energy_key": "energy_key", "system.forces_key": "forces_key",
     "system.images": "images", "system.target": "target_image", "ensemble.members": "n", "ensemble.start_command": "start_command",
     "ensemble.headerlines": "headerlines", "run.label": "label", "chunks.cutoff": "cutoff", "parent.timeout": "label_timeout",
     "labels.retries": "label_retries", "select.distinct": "distinct", "run.accept_parent": "accept_parent", "method.forces": "forces",

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from amp.nft.errors import InputError
 
-OF_FIT = ("cutoff", "features", "valid", "seed", "threads", "forces", "directory", "hiddenlayers")  # arguments of `fit`
+OF_FIT = ("cutoff", "features", "valid", "seed", "threads", "forces", "directory", "hiddenlayers", "energy_key", "forces_key")
+OF_CARD = ("licence", "citation", "date", "parent")
 
 
 def convergence(options: Namespace) -> int:
@@ -108,7 +109,8 @@ def fit(options: Namespace) -> int:
         given["hiddenlayers"] = tuple(given["hiddenlayers"])
     if "members" in options:
         given["n"] = options.members
-    ensemble = fit(options.images, **given, log=print)
+    card = {name: value for name, value in vars(options).items() if name in OF_CARD}
+    ensemble = fit(options.images, **given, card=card, log=print)
     print(f"{Path(given.get('directory', 'fit'), 'fit.ensemble')} is written: {len(ensemble.texts)} members.")
     return 0
 
@@ -126,7 +128,10 @@ def evaluate(options: Namespace) -> int:
     """
     from amp.nft.fitting import evaluate
 
-    table = evaluate(options.ensemble, options.images, figure=options.figure, extxyz=options.output)
+    table = evaluate(
+        options.ensemble, options.images, figure=options.figure, extxyz=options.output, energy_key=options.energy_key,
+        forces_key=options.forces_key,
+    )  # fmt: skip
     print(table)
     if options.csv is not None:
         rows = table.as_dicts()

@@ -108,6 +108,8 @@ def evaluate(
     *,
     figure: str | os.PathLike[str] | None = None,
     extxyz: str | os.PathLike[str] | None = None,
+    energy_key: str | None = None,
+    forces_key: str | None = None,
     threads: int | None = None,
 ) -> Table:
     """Compare an ensemble's mean predictions with labels.
@@ -122,6 +124,8 @@ def evaluate(
     extxyz : path, optional
         An extended XYZ file of the images with their labels and ``nft_energy`` (eV), ``nft_forces``, ``nft_forces_uncertainty`` and,
         where the ensemble is calibrated, ``nft_forces_error95`` (eV/Å).
+    energy_key, forces_key : str, optional
+        Names of the energy in ``info`` and of the forces in the arrays of the images, where they are not ASE's results.
     threads : int, optional
         The result does not depend on it.
 
@@ -134,7 +138,7 @@ def evaluate(
     InputError
         An image has no labels, or contains an element that the ensemble was not trained on.
     """
-    labelled = read_training_images(images)
+    labelled = read_training_images(images, energy_key, forces_key)
     settings = {"threads": threads}
     calculator = ensemble.calculator(**settings) if isinstance(ensemble, Ensemble) else EnsembleCalculator(ensemble, threads=threads)
     predicted = [_predict(calculator, image) for image in labelled]

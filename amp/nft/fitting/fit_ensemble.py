@@ -50,6 +50,8 @@ def fit(
     fit_until: Until = "out-of-bag",
     threads: int | None = None,
     card: Mapping[str, str | None] | None = None,
+    energy_key: str | None = None,
+    forces_key: str | None = None,
     log: Callable[[str], Any] = logger.info,
 ) -> Ensemble:
     """Fit an ensemble of Gaussian + NeuralNetwork members to labelled images.
@@ -86,6 +88,8 @@ def fit(
         The result does not depend on it.
     card : dict, optional
         ``parent``, ``licence``, ``citation`` and ``date`` as texts for the model card; the data set does not say them.
+    energy_key, forces_key : str, optional
+        Names of the energy in ``info`` and of the forces in the arrays of the images, where they are not ASE's results.
     log : callable
         Is called with each line of progress.
 
@@ -104,7 +108,7 @@ def fit(
     """
     _check(n, valid, fit_until, calc_text, cutoff)
     terms = checked_terms(card, ("parent", *TERMS))
-    labelled, rows = _read(images, forces)
+    labelled, rows = _read(images, forces, energy_key, forces_key)
     spec = _spec(calc_text, features, hiddenlayers, cutoff, sorted({s for image in labelled for s in image.symbols}), Path(directory))
     trained, validation = _split(len(labelled), valid, seed)
     task = TrainingTask(
@@ -205,10 +209,10 @@ def _check(n: int, valid: float, fit_until: str, calc_text: Any, cutoff: float) 
         raise InputError("fit_until is 'criteria', but there are none: give calc_text with convergence=..., or use 'out-of-bag'.")
 
 
-def _read(images: Images, forces: Forces) -> tuple[list[Atoms], list[ForceRows | None]]:
+def _read(images: Images, forces: Forces, energy_key: str | None, forces_key: str | None) -> tuple[list[Atoms], list[ForceRows | None]]:
     """Return labelled copies of the images, each once, and the forces that are trained."""
     given = read_images(images)
-    labelled = read_training_images(given)
+    labelled = read_training_images(given, energy_key, forces_key)
     if len(labelled) < LEAST_IMAGES:
         raise InputError(f"images contains {len(labelled)} different image: give at least {LEAST_IMAGES}.")
     if isinstance(forces, str):

@@ -5,19 +5,23 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from amp.utilities import enforce_magnetic_moments, get_hash  # noqa: F401 - for the levels above, which do not import Amp
 from ase import Atoms
-from ase.calculators.calculator import PropertyNotImplementedError
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read
+from ase.io.formats import string2index
 
 from amp.nft.errors import InputError, printable
 from amp.nft.inputs.agreement import check_agreement
 from amp.nft.inputs.arguments import ABSURD_FORCE
+from amp.nft.inputs.cp2k import has_cp2k_forces, read_cp2k
 from amp.nft.inputs.geometry import check_atoms, check_places
+from amp.nft.inputs.label_keys import check_keys, labels_of
 
+_INDEX = {False: "", True: ", and after @ an index or a slice, such as 0, -1, :10 or ::5"}
 Images = str | os.PathLike[str] | Atoms | Iterable[Atoms] | Mapping[str, Atoms]
 
 
@@ -59,18 +63,30 @@ def read_images(images: Images, name: str = "images") -> list[Atoms]:
 
 def _read_file(path: str | os.PathLike[str], name: str) -> list[Atoms]:
     file, literal = os.fspath(path), Path(path).exists()
-    if not literal and not ("@" in Path(path).name and Path(file.rpartition("@")[0]).exists()):
+    base, at, index = (file, "", ":") if literal else file.rpartition("@")  # core@shell.xyz is a name if there is such a file
+    if not literal and not (at and os.sep not in index and Path(base).exists()):
         raise FileNotFoundError(f"{name}: there is no file {printable(file)!r} in {os.getcwd()}.")
-    try:  # core@shell.xyz is a name if there is such a file, else images.xyz@:10 is ASE's choice of images
-        found = read(file, index=":", do_not_split_by_at_sign=True) if literal else read(file)
+    if Path(base).is_dir():
+        raise InputError(f"{name}: {file!r} cannot be read (it is a directory); give a file that ase.io.read understands.")
+    try:
+        if has_cp2k_forces(Path(base)):
+            steps: Any = read_cp2k(Path(base))
+            found = steps[string2index(index)]
+        else:
+            found = read(file, index=":", do_not_split_by_at_sign=True) if literal else read(file)
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from None
+    except (IndexError, StopIteration) as error:
+        raise InputError(f"{name}: {file!r} has no structure at this index: count from 0, or from the end with -1.") from error
     except Exception as error:  # ASE's readers raise many kinds
         raise InputError(
-            f"{name}: {file!r} cannot be read ({type(error).__name__}: {error}); give a file that ase.io.read understands."
+            f"{name}: {file!r} cannot be read ({type(error).__name__}: {error}); give a file that ase.io.read understands"
+            f"{_INDEX[bool(at)]}."
         ) from error
     return found if isinstance(found, list) else [found]
 
 
-def read_training_images(images: Images) -> list[Atoms]:
+def read_training_images(images: Images, energy_key: str | None = None, forces_key: str | None = None) -> list[Atoms]:
     """Read training images as labelled copies, each once.
 
     Amp's hash identifies an image, as in Amp.
@@ -79,6 +95,8 @@ def read_training_images(images: Images) -> list[Atoms]:
     ----------
     images : Atoms, path, or list of these
         Images with energies and forces.
+    energy_key, forces_key : str, optional
+        Names of the energy in ``info`` and of the forces in the arrays of each image; ASE's results if not given.
 
     Returns
     -------
@@ -89,25 +107,18 @@ def read_training_images(images: Images) -> list[Atoms]:
     InputError
         An image lacks its energy or forces, or two labels of one geometry differ.
     """
+    check_keys(energy_key=energy_key, forces_key=forces_key)
     found = read_images(images)
     for i, image in enumerate(found):
         check_atoms(image, f"images[{i}]")
-    copies = [_labelled_copy(image, f"images[{i}] ({image.get_chemical_formula()})") for i, image in enumerate(found)]
+    named = [(image, f"images[{i}] ({image.get_chemical_formula()})") for i, image in enumerate(found)]
+    copies = [_labelled_copy(image, name, energy_key, forces_key) for image, name in named]
     check_agreement(copies)
     return list({get_hash(image): copy for image, copy in zip(found, copies, strict=True)}.values())
 
 
-def _labelled_copy(image: Atoms, name: str) -> Atoms:
-    try:
-        if image.calc is None:
-            raise PropertyNotImplementedError("no calculator")
-        energy = image.get_potential_energy(apply_constraint=False)
-        forces = image.get_forces(apply_constraint=False)
-    except (PropertyNotImplementedError, RuntimeError) as error:
-        raise InputError(
-            f"{name} has no energy or no forces ({error}): every training image "
-            "needs both. Compute them with the parent calculator before you save the image."
-        ) from error
+def _labelled_copy(image: Atoms, name: str, energy_key: str | None, forces_key: str | None) -> Atoms:
+    energy, forces = labels_of(image, name, energy_key, forces_key)
     if not (np.isfinite(energy) and np.isfinite(forces).all()):
         raise InputError(f"{name} has an energy or force that is not finite: label it again, or remove it.")
     if (largest := np.abs(forces).max()) > ABSURD_FORCE:
@@ -115,7 +126,7 @@ def _labelled_copy(image: Atoms, name: str) -> Atoms:
     check_places(image, name)
     atoms = image.copy()
     atoms.set_constraint()
-    atoms.calc = SinglePointCalculator(atoms, energy=float(energy), forces=np.array(forces, dtype=float))
+    atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=forces)
     return atoms
 
 

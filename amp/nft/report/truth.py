@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ase import Atoms
 
+from amp.nft.inputs.structures import read_images
 from amp.nft.run.history import Run
 
 
@@ -32,13 +30,7 @@ def read_truth(truth: Any, run: Run) -> np.ndarray | None:
     """
     if truth is None:
         return None
-    if isinstance(truth, str | os.PathLike):
-        from ase.io import read
-
-        if not Path(truth).exists():
-            raise ValueError(f"truth: there is no file {os.fspath(truth)!r}.")
-        truth = read(os.fspath(truth), index=":")
-    images = [truth] if isinstance(truth, Atoms) else list(truth)
+    images = read_images(truth, "truth")
     if [list(image.numbers) for image in images] != [list(target.numbers) for target in run.targets] or not all(
         np.allclose(image.positions, target.positions, atol=1e-3) for image, target in zip(images, run.targets, strict=True)
     ):
