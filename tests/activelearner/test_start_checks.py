@@ -11,6 +11,7 @@ from ase.calculators.emt import EMT
 from ase.calculators.lj import LennardJones
 from small_runs import Fragile, cells, cluster, results, run
 
+from amp.nft.activelearner import NFT
 from amp.nft.activelearner.chunk_labels import Carving
 from amp.nft.activelearner.method import choose_method
 from amp.nft.activelearner.setup import Setup
@@ -37,6 +38,20 @@ class GammaOnly(EMT):
 
 def lines_of(name="log.txt"):
     return Path(name).read_text().splitlines()
+
+
+@pytest.mark.parametrize(("threshold", "fraction"), [(0.9, "10"), (0.5, "50"), (0.995, "0.5")])
+def test_a_threshold_that_looks_like_a_fraction_is_explained(threshold, fraction):
+    text = f"takes every atom above {threshold} eV/Å; for the top {fraction} % write -{threshold}"
+    with pytest.warns(UserWarning, match=text) as caught:
+        al = NFT(threshold=threshold)
+    assert len(caught) == 1
+    assert al.threshold == threshold
+
+
+@pytest.mark.parametrize("threshold", [0.49, 1.0, 2.0, -0.9, None])
+def test_other_thresholds_need_no_explanation(threshold):
+    NFT(threshold=threshold)  # a warning is an error
 
 
 def test_a_paper_run_compares_one_image_and_goes_on():

@@ -7,7 +7,7 @@ import pytest
 
 from amp.nft.cli.input_file import InputFile, read_input, schema
 from amp.nft.cli.main import PARENTS
-from amp.nft.cli.settings import arguments_of_nft, calc_text, slurm_cluster
+from amp.nft.cli.settings import arguments_of_nft, calc_text, learner_of, slurm_cluster
 from amp.nft.cli.templates import template
 from amp.nft.errors import InputError
 
@@ -93,6 +93,7 @@ def test_changes_replace_values_of_the_file(given):
     assert found.method.check_parent is False
     assert arguments_of_nft(found) == {"stop_delta": 0.2, "threshold": -0.75, "method": "paper"}
     assert arguments_of_nft(given("select.above=0.3"))["threshold"] == 0.3
+    assert learner_of(given("select.above=0.9")).threshold == 0.9  # the key says what it means: no warning
 
 
 def test_the_schema_describes_each_key():

@@ -21,7 +21,23 @@ from amp.nft.records import LabelOptions
 from amp.nft.selection import distinct as distinct_atoms
 from amp.nft.selection import fingerprints
 
+FRACTION = 0.5  # eV/Å, from which on a threshold below 1 may be meant as a fraction
 DistinctRule = Callable[[list[int], list[int]], list[int]]
+
+
+def explain_threshold(threshold: float | None) -> None:
+    """Warn if an uncertainty looks like a fraction; it is obeyed as it is.
+
+    Parameters
+    ----------
+    threshold : float or None
+        As for `amp.nft.activelearner.NFT`.
+    """
+    if threshold is not None and FRACTION <= threshold < 1:
+        warnings.warn(
+            f"threshold is {threshold:g}: this takes every atom above {threshold:g} eV/Å; for the top {100 * (1 - threshold):.3g} % write "
+            f"{-threshold:g}.", UserWarning, stacklevel=3,
+        )  # fmt: skip
 
 
 def distinct_rule(distance: float | None, spec: CalculatorSpec | None, targets: list[Atoms]) -> DistinctRule | None:

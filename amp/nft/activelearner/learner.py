@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from amp.nft.activelearner.chunk_labels import Carving
-from amp.nft.activelearner.early_checks import check_correction, compare_radii, distinct_rule
+from amp.nft.activelearner.early_checks import check_correction, compare_radii, distinct_rule, explain_threshold
 from amp.nft.activelearner.inheritance import Inheritance
 from amp.nft.activelearner.loop import Loop
 from amp.nft.activelearner.method import check_beginning, check_method, check_trainer, choose_method
@@ -16,6 +16,7 @@ from amp.nft.activelearner.run_settings import changed_versions, circumstances, 
 from amp.nft.activelearner.setup import Setup
 from amp.nft.activelearner.start_checks import check_start, fitting_method
 from amp.nft.activelearner.stopping import Iteration, StopReason, certain_enough, enough_iterations, no_improvement
+from amp.nft.amp_io import calc_text_of
 from amp.nft.amp_io.bootstrap_texts import calc_text as default_calc_text
 from amp.nft.amp_io.bootstrap_texts import headerlines as default_headerlines
 from amp.nft.amp_io.bootstrap_texts import train_line as default_train_line
@@ -111,6 +112,7 @@ class NFT:
         method: str = "paper",
     ) -> None:
         check_threshold(threshold)
+        explain_threshold(threshold)
         check_method(method)
         arguments.check_positive(stop_delta=stop_delta)
         arguments.check_count("max_iterations", max_iterations, least=0)
@@ -140,7 +142,7 @@ class NFT:
         images: structures.Images | None,
         target_image: structures.Images,
         n: int = 10,
-        calc_text: str = default_calc_text,
+        calc_text: Any = default_calc_text,
         headerlines: str = default_headerlines,
         start_command: str = start_command,
         train_line: str = default_train_line,
@@ -189,8 +191,10 @@ class NFT:
             from one to the next, and chunks come from any.
         n : int
             Members of the ensemble.
-        calc_text : str
-            Python text that builds an Amp calculator named ``calc``.
+        calc_text : str, dict or Amp
+            Python text that builds an Amp calculator named ``calc``; the calculator itself; or settings of one: ``cutoff`` of the
+            fingerprints (6.0 Å), ``features`` ('g2x'), ``hiddenlayers`` ((5, 5)), the criteria ``energy_rmse`` (0.001 eV/atom),
+            ``force_rmse`` (0.005) and ``force_maxresid`` (0.02 eV/Å), ``force_coefficient`` (0.04), ``maxiter`` (3000).
         headerlines : str
             Text on top of each job script, such as ``#SBATCH`` lines.
         start_command : str
@@ -280,7 +284,7 @@ class NFT:
         arguments.check_count("n", n, least=2, why=", since the uncertainty is what members disagree about (10 is usual)")
         arguments.check_lengths(cutoff=cutoff)
         arguments.check_positive(expired=expired)
-        arguments.check_texts(calc_text=calc_text, headerlines=headerlines, start_command=start_command, train_line=train_line)
+        arguments.check_texts(headerlines=headerlines, start_command=start_command, train_line=train_line)
         arguments.check_label(label)
         labels = LabelOptions(parent_calc, executor, label_timeout, label_retries, accept_parent)
         for options in (labels, LabelOptions(parent_calc if images_calc is None else images_calc)):
@@ -296,6 +300,7 @@ class NFT:
         method = fitting_method(method, targets, parent_calc)
         if images is not None:
             structures.check_elements(targets, training_images)
+        calc_text = calc_text_of(calc_text, sorted({symbol for image in [*training_images, *targets] for symbol in image.symbols}))
         centres = structures.central_atoms(training_images, init_nft_ids)
         rows = [None if atom is None else ForceRows.central(atom) for atom in centres]
         if dft_cores is not None or dft_memory is not None:

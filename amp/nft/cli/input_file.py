@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import re
 import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from amp.nft.errors import InputError, printable
+from amp.nft.inputs.arguments import did_you_mean
 
 VERSION: Final = 1
 SCHEMA_FILE = "nft.schema.json"
@@ -239,23 +239,6 @@ def schema() -> str:
     str
     """
     return json.dumps(InputFile.model_json_schema(), indent=1, ensure_ascii=False) + "\n"
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return a hint to the most similar known word, or all of them.
-
-    Parameters
-    ----------
-    word : str
-    known : iterable of str
-
-    Returns
-    -------
-    str
-    """
-    known = list(known)
-    near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    return f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}."
 
 
 def _apply(change: str, data: dict[str, Any]) -> None:

@@ -29,13 +29,12 @@ def run(options: Namespace) -> int:
     -------
     int
     """
-    from amp.nft.activelearner import NFT
     from amp.nft.cli.main import CONVERGED, INTERRUPTED, UNCONVERGED, Begun
-    from amp.nft.cli.settings import arguments_of_nft, arguments_of_run, executor_of, input_record
+    from amp.nft.cli.settings import arguments_of_run, executor_of, input_record, learner_of
 
     with opened(options) as given:
         record = input_record(Path(options.input).name, options.set)
-        al, arguments = NFT(**arguments_of_nft(given)), arguments_of_run(given)
+        al, arguments = learner_of(given), arguments_of_run(given)
         if options.dry_run:
             al.run(**arguments, dry_run=True)
             print(f"{options.input} is correct; nothing was started.")
@@ -69,12 +68,11 @@ def check(options: Namespace) -> int:
     -------
     int
     """
-    from amp.nft.activelearner import NFT
     from amp.nft.cli.checks import lines_of
-    from amp.nft.cli.settings import arguments_of_nft, arguments_of_run
+    from amp.nft.cli.settings import arguments_of_run, learner_of
 
     with opened(options) as given:
-        al, arguments = NFT(**arguments_of_nft(given), log=os.devnull), arguments_of_run(given)
+        al, arguments = learner_of(given, log=os.devnull), arguments_of_run(given)
         al.run(**arguments, dry_run=True)
         for line in lines_of(al, arguments, options.label or 0):
             print(line, flush=True)

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ase import Atoms
 
 from amp.nft.cli.input_file import InputFile, Labels, Members, Parent
 from amp.nft.cli.parent import Source
 from amp.nft.errors import InputError
+
+if TYPE_CHECKING:
+    from amp.nft.activelearner import NFT
 
 OF_NFT = {
     "stop.delta": "stop_delta", "stop.max_iterations": "max_iterations", "stop.steps_not_improved": "steps_not_improved",
@@ -45,6 +49,26 @@ def arguments_of_nft(given: InputFile) -> dict[str, Any]:
     select = given.select
     threshold = select.above if select.fraction is None else select.fraction - 1.0
     return {**_values(given, OF_NFT), **({} if threshold is None else {"threshold": threshold})}
+
+
+def learner_of(given: InputFile, **settings: Any) -> NFT:
+    """Return the learner of an input file.
+
+    Parameters
+    ----------
+    given : InputFile
+    **settings : Any
+        Further arguments of ``NFT``.
+
+    Returns
+    -------
+    NFT
+    """
+    from amp.nft.activelearner import NFT
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="threshold is .* every atom above", category=UserWarning)  # `above` says so already
+        return NFT(**arguments_of_nft(given), **settings)
 
 
 def arguments_of_run(given: InputFile) -> dict[str, Any]:
@@ -111,20 +135,12 @@ def calc_text(members: Members, elements: Iterable[str]) -> str:
     -------
     str
     """
+    from amp.nft.amp_io import text_of_settings
+    from amp.nft.amp_io.calc_text_of import DEFAULTS
+
     if members.calc_text is not None:
         return members.calc_text
-    criteria = {name: value for name in ("energy_rmse", "force_rmse", "force_maxresid") if (value := getattr(members, name)) is not None}
-    return (
-        "from amp import Amp\n"
-        "from amp.descriptor.gaussian import Gaussian\n"
-        "from amp.model import LossFunction\n"
-        "from amp.model.neuralnetwork import NeuralNetwork\n"
-        f"from amp.nft.features import {members.features}\n\n"
-        f"calc = Amp(descriptor=Gaussian(cutoff={members.cutoff!r}, Gs={members.features}({list(elements)!r})),\n"
-        f"           model=NeuralNetwork(hiddenlayers={tuple(members.hiddenlayers)!r}), dblabel='../amp-db')\n"
-        f"calc.model.lossfunction = LossFunction(force_coefficient={members.force_coefficient!r}, maxiter={members.maxiter!r},\n"
-        f"                                       convergence={criteria!r})\n"
-    )
+    return text_of_settings(elements, **{name: getattr(members, name) for name in DEFAULTS})
 
 
 def parent_of(given: Parent) -> Any:

@@ -16,7 +16,7 @@ import numpy as np
 from ase import Atoms
 
 from amp.nft import features as feature_sets
-from amp.nft.amp_io import CalculatorSpec, read_amp, read_calc_text, spec_of, with_data, write_amp
+from amp.nft.amp_io import CalculatorSpec, calc_text_of, read_amp, read_calc_text, spec_of, with_data, write_amp
 from amp.nft.amp_io.card import TERMS, checked_terms, versions
 from amp.nft.errors import InputError, RunStoreError
 from amp.nft.fitting.ensemble import Ensemble
@@ -62,9 +62,9 @@ def fit(
     ----------
     images : list of Atoms, dict, or a file that ASE reads
         With energies (eV) and forces (eV/Å); duplicates count once.
-    calc_text : str or Amp, optional
-        Python text that leaves an Amp calculator in ``calc``, or the calculator. In place of it give `features`, `hiddenlayers`
-        and `cutoff`.
+    calc_text : str, dict or Amp, optional
+        Python text that leaves an Amp calculator in ``calc``, settings of one as for `NFT.run`, or the calculator. In place of it give
+        `features`, `hiddenlayers` and `cutoff`.
     features : str or dict
         'g2x', 'large' or 'paper20' of :mod:`amp.nft.features`, or Amp's ``Gs``.
     hiddenlayers : tuple of int, or dict by element
@@ -240,8 +240,8 @@ def _rows(name: str, chosen: Any, image: Atoms) -> ForceRows | None:
 
 def _spec(calc_text: Any, features: Any, hiddenlayers: Any, cutoff: float, elements: list[str], directory: Path) -> CalculatorSpec:
     """Return the settings of the calculator, from a text, an object or names."""
-    if isinstance(calc_text, str):
-        return read_calc_text(calc_text, directory=directory)
+    if isinstance(calc_text, str | Mapping):
+        return read_calc_text(calc_text_of(calc_text, elements), directory=directory)
     if calc_text is not None:
         return spec_of(calc_text)
     gs = feature_sets.named(features, elements) if isinstance(features, str) else features

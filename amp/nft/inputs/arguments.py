@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 import os
 from collections.abc import Iterable
@@ -87,6 +88,23 @@ def check_label(label: str | os.PathLike[str]) -> None:
     """
     if not (isinstance(label, str | os.PathLike) and Path(label).name):
         raise InputError(f"label is {label!r}: it must be a name, such as 'al'; the results are named after it.")
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return a hint to the most similar known word, or all of them.
+
+    Parameters
+    ----------
+    word : str
+    known : iterable of str
+
+    Returns
+    -------
+    str
+    """
+    known = list(known)
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    return f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}."
 
 
 def check_count(name: str, value: int, least: int, why: str = "") -> None:
