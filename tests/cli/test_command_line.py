@@ -291,6 +291,15 @@ def test_the_template_runs_and_is_not_overwritten(tmp_path):
     assert (tmp_path / "new" / "nft.toml").read_text() == "mine"
 
 
+def test_init_takes_the_name_of_the_target(tmp_path):
+    write(tmp_path / "mine.xyz", cluster())
+    amp_nft("init", "--parent", "tblite", "--target", "mine.xyz", "new", cwd=tmp_path)
+    system = tomllib.loads((tmp_path / "new" / "nft.toml").read_text())["system"]
+    assert system == {"target": "../mine.xyz"}
+    assert "there is no such file" in amp_nft("init", "--target", "none.xyz", "other", code=2, cwd=tmp_path)[1]
+    assert not (tmp_path / "other").exists()
+
+
 def test_the_module_is_the_same_program():
     of_both = [
         subprocess.run([*command, "--version"], capture_output=True, text=True, check=True).stdout

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from amp.nft.errors import NFTError
+from amp.nft.errors import NFTError, printable
 
 if TYPE_CHECKING:
     from amp.nft.cli.input_file import InputFile
@@ -95,7 +95,10 @@ def init(options: Namespace) -> int:
     from amp.nft.cli.templates import template
 
     directory = Path(options.directory)
-    texts = {directory / INPUT: template(options.parent), directory / SCHEMA_FILE: schema()}
+    if options.target is not None and not Path(options.target.partition("@")[0]).is_file():
+        raise FileNotFoundError(f"--target {printable(options.target)}: there is no such file in {os.getcwd()}.")
+    target = "target.traj" if options.target is None else Path(os.path.relpath(options.target, directory)).as_posix()
+    texts = {directory / INPUT: template(options.parent, target), directory / SCHEMA_FILE: schema()}
     if there := [path for path in texts if path.exists() and path.name == INPUT]:
         print(f"amp-nft init: {there[0]} exists, and is not overwritten: remove it, or give another directory.", file=sys.stderr)
         return 1

@@ -123,6 +123,7 @@ def _add_input_commands(commands: Any) -> None:
     """Add the commands of an input file."""
     init = commands.add_parser("init", help="write a commented nft.toml and its schema; nothing is overwritten")
     init.add_argument("--parent", choices=PARENTS, default="emt", help="the parent to begin with (emt if not given)")
+    init.add_argument("--target", metavar="FILE", help="the structure to learn (target.traj if not given)")
     init.add_argument("directory", nargs="?", default=".", help="where to write (here if not given)")
     init.set_defaults(command="inputs.init")
     check = commands.add_parser("check", help="check an input file, its structures, units and parent; estimate the cost; write nothing")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from amp.nft.cli.input_file import SCHEMA_FILE
 
 _PARENTS = {
@@ -33,7 +35,7 @@ keep_alive = true
 }
 _LABELS = {
     "emt": 'where = "here"                              # here | pool | slurm | dask\n',
-    "tblite": 'where = "pool"                              # here | pool | slurm | dask\njobs = 4\n',
+    "tblite": 'where = "pool"                              # here | pool | slurm | dask\njobs = 2\n',
     "lammps": 'where = "pool"                              # here | pool | slurm | dask\njobs = 4\n',
 }
 _SLURM = """\
@@ -47,15 +49,19 @@ _METHOD = {
     "emt": 'name = "paper"                              # or "robust", for parents whose chunks are not exact stand-ins\n',
     "tblite": _ROBUST,
 }
+_IMAGES = 'images = "initial.traj"                     # labelled by the same parent; without it, chunks of the target begin the run\n'
+_NO_IMAGES = '# images = "initial.traj"                   # labelled by the same parent; without it, chunks of the target begin the run\n'
 _CUTOFFS = {"emt": (6.5, 5.5)}  # Å, of chunks and fingerprints
 
 
-def template(parent: str) -> str:
+def template(parent: str, target: str = "target.traj") -> str:
     """Return a commented input file.
 
     Parameters
     ----------
     parent : {'emt', 'tblite', 'gpaw', 'vasp', 'lammps'}
+    target : str
+        File with the structure to learn.
 
     Returns
     -------
@@ -68,9 +74,8 @@ def template(parent: str) -> str:
 version = 1
 
 [system]
-target = "target.traj"                      # the structure to learn, any file that ASE reads, file@index, or a list
-images = "initial.traj"                     # labelled by the same parent; remove the line to begin with chunks of the target
-
+{f"target = {json.dumps(target, ensure_ascii=False)}":<43} # the structure to learn, any file that ASE reads, file@index, or a list
+{_IMAGES if parent == "emt" else _NO_IMAGES}
 [parent]
 {_PARENTS[parent]}
 [labels]
