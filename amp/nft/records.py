@@ -206,6 +206,8 @@ class TrainingTask:
         lacks is smallest.
     members : tuple of int, optional
         Indices of these members in a larger ensemble, from which their random streams follow; 0, 1, ... if not given.
+    end_with_energies : bool
+        An out-of-bag fit ends with a few steps in which energies count more.
     """
 
     images: list[Atoms]
@@ -218,6 +220,7 @@ class TrainingTask:
     targets: list[Atoms] = field(default_factory=list)
     until: Literal["criteria", "out-of-bag"] = "criteria"
     members: tuple[int, ...] | None = None
+    end_with_energies: bool = False
 
     @property
     def n_members(self) -> int:

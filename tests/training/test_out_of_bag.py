@@ -169,3 +169,32 @@ def test_large_data_sets_are_judged_robustly_and_patiently():
     assert (small.robust, small.patience) == (True, PATIENCE)
     assert (large.robust, large.patience) == (True, LONG_PATIENCE)
     assert not choose_judges([0, 1], [True, False], np.array([1, 1000])).robust
+
+
+def test_an_energy_stage_weighs_the_energies_against_the_forces_of_held_out_images():
+    rng = np.random.default_rng(5)
+    cells = [bulk("Cu", cubic=True, a=a) for a in rng.uniform(3.4, 3.9, 24)]
+    for cell in cells:
+        cell.rattle(0.3, rng=rng)
+    data = [label(cell, NOISE, rng) for cell in cells], np.zeros(len(cells), dtype=bool)
+    weights = [np.bincount(rng.integers(24, size=24), minlength=24)]
+    out = [cell for cell, w in zip(data[0], weights[0], strict=True) if w == 0]
+
+    def errors(**options):
+        models, (report,) = fit(data, weights, **options)
+        calculator = EnsembleCalculator(models)
+        energy = np.mean([abs(calculator.get_potential_energy(a) - a.get_potential_energy()) / len(a) for a in out])
+        return energy, np.mean([np.abs(calculator.get_forces(a) - a.get_forces()).mean() for a in out]), report
+
+    energy, force, report = errors()
+    staged_energy, staged_force, staged_report = errors(end_with_energies=True)
+    assert staged_energy < energy
+    assert staged_energy * staged_force**2 < energy * force**2
+    assert staged_report.steps > report.steps
+    assert staged_report.message.startswith(report.message.split(",")[0])
+
+
+def test_without_held_out_energies_there_is_no_energy_stage(images, weights):
+    plain, staged = (fit(images, weights, end_with_energies=stage) for stage in (False, True))
+    assert plain[1] == staged[1]
+    assert list(map(write_amp, plain[0])) == list(map(write_amp, staged[0]))

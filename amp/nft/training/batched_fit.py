@@ -28,7 +28,7 @@ from amp.nft.kernels.training.network import (
 from amp.nft.records import MemberReport, MemberStep, Watch, unwatched
 from amp.nft.training.checks import check_labels, check_weights
 from amp.nft.training.null_inputs import Kept, collapse, describe_dropped, deserves_a_warning, expand, find_kept, reduced
-from amp.nft.training.out_of_bag import UNTIL, Until, choose_judges, describe
+from amp.nft.training.out_of_bag import UNTIL, Until, choose_judges, describe, energy_stage
 
 if TYPE_CHECKING:
     from amp.nft.kernels.fingerprints.gaussian import Rows
@@ -55,6 +55,7 @@ def fit(
     chunk_i: Sequence[bool] | np.ndarray | None = None,
     unlabelled: Sequence[Rows] = (),
     until: Until = "criteria",
+    end_with_energies: bool = False,
     threads: int | None = None,
     watch: Watch = unwatched,
 ) -> tuple[list[AmpModel], list[MemberReport]]:
@@ -91,6 +92,8 @@ def fit(
     until : {'criteria', 'out-of-bag'}
         When a member's fit ends. For 'out-of-bag', start from random weights: parameters that were fitted to another sample have
         seen the images that judge them.
+    end_with_energies : bool
+        End an out-of-bag fit with :func:`amp.nft.training.out_of_bag.energy_stage`.
     threads : int, optional
         The result does not depend on it.
     watch : callable
@@ -147,6 +150,8 @@ def fit(
             rules = Rules(criteria if judges is None else np.full(4, np.inf), spec.maxiter - steps)
             held_out = None if judges is None else judges.over(problem)
             done.append(descend(problem, theta, weights_mi[member], rules, tell, held_out))
+            if judges is not None and end_with_energies:
+                done[-1] = energy_stage(problem, done[-1], weights_mi[member], judges, partial(_tell, watch, member, steps + done[-1].steps))
             steps += done[-1].steps
         end = _best(done)
         how = "met" if _succeeded(end) else "missed"

@@ -142,6 +142,7 @@ class BatchedTrainer:
             chunk_i=[some is not None for some in task.rows],
             unlabelled=self._target_rows,
             until=task.until,
+            end_with_energies=task.end_with_energies,
             threads=self.threads,
             watch=watch,
         )

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 
-from amp.nft.kernels.training.descent import Fit
+from amp.nft.kernels.training.descent import Fit, Rules, descend
 from amp.nft.kernels.training.held_out import HeldOut
 from amp.nft.kernels.training.loss import Problem
+from amp.nft.kernels.training.network import losses
 
 Until = Literal["criteria", "out-of-bag"]
 UNTIL: tuple[Until, ...] = ("criteria", "out-of-bag")
 LEAST_CHUNKS = 3  # out-of-bag chunks that can judge a member; with fewer all out-of-bag images do
-PATIENCE, LONG_PATIENCE = 15, 80  # accepted steps without improvement, for few and for many forces
+PATIENCE, LONG_PATIENCE = 15, 40  # accepted steps without improvement, for few and for many forces
 MANY_FORCES = 2000  # trained force vectors of a data set from which patience is long
+LESS_FORCE = 0.1  # factor on the coefficient of the forces in the energy stage
+STAGE_STEPS, STAGE_PATIENCE = 15, 6  # most steps of the energy stage, and accepted ones without improvement
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,57 @@ class Judges:
         HeldOut
         """
         return HeldOut(problem, self.images, self.robust, self.patience)
+
+    def of_energy_stage(self, problem: Problem) -> HeldOut:
+        """Return the judge of an energy stage, which weighs energies and forces.
+
+        Parameters
+        ----------
+        problem : Problem
+
+        Returns
+        -------
+        HeldOut
+        """
+        return HeldOut(problem, self.images, True, STAGE_PATIENCE, energies=True)
+
+
+def energy_stage(problem: Problem, first: Fit, weights: np.ndarray, judges: Judges, tell: Callable[[int, float, float], object]) -> Fit:
+    """Continue a fit for a few steps in which energies count more.
+
+    The forces of a data set are so many that they alone decide where a fit ends. Few steps with a smaller coefficient of the forces
+    then take a third off the errors of the energies, and add a few percent to those of the forces; more steps would fit the energies
+    of the sample alone.
+
+    Parameters
+    ----------
+    problem : Problem
+    first : Fit
+        Fit that ended at its out-of-bag minimum.
+    weights : ndarray of int, shape (images,)
+        Multiplicity of each image.
+    judges : Judges
+    tell : callable
+        As for :func:`amp.nft.kernels.training.descent.descend`.
+
+    Returns
+    -------
+    Fit
+        The first one if neither its sample nor its judges have both energies and forces, or no step is better.
+    """
+    less = problem._replace(force_coefficient=LESS_FORCE * problem.force_coefficient)
+    images = problem.data.images
+    for some in (images[weights > 0], images[judges.images]):
+        if not (some["has_energy"] > 0).any() or not (some["last"] > some["force"]).any():
+            return first
+    rules = Rules(np.full(4, np.inf), STAGE_STEPS)
+    second = descend(less, first.theta, weights, rules, tell, judges.of_energy_stage(less))
+    if second.best_step == 0:
+        return replace(first, steps=first.steps + second.steps)
+    loss = losses(problem, second.theta[None], weights[None], gradient=False, threads=1)[0][0]
+    return replace(
+        second, outcome=first.outcome, steps=first.steps + second.steps, best_step=first.steps + second.best_step, loss=float(loss)
+    )
 
 
 def choose_judges(weights_i: np.ndarray, chunk_i: Sequence[bool] | np.ndarray, n_forces_i: np.ndarray) -> Judges | None:

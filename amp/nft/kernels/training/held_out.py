@@ -27,14 +27,18 @@ class HeldOut:
         the loss. Of forces where the images have any, else of energies.
     patience : int
         Accepted steps without improvement after which the fit ends.
+    energies : bool
+        Multiply the square of a robust error of forces by that of the energies: a step is better if the logarithm of the energies' error
+        falls by more than twice the rise of the forces'.
     """
 
-    def __init__(self, problem: Problem, images: np.ndarray, robust: bool, patience: int) -> None:
+    def __init__(self, problem: Problem, images: np.ndarray, robust: bool, patience: int, energies: bool = False) -> None:
         self._problem, self._robust, self._patience = problem, robust, patience
         self._weights, self._scratch = np.ascontiguousarray(images, dtype=np.int64), make_scratch(problem)
         residuals = Residuals(problem, self._weights)
         self._has_forces = not residuals.is_energy.all()
         self._judged = np.flatnonzero(residuals.is_energy != self._has_forces)
+        self._energies = np.flatnonzero(residuals.is_energy) if energies and self._has_forces else np.zeros(0, dtype=int)
         self._share, self._buffer = residuals.share[self._judged], np.zeros(len(residuals.root))
         self._losses: deque[float] = deque(maxlen=WINDOW + 1)
         self._smallest, self._last, self._waited = np.inf, np.inf, 0
@@ -56,6 +60,8 @@ class HeldOut:
         size = np.abs(self._buffer[self._judged])
         square = float(self._share @ size**2)
         self._last = float(self._share @ size) if self._robust else square
+        if len(self._energies):
+            self._last = self._last**2 * float(np.abs(self._buffer[self._energies]).mean())
         self._losses.append(fit.loss)
         self._waited += 1
         if self._best is None or self._last < BETTER * self._smallest:
