@@ -151,7 +151,9 @@ def fit(
             held_out = None if judges is None else judges.over(problem)
             done.append(descend(problem, theta, weights_mi[member], rules, tell, held_out))
             if judges is not None and end_with_energies:
-                done[-1] = energy_stage(problem, done[-1], weights_mi[member], judges, partial(_tell, watch, member, steps + done[-1].steps))
+                done[-1] = energy_stage(
+                    problem, done[-1], weights_mi[member], judges, partial(_tell, watch, member, steps + done[-1].steps)
+                )
             steps += done[-1].steps
         end = _best(done)
         how = "met" if _succeeded(end) else "missed"
