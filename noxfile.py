@@ -3,8 +3,12 @@
 uv makes each session's environment from pyproject.toml and its groups, the build recipe for Amp included.
 """
 
+import shutil
+from pathlib import Path
+
 import nox
 
+ROOT = Path(__file__).parent
 nox.needs_version = ">=2025.2"
 nox.options.default_venv_backend = "uv"
 nox.options.sessions = ["lint", "typing", "tests", "docs"]
@@ -78,5 +82,36 @@ def benchmarks(session: nox.Session, name: str) -> None:
 
 @nox.session
 def build(session: nox.Session) -> None:
-    """Build sdist and wheel in dist/, the wheel from the sdist."""
-    session.run("uv", "build", "--out-dir=dist", *session.posargs, external=True)
+    """Build sdist and wheel, and the sdist of the recipe for Amp, in dist/, and check what a package index would refuse."""
+    session.install("twine")
+    for old in (ROOT / "dist").glob("amp_nft*"):
+        old.unlink()
+    session.run("uv", "build", "--out-dir=dist", external=True)  # the wheel from the sdist
+    session.run("uv", "build", "--sdist", "--out-dir=dist", "tools/amp-atomistics", external=True)
+    session.run("twine", "check", "--strict", *map(str, sorted((ROOT / "dist").glob("amp_nft*"))))
+
+
+@nox.session(requires=["build"], venv_backend="venv", reuse_venv=False)
+def installed(session: nox.Session) -> None:
+    """Install what is in dist/ as from a package index, into an empty environment, and make a run and its report there."""
+    (wheel,) = (ROOT / "dist").glob("amp_nft-*.whl")
+    session.install(f"--find-links={ROOT / 'dist'}", f"amp-nft=={wheel.name.split('-')[1]}")
+    with session.chdir(session.create_tmp()):
+        shutil.rmtree("al-training", ignore_errors=True)
+        session.run("amp-nft", "--version")
+        session.run("python", str(ROOT / "examples" / "documented.py"))
+        session.run("amp-nft", "report")
+
+
+@nox.session(requires=["build"])
+def conda(session: nox.Session) -> None:
+    """Build the conda packages of conda/recipe.yaml in dist/conda, with packages of conda-forge."""
+    session.install("py-rattler-build")
+    arguments = "['conda/recipe.yaml'], channel=['conda-forge'], output_dir='dist/conda'"
+    session.run("python", "-c", f"import rattler_build; rattler_build.build_recipes({arguments})")
+
+
+@nox.session(requires=["installed"])
+def publish(session: nox.Session) -> None:
+    """Upload what `installed` tested: in CI by trusted publishing; ``-- --dry-run`` uploads nothing."""
+    session.run("uv", "publish", *session.posargs, *map(str, sorted((ROOT / "dist").glob("amp_nft*"))), external=True)

@@ -13,7 +13,7 @@ author = "the authors of amp.nft"
 copyright = "the authors of amp.nft; GPL-3.0-or-later"
 version = release = version_of("amp-nft")
 
-extensions = ["sphinx.ext.autodoc", "numpydoc", "sphinx_gallery.gen_gallery"]
+extensions = ["sphinx.ext.autodoc", "numpydoc", "sphinx_gallery.gen_gallery", "sphinx.ext.githubpages"]
 exclude_patterns = ["_build", "_gallery", "tutorials", "tutorial/index.rst", "tutorial/sg_execution_times.rst", "sg_execution_times.rst"]
 html_theme = "furo"
 html_static_path = ["_static"]

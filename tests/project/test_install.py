@@ -1,11 +1,13 @@
 """Ours lies over Amp: either order of installation, nothing shared, nothing left behind."""
 
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import venv
 import zipfile
 from importlib.metadata import distribution, version
@@ -31,7 +33,7 @@ def run(*command, cwd=None):
 
 
 def files_of_amp():
-    return {file.as_posix(): file.locate() for file in distribution("amp-atomistics").files}
+    return {file.as_posix(): file.locate() for file in distribution("amp-nft-amp").files}
 
 
 def test_no_path_is_shared_with_amp():
@@ -58,6 +60,10 @@ def test_the_repository_root_on_the_path_does_not_hide_amp():
 def test_all_that_names_a_version_names_the_same():
     ours = version("amp-nft")
     assert re.search(r"^version: (.+)$", (ROOT / "CITATION.cff").read_text(encoding="utf-8"), re.MULTILINE)[1] == ours
+    assert json.loads((ROOT / ".zenodo.json").read_text(encoding="utf-8"))["version"] == ours
+    recipe = (ROOT / "conda" / "recipe.yaml").read_text(encoding="utf-8")
+    assert re.search(r'^  version: "(.+)"$', recipe, re.MULTILINE)[1] == ours
+    assert re.search(r'^  amp_version: "(.+)"$', recipe, re.MULTILINE)[1] == version("amp-nft-amp")
     changes = (ROOT / "CHANGELOG.rst").read_text(encoding="utf-8")
     assert re.search(r"^(\d\S*) - .+\n=+$", changes, re.MULTILINE)[1] == ours, "the changelog begins with this version"
 
@@ -103,7 +109,7 @@ def wheels(tmp_path_factory, pip):
     folder = tmp_path_factory.mktemp("wheels")
     for project in (ROOT / "tools" / "amp-atomistics", ROOT):
         run(*pip, "wheel", "--quiet", "--no-deps", f"--wheel-dir={folder}", project)
-    (amp,), (ours,) = folder.glob("amp_atomistics-*.whl"), folder.glob("amp_nft-*.whl")
+    (amp,), (ours,) = folder.glob("amp_nft_amp-*.whl"), folder.glob("amp_nft-*.whl")
     return {"amp": amp, "ours": ours}
 
 
@@ -127,6 +133,24 @@ def test_either_order_then_uninstall_gives_amp_back(tmp_path, pip, wheels, order
     both.pip("uninstall", "--yes", "amp-nft")
     assert contents(both.site / "amp") == contents(pure.site / "amp")
     assert both.where(tmp_path)[1] == both.site / "amp" / "nft" / "activelearner.py"
+
+
+@pytest.mark.slow
+def test_pip_builds_amp_from_the_sdist_of_the_recipe(tmp_path, pip, wheels):
+    """As a user of a package index: the wheel of this package names its dependency, whose sdist holds no file of Amp."""
+    run(sys.executable, "-c", f"import recipe; recipe.build_sdist({str(tmp_path)!r})", cwd=ROOT / "tools" / "amp-atomistics")
+    (sdist,) = tmp_path.glob("amp_nft_amp-*.tar.gz")
+    with tarfile.open(sdist) as file:
+        assert not [name for name in file.getnames() if "/amp/" in name]
+    environment = Environment(tmp_path / "user", pip)
+    environment.pip("install", "--no-deps", f"--find-links={tmp_path}", "amp-nft-amp", wheels["ours"])
+    (needed,) = [line for line in metadata_of(wheels["ours"]) if line.startswith("Requires-Dist: amp-")]
+    assert needed == "Requires-Dist: amp-nft-amp~=1.0.1"
+    amp, nft = environment.where(tmp_path)
+    assert amp == environment.site / "amp" / "__init__.py"
+    assert nft.is_relative_to(environment.site / "amp" / "nft" / "activelearner")
+    environment.pip("uninstall", "--yes", "amp-nft", "amp-nft-amp")
+    assert not contents(environment.site / "amp")
 
 
 @pytest.mark.slow
@@ -155,6 +179,12 @@ def members(wheel):
     """Every file in a wheel with its bytes, but the record of their hashes."""
     with zipfile.ZipFile(wheel) as file:
         return {name: file.read(name) for name in file.namelist() if not name.endswith("RECORD")}
+
+
+def metadata_of(wheel):
+    """Lines of the metadata of a wheel."""
+    (text,) = [data for name, data in members(wheel).items() if name.endswith(".dist-info/METADATA")]
+    return text.decode().splitlines()
 
 
 def contents(folder):

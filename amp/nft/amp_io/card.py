@@ -19,7 +19,7 @@ from amp.nft.amp_io.model import read_amp, with_data
 from amp.nft.errors import AmpFileError, InputError, UnsupportedModel
 from amp.nft.records import MemberReport
 
-PACKAGES = ("amp-nft", "amp-atomistics", "numpy", "ase", "numba")  # whose versions a journal and a card name
+PACKAGES = ("amp-nft", "amp-nft-amp", "numpy", "ase", "numba")  # whose versions a journal and a card name
 TRAINING_ERRORS = {"training_force_rmse": "force_rmse", "oob_force_rmse": "oob_force_rmse"}  # of a card, by the field of a report
 TERMS = ("licence", "citation", "date")  # that the user gives
 

@@ -91,7 +91,7 @@ class _Version(argparse.Action):
         import platform
         from importlib.metadata import version
 
-        others = ", ".join(f"{name} {version(name)}" for name in ("amp-atomistics", "ase", "numpy", "numba"))
+        others = ", ".join(f"{name} {version(name)}" for name in ("amp-nft-amp", "ase", "numpy", "numba"))
         print(f"amp-nft {version('amp-nft')} ({others}, Python {platform.python_version()})")
         parser.exit()
 

@@ -36,7 +36,7 @@ def compiled_extension(extension):
         if subprocess.run([*command, *extension.sources], env=real_numpy()).returncode == 0:
             arguments = json.loads(answer.read_text(encoding="utf-8"))
             return setuptools.Extension(extension.name, optional=True, **arguments)
-    print(f"amp-atomistics: {extension.name} is LEFT OUT; Amp runs in Python, slowly", file=sys.stderr)
+    print(f"amp-nft-amp: {extension.name} is LEFT OUT; Amp runs in Python, slowly", file=sys.stderr)
     return None
 
 
