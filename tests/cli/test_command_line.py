@@ -107,6 +107,13 @@ def test_results_lie_next_to_the_input_file(finished, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_limit_of_a_start_has_exit_code_3_and_the_next_start_continues(place):
+    output, _ = amp_nft("run", "--until", "labels=2", code=3)
+    assert "2 labels are made, the limit of this start (labels = 2). Start again with a higher one to continue." in output
+    assert "3 labelled chunks" not in output
+    assert "all of the max_iterations = 1 retrainings are done" in amp_nft("run", code=3)[0]
+
+
 def test_the_status_as_json(finished):
     found = json.loads(amp_nft("status", "--json", str(finished[0] / "al-training"))[0])
     assert found["phase"] == "finished"
@@ -218,6 +225,9 @@ def test_check_finds_other_units(place):
         (["run", "--set", "parent.calculator=ase.calculators.emt.ETM"], 2, "parent.calculator ase.calculators.emt.ETM cannot be imported"),
         (["run", "--set", "parent.calculator=EMT"], 2, "parent.calculator is 'EMT': give module.Class."),
         (["run", "--set", "system.target=none.xyz"], 2, "system.target: there is no file 'none.xyz'"),
+        (["run", "--until", "labels"], 2, "--until 'labels': give a limit and a number, as labels=100"),
+        (["run", "--until", "label=3"], 2, "until has 'label', which is not known; did you mean labels?"),
+        (["run", "--set", "system.energy_key=E"], 2, "energy_key is 'E', which is not in its info"),
         (["check", "--label", "0"], 2, "'0' is not an integer from 1 on"),
         (["no-command"], 2, "invalid choice"),
         (["status", "."], 1, "give the training directory of a run"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from os import PathLike
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 from amp.nft.activelearner.chunk_labels import Carving
 from amp.nft.activelearner.early_checks import check_correction, compare_radii, distinct_rule, explain_threshold
 from amp.nft.activelearner.inheritance import Inheritance
+from amp.nft.activelearner.limits import Limits, check_limits
 from amp.nft.activelearner.loop import Loop
 from amp.nft.activelearner.method import check_beginning, check_method, check_trainer, choose_method
 from amp.nft.activelearner.run_settings import changed_versions, circumstances, identity, note_interruption
@@ -175,6 +177,7 @@ class NFT:
         card: dict[str, str | None] | None = None,
         energy_key: str | None = None,
         forces_key: str | None = None,
+        until: Mapping[str, float] | None = None,
         dry_run: bool = False,
     ) -> bool:
         """Train an ensemble until it is certain enough of the forces on the target.
@@ -263,6 +266,9 @@ class NFT:
             ``licence``, ``citation`` and ``date`` as texts for the model card in ``best.<label>.ensemble``; they may change at each start.
         energy_key, forces_key : str, optional
             Names of the energy in ``info`` and of the forces in the arrays of `images`, where they are not ASE's results.
+        until : dict, optional
+            Limits of this start, after which the run can continue: ``{"labels": 100}`` of the whole run, those of its test included;
+            ``"iterations"`` of the whole run; ``"hours"`` of this start, looked at after each training.
         dry_run : bool
             Check all arguments, return False, and start and write nothing.
 
@@ -294,6 +300,7 @@ class NFT:
             self.method, forces=forces, fit_until=fit_until, termination=termination, min_atoms=min_atoms, check_parent=check_parent,
             test_labels=test_labels, larger_labels=larger_labels, aim=aim, batch=batch,
         )  # fmt: skip
+        check_limits(until)
         check_beginning(method, images is not None)
         training_images = [] if images is None else structures.read_training_images(images, energy_key, forces_key)
         targets = structures.read_targets(target_image)
@@ -328,9 +335,12 @@ class NFT:
             gate=check_correction(correction, gate, carving), terms=terms,
         )  # fmt: skip
         settings = identity(setup, calc_text, train_line) | {"distinct": distinct}
-        return not dry_run and self._carry_out(setup, choice, settings, directory, notes)
+        return not dry_run and self._carry_out(setup, choice, settings, directory, notes, until)
 
-    def _carry_out(self, setup: Setup, choice: Choice, settings: dict[str, Any], directory: Path, notes: dict[str, Any] | None) -> bool:
+    def _carry_out(
+        self, setup: Setup, choice: Choice, settings: dict[str, Any], directory: Path, notes: dict[str, Any] | None,
+        until: Mapping[str, float] | None,
+    ) -> bool:  # fmt: skip
         """Run the loop in its directory, resumed if it has begun."""
         rules = [
             certain_enough(self.stop_delta),
@@ -347,17 +357,19 @@ class NFT:
         ):
             loop = Loop(setup, store, choice.trainer, self.log, progress.step)
             self.history = loop.history
-            before, now = loop.state().starts, circumstances(self._rules(), setup, choice)
+            loop.limits = Limits.from_now(until, loop.state, setup.method)
+            before, now = loop.state().starts, circumstances(self._rules(until), setup, choice)
             loop.open(settings, {**now, **({} if notes is None else {"notes": notes})})
             if message := changed_versions(before, now["versions"]):
                 self.log(message)
             self.log(f"Trainer: {choice.trainer.name} ({choice.why}).")
             if not loop.state().iterations:
                 check_start(setup, directory / "labels", self.log)
-            self.stop_reason = loop.run(rules)
+            self.stop_reason = loop.run([*rules, loop.limits])
             self.verdict = verdict_of(loop.state())
         return self.stop_reason.converged
 
-    def _rules(self) -> dict[str, Any]:
+    def _rules(self, until: Mapping[str, float] | None) -> dict[str, Any]:
         """Return the settings of the selection and of the end of a run."""
-        return {name: getattr(self, name) for name in ("threshold", "stop_delta", "max_iterations", "steps_not_improved")}
+        rules = {name: getattr(self, name) for name in ("threshold", "stop_delta", "max_iterations", "steps_not_improved")}
+        return rules if until is None else {**rules, "until": dict(until)}

@@ -19,6 +19,7 @@ from amp.nft.activelearner.chunk_labels import ChunkLabels
 from amp.nft.activelearner.corrected_labels import CorrectedLabels
 from amp.nft.activelearner.identity import changed_structures, kept_images
 from amp.nft.activelearner.inheritance import inherit
+from amp.nft.activelearner.limits import Limits
 from amp.nft.activelearner.output_files import RunFiles
 from amp.nft.activelearner.parent_record import ParentRecord
 from amp.nft.activelearner.random_test import RandomTest
@@ -69,6 +70,7 @@ class Loop:
         self.log = log
         self.watch = watch
         self.history: list[Iteration] = []
+        self.limits = Limits.from_now(None, self.state, setup.method)
         self.inherited: list[int] = []  # atoms whose labels another run made
         self.begin: list[int] = []  # atoms whose chunks are in the first training set
         self.added: list[list[int]] = []  # atoms whose chunks were added, per iteration
@@ -307,7 +309,7 @@ class Loop:
 
     def _label(self, iteration: int, chosen: np.ndarray, delta: np.ndarray) -> None:
         """Label chunks around the chosen atoms; the next most uncertain atom replaces one that fails."""
-        wanted = [int(atom) for atom in self._with_new(chosen, delta)]
+        wanted = self.limits.cut([int(atom) for atom in self._with_new(chosen, delta)], delta)
         if list(self.state().at(iteration).chosen) != wanted:
             self.store.append("chosen", iteration=iteration, atoms=wanted)
         atoms, failures = self.labels.label(wanted, delta, self._used_atoms())

@@ -30,11 +30,11 @@ def run(options: Namespace) -> int:
     int
     """
     from amp.nft.cli.main import CONVERGED, INTERRUPTED, UNCONVERGED, Begun
-    from amp.nft.cli.settings import arguments_of_run, executor_of, input_record, learner_of
+    from amp.nft.cli.settings import arguments_of_run, executor_of, input_record, learner_of, limits_of
 
     with opened(options) as given:
         record = input_record(Path(options.input).name, options.set)
-        al, arguments = learner_of(given), arguments_of_run(given)
+        al, arguments = learner_of(given), {**arguments_of_run(given), "until": limits_of(options.until)}
         if options.dry_run:
             al.run(**arguments, dry_run=True)
             print(f"{options.input} is correct; nothing was started.")

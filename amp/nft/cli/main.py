@@ -132,6 +132,10 @@ def _add_input_commands(commands: Any) -> None:
     run = commands.add_parser("run", help="start the run of an input file, or resume it")
     run.add_argument("--dry-run", action="store_true", help="check the input as the run does, and start nothing")
     run.set_defaults(command="inputs.run")
+    run.add_argument(
+        "--until", action="append", default=[], metavar="LIMIT=VALUE",
+        help="stop this start at labels=N or iterations=N of the run, or at hours=H; repeatable",
+    )  # fmt: skip
     for command in (check, run):
         command.add_argument("input", nargs="?", default="nft.toml", help="the input file (nft.toml if not given)")
         command.add_argument(

@@ -106,6 +106,34 @@ def arguments_of_run(given: InputFile) -> dict[str, Any]:
     }
 
 
+def limits_of(texts: Iterable[str]) -> dict[str, float] | None:
+    """Return the limits of a start as the command line gives them.
+
+    Parameters
+    ----------
+    texts : iterable of str
+        As ``labels=100``.
+
+    Returns
+    -------
+    dict of str to float, or None
+        None without any.
+
+    Raises
+    ------
+    InputError
+        A text has another form.
+    """
+    found = {}
+    for text in texts:
+        name, _, value = text.partition("=")
+        try:
+            found[name.strip()] = float(value)
+        except ValueError:
+            raise InputError(f"--until {text!r}: give a limit and a number, as labels=100, iterations=5 or hours=12.") from None
+    return found or None
+
+
 def targets_of(given: InputFile) -> list[Atoms]:
     """Return the targets.
 

@@ -1,0 +1,84 @@
+"""Limits of one start: labels and iterations of the run, hours of the start; the next start continues."""
+
+import json
+from pathlib import Path
+
+import pytest
+from small_runs import run
+
+from amp.nft.errors import InputError
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def events():
+    return [json.loads(line) for line in Path("al-training/saved-info/journal.jsonl").read_text().splitlines()]
+
+
+def labels():
+    return [event["atom"] for event in events() if event["event"] == "label"]
+
+
+def test_a_batch_is_cut_where_the_labels_end_and_the_next_start_continues():
+    al, converged = run(max_iterations=4, until={"labels": 4})
+    assert not converged
+    assert al.stop_reason.name == "until"
+    assert "4 labels are made, the limit of this start (labels = 4)" in str(al.stop_reason)
+    assert [entry.n_chunks for entry in al.history] == [0, 3, 4]
+    assert len(labels()) == 4
+    again, _ = run(max_iterations=4, until={"labels": 4})
+    assert (again.history, again.stop_reason.name, len(labels())) == (al.history, "until", 4)
+    more, _ = run(max_iterations=3)
+    assert more.history[:3] == al.history
+    assert more.stop_reason.name == "max_iterations"
+    assert len(set(labels())) == len(labels()) > 4
+
+
+def test_a_cut_batch_has_the_most_uncertain_atoms():
+    run(max_iterations=1, label="all", threshold=-0.5)
+    run(max_iterations=1, label="some", threshold=-0.5, until={"labels": 2})
+    chosen = {}
+    for name in ("all", "some"):
+        journal = Path(f"{name}-training/saved-info/journal.jsonl").read_text().splitlines()
+        chosen[name] = next(event["atoms"] for event in map(json.loads, journal) if event["event"] == "chosen")
+    assert len(chosen["some"]) == 2
+    assert set(chosen["some"]) < set(chosen["all"])
+
+
+def test_labels_of_the_test_are_counted():
+    al, _ = run(
+        method="robust", threshold=None, termination="sphere", until={"labels": 8}, test_labels=3, larger_labels=1, max_iterations=4
+    )
+    larger = [event for event in events() if event["event"] == "larger-label"]
+    assert len(labels()) + len(larger) == 8
+    assert al.verdict is not None and al.verdict.n_test == 3
+    assert "labels are made or kept for the test" in str(al.stop_reason)
+
+
+def test_iterations_and_hours():
+    al, _ = run(until={"iterations": 0})
+    assert "0 retrainings are done, the limit of this start (iterations = 0)" in str(al.stop_reason)
+    al, _ = run(until={"hours": 1e-9, "iterations": 4.0})
+    assert al.history[-1].iteration == 0
+    assert "this start has run" in str(al.stop_reason)
+    al, _ = run(until={"hours": 1.0, "iterations": 1})
+    assert al.history[-1].iteration == 1
+
+
+@pytest.mark.parametrize(
+    ("until", "text"),
+    [
+        ({"label": 3}, "until has 'label', which is not known; did you mean labels?"),
+        ({"labels": -1}, r"until\['labels'\] is -1: it must be an integer, at least 0"),
+        ({"labels": 2.5}, r"until\['labels'\] is 2.5: it must be an integer"),
+        ({"hours": 0}, r"until\['hours'\] is 0: it must be above 0"),
+        ("labels=3", "until is 'labels=3': it must be a dictionary"),
+    ],
+)
+def test_other_limits_are_refused_before_any_work(until, text):
+    with pytest.raises(InputError, match=text):
+        run(until=until)
+    assert not Path("al-training").exists()
