@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -37,7 +38,8 @@ def check_limits(until: Mapping[str, float] | None) -> None:
         if name == "hours":
             check_positive(**{"until['hours']": value})
         else:
-            check_count(f"until[{name!r}]", int(value) if isinstance(value, float) and value.is_integer() else value, least=0)
+            whole: Any = int(value) if isinstance(value, float) and value.is_integer() else value
+            check_count(f"until[{name!r}]", whole, least=0)
 
 
 @dataclass(frozen=True)
