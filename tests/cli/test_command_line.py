@@ -108,7 +108,7 @@ def test_results_lie_next_to_the_input_file(finished, tmp_path):
 
 
 def test_a_limit_of_a_start_has_exit_code_3_and_the_next_start_continues(place):
-    output, _ = amp_nft("run", "--until", "labels=2", code=3)
+    output, _ = amp_nft("run", "--set", "stop.max_iterations=3", "--until", "labels=2", code=3)
     assert "2 labels are made, the limit of this start (labels = 2). Start again with a higher one to continue." in output
     assert "3 labelled chunks" not in output
     assert "all of the max_iterations = 1 retrainings are done" in amp_nft("run", code=3)[0]

@@ -5,5 +5,6 @@ from amp.nft.calculator.ase_calculator import EnsembleCalculator
 from amp.nft.calculator.committee import Committee
 from amp.nft.calculator.keep import keep
 from amp.nft.calculator.monitor import UncertaintyMonitor, UncertaintyStop
+from amp.nft.calculator.relax import Relaxed, relax
 
-__all__ = ["Committee", "EnsembleCalculator", "UncertaintyMonitor", "UncertaintyStop", "keep", "read_card"]
+__all__ = ["Committee", "EnsembleCalculator", "Relaxed", "UncertaintyMonitor", "UncertaintyStop", "keep", "read_card", "relax"]

@@ -1,4 +1,4 @@
-"""Command ``export``: potentials and training data for other programs."""
+"""Commands ``export`` and ``import``: potentials and training data for other programs, labels from elsewhere."""
 
 from __future__ import annotations
 
@@ -32,6 +32,37 @@ def export(options: Namespace) -> int:
         energies=options.energies,
     )  # fmt: skip
     print(f"{options.output}: {', '.join(f'{n} structures in {split}' for split, n in counts.items() if n)}. README.md has the details.")
+    return 0
+
+
+def import_labels(options: Namespace) -> int:
+    """Write the labels of other runs and files as images of a run.
+
+    Parameters
+    ----------
+    options : Namespace
+
+    Returns
+    -------
+    int
+    """
+    from ase.io import write
+
+    from amp.nft.cli.explore import check_new
+    from amp.nft.inputs.structures import CENTRAL
+    from amp.nft.interfaces import gather_labels
+
+    check_new(options.output)
+    images = gather_labels(
+        options.sources, energy_key=options.energy_key, forces_key=options.forces_key, accept_parent=options.accept_parent
+    )
+    write(options.output, images, format="extxyz")
+    chunks = sum(CENTRAL in image.info for image in images)
+    parents = sorted({image.info["nft_parent"] for image in images})
+    print(
+        f"{options.output}: {len(images)} labelled structures, {chunks} of them chunks with one trained force; parent: {', '.join(parents)}."
+    )
+    print(f'Add it to the input file: [system] images = ["...", "{options.output}"]')
     return 0
 
 

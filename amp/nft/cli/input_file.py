@@ -46,7 +46,9 @@ class System(Table):
     """Structures: the target, and the first training images with energies and forces of the parent."""
 
     target: str | list[str] = Field(description="File with the structure to learn, or several; ASE's file@index works.")
-    images: str | None = Field(None, description="File with labelled images; without it, chunks of the target begin the run.")
+    images: str | list[str] | None = Field(
+        None, description="File with labelled images, or several; without any, chunks of the target begin the run."
+    )
     energy_key: str | None = Field(None, description="Name of the energy of the images in info, as REF_energy; ASE's result without it.")
     forces_key: str | None = Field(None, description="Name of the forces of the images in the arrays, as REF_forces.")
 

@@ -1,4 +1,4 @@
-"""Commands that look at a run or an ensemble: ``status``, ``report``, ``info``."""
+"""Commands that look at a run or an ensemble: ``status``, ``report``, ``plot``, ``info``."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import json
 import math
 from argparse import Namespace
 from typing import TYPE_CHECKING, Any
+
+from amp.nft.errors import InputError
 
 if TYPE_CHECKING:
     from amp.nft.run.status import Status
@@ -79,6 +81,34 @@ def report(options: Namespace) -> int:
 
     verdict = report(options.directory, options.output, figures=options.figures, truth=options.truth)
     print(f"{verdict.headline}\nWhat next: {verdict.advice}\n{options.output} is written.")
+    return 0
+
+
+def plot(options: Namespace) -> int:
+    """Write the figures of a run, or the curve of metrics.
+
+    Parameters
+    ----------
+    options : Namespace
+
+    Returns
+    -------
+    int
+    """
+    from amp.nft.report import write_figures
+    from amp.nft.report.metrics_curve import draw_metrics
+
+    tables = [source for source in options.sources if source.endswith(".csv")]
+    if len(options.sources) > 1 and len(tables) < len(options.sources):
+        raise InputError(f"{' '.join(options.sources)}: give one run, or one or several metrics.csv.")
+    if tables:
+        output = options.output or "metrics.png"
+        draw_metrics(tables).savefig(output, dpi=160)
+        print(f"{output} is written.")
+        return 0
+    output = options.output or "figures"
+    names = write_figures(options.sources[0], output)
+    print(f"{output}: {', '.join(names)}, each as PNG and SVG.")
     return 0
 
 

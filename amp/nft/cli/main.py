@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import importlib
 import io
+import math
 import sys
 import warnings
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from amp.nft.cli.more_commands import add_more_commands
 from amp.nft.errors import (
     AmpFileError,
     ChunkError,
@@ -24,7 +26,7 @@ from amp.nft.errors import (
 CONVERGED, FAILED, BAD_INPUT, UNCONVERGED, NO_LABELS, HALTED, INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
 OF_INPUT = (AmpFileError, ChunkError, CorrectionError, InputError, ParentMismatch, UnsupportedModel)
 EXIT_CODES = """exit codes: 0 done (run: converged), 1 failed, 2 bad command line or input, 3 the run stopped before it converged,
-4 no label of a batch succeeded, 5 an uncertainty halted the dynamics (lammps), 130 or 143 stopped by Ctrl-C or SIGTERM: the same
+4 no label of a batch succeeded, 5 an uncertainty halted the dynamics (lammps, relax), 130 or 143 stopped by Ctrl-C or SIGTERM: the same
 command resumes the run"""
 EXPORTS = ("extxyz", "deepmd", "pacemaker", "grace", "runner")
 PARENTS = ("emt", "tblite", "gpaw", "vasp", "lammps")
@@ -111,6 +113,7 @@ def _parser() -> argparse.ArgumentParser:
     info.add_argument("--json", action="store_true", help="as JSON, for programs")
     info.set_defaults(command="looks.info")
     _add_export(commands)
+    add_more_commands(commands, _count, _positive)
     dynamics = commands.add_parser("lammps", help="run a LAMMPS deck with the forces of an ensemble; start it by mpirun")
     dynamics.add_argument("ensemble", help="an .ensemble file")
     dynamics.add_argument("deck", help="an input deck with `fix nft all external pf/callback 1 1`")
@@ -222,3 +225,14 @@ def _count(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not an integer from 1 on")
     return int(text)
+
+
+def _positive(text: str) -> float:
+    """Return a number above 0."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not (0 < number < math.inf):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return number

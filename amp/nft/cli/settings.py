@@ -89,10 +89,8 @@ def arguments_of_run(given: InputFile) -> dict[str, Any]:
     InputError, FileNotFoundError
         If a structure or the parent cannot be read.
     """
-    from amp.nft.inputs.structures import read_images
-
     targets = targets_of(given)
-    images = None if given.system.images is None else read_images(given.system.images, "system.images")
+    images = None if given.system.images is None else _structures(given.system.images, "system.images")
     elements = sorted({symbol for atoms in [*targets, *(images or [])] for symbol in atoms.symbols})
     others = {"correction": given.correction, "images_calc": given.images_parent}
     return {
@@ -145,10 +143,14 @@ def targets_of(given: InputFile) -> list[Atoms]:
     -------
     list of Atoms
     """
+    return _structures(given.system.target, "system.target")
+
+
+def _structures(names: str | list[str], key: str) -> list[Atoms]:
+    """Return the structures of all files that a key names."""
     from amp.nft.inputs.structures import read_images
 
-    names = given.system.target if isinstance(given.system.target, list) else [given.system.target]
-    return [atoms for name in names for atoms in read_images(name, "system.target")]
+    return [atoms for name in ([names] if isinstance(names, str) else names) for atoms in read_images(name, key)]
 
 
 def calc_text(members: Members, elements: Iterable[str]) -> str:

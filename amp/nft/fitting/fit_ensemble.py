@@ -22,7 +22,7 @@ from amp.nft.errors import InputError, RunStoreError
 from amp.nft.fitting.ensemble import Ensemble
 from amp.nft.fitting.fit_card import with_card_of_fit
 from amp.nft.inputs.arguments import check_count, check_lengths, checked_indices
-from amp.nft.inputs.structures import Images, read_images, read_training_images
+from amp.nft.inputs.structures import Images, marked_atom, read_images, read_training_images
 from amp.nft.records import ForceRows, MemberReport, Purpose, TrainingTask, random_stream
 from amp.nft.run.schema import FORMAT
 from amp.nft.run.store import RunStore
@@ -80,7 +80,8 @@ def fit(
     seed : int
         Of everything random.
     forces : 'all', 'centre', or one item per image
-        Forces that are trained. 'centre' trains the first atom of each image, as for chunks. An item is None (energy and all forces),
+        Forces that are trained. 'centre' trains the first atom of each image, as for chunks; 'all' trains one atom of an image with
+        ``nft_central_atom`` in its ``info``. An item is None (energy and all forces),
         indices of atoms, or a float array with a weight for each atom. An image of which forces are chosen trains no energy.
     fit_until : {'out-of-bag', 'criteria'}
         A member keeps the parameters of its smallest error on the images that its sample lacks, or stops at the criteria
@@ -226,7 +227,8 @@ def _read(images: Images, forces: Forces, energy_key: str | None, forces_key: st
     if isinstance(forces, str):
         if forces not in ("all", "centre"):
             raise InputError(f"forces is {forces!r}: it must be 'all', 'centre', or one item per image.")
-        return labelled, [None if forces == "all" else ForceRows.central(0)] * len(labelled)
+        centres = [marked_atom(image) if forces == "all" else 0 for image in labelled]
+        return labelled, [None if atom is None else ForceRows.central(atom) for atom in centres]
     if len(forces) != len(given) or len(labelled) != len(given):
         raise InputError(f"forces has {len(forces)} items for {len(given)} images, {len(labelled)} of them different: give one per image.")
     return labelled, [_rows(f"forces[{i}]", some, labelled[i]) for i, some in enumerate(forces)]

@@ -21,6 +21,7 @@ from amp.nft.inputs.cp2k import has_cp2k_forces, read_cp2k
 from amp.nft.inputs.geometry import check_atoms, check_places
 from amp.nft.inputs.label_keys import check_keys, labels_of
 
+CENTRAL = "nft_central_atom"  # in info of a chunk that is an image: only the force on this atom is trained
 _INDEX = {False: "", True: ", and after @ an index or a slice, such as 0, -1, :10 or ::5"}
 Images = str | os.PathLike[str] | Atoms | Iterable[Atoms] | Mapping[str, Atoms]
 
@@ -201,7 +202,8 @@ def central_atoms(images: list[Atoms], init_nft_ids: list[tuple[str, int]] | Non
     ----------
     images : list of Atoms
     init_nft_ids : list of (str, int), optional
-        Amp's hash of an image and the index of its atom.
+        Amp's hash of an image and the index of its atom. An image that is none of these may have the index in its ``info``, as
+        ``nft_central_atom``.
 
     Returns
     -------
@@ -223,4 +225,29 @@ def central_atoms(images: list[Atoms], init_nft_ids: list[tuple[str, int]] | Non
     for image, key in zip(images, hashes, strict=True):
         if key in wanted and not 0 <= wanted[key] < len(image):
             raise InputError(f"init_nft_ids: image {key} has {len(image)} atoms, so no atom {wanted[key]}.")
-    return [wanted.get(key) for key in hashes]
+    return [wanted.get(key, marked_atom(image)) for image, key in zip(images, hashes, strict=True)]
+
+
+def marked_atom(image: Atoms) -> int | None:
+    """Return the atom of a chunk whose force alone is trained, as its ``info`` names it.
+
+    Parameters
+    ----------
+    image : Atoms
+
+    Returns
+    -------
+    int or None
+        None where ``info`` has none.
+
+    Raises
+    ------
+    InputError
+        The image has no such atom.
+    """
+    mark = image.info.get(CENTRAL)
+    if mark is None:
+        return None
+    if not (isinstance(mark, int | np.integer) and 0 <= mark < len(image)):
+        raise InputError(f"{CENTRAL} of an image with {len(image)} atoms is {mark!r}: it must be an index from 0 to {len(image) - 1}.")
+    return int(mark)

@@ -6,13 +6,14 @@ import os
 from pathlib import Path
 from typing import Any
 
+from amp.nft.errors import RunStoreError
 from amp.nft.report.checks import Checks, Comparison, check
 from amp.nft.report.truth import read_truth
 from amp.nft.report.verdict import Verdict, judge
 from amp.nft.run.history import Run, read_run
 from amp.nft.system import files
 
-__all__ = ["Checks", "Comparison", "Run", "Verdict", "check", "judge", "read_run", "report"]
+__all__ = ["Checks", "Comparison", "Run", "Verdict", "check", "judge", "read_run", "report", "write_figures"]
 
 
 def report(
@@ -69,3 +70,36 @@ def report(
     text = page(run, verdict, drawn, scenes, view3d.script() if scenes else "")
     files.write(output, text.encode())
     return verdict
+
+
+def write_figures(directory: str | os.PathLike[str], output: str | os.PathLike[str]) -> list[str]:
+    """Write the figures of a report as PNG and SVG.
+
+    Parameters
+    ----------
+    directory : path
+        The training directory, or the directory in which it is.
+    output : path
+        A directory for the figures.
+
+    Returns
+    -------
+    list of str
+        Their names.
+
+    Raises
+    ------
+    RunStoreError
+        If there is no run, or it has no finished iteration, or its files are damaged.
+    """
+    from amp.nft.report import figures as drawing
+
+    run = read_run(directory)
+    if not run.steps:
+        raise RunStoreError(f"{os.fspath(directory)} has no finished iteration yet: wait for the first one.")
+    Path(output).mkdir(parents=True, exist_ok=True)
+    names = []
+    for name, figure in drawing.draw_figures(run, check(run, None)):
+        drawing.save(figure, Path(output) / name)
+        names.append(name)
+    return names

@@ -1,0 +1,92 @@
+"""Commands that move atoms with an ensemble: ``relax`` and ``refine``."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from pathlib import Path
+
+from amp.nft.errors import InputError
+
+
+def relax(options: Namespace) -> int:
+    """Relax a structure with an ensemble, and write it.
+
+    Parameters
+    ----------
+    options : Namespace
+
+    Returns
+    -------
+    int
+        0 if the forces are small, 3 if the steps are used up, 5 if an uncertainty above the threshold ended it.
+    """
+    from ase.io import write
+
+    from amp.nft.calculator import relax
+    from amp.nft.cli.main import CONVERGED, HALTED, UNCONVERGED
+    from amp.nft.inputs.structures import read_images
+
+    for name in filter(None, (options.output, options.trajectory)):
+        check_new(name)
+    structures = read_images(options.structure, "STRUCTURE")
+    if len(structures) > 1:
+        raise InputError(f"{options.structure} has {len(structures)} structures: choose one, as {options.structure}@-1.")
+    if not Path(options.ensemble).is_file():
+        raise FileNotFoundError(
+            f"--ensemble: there is no file {options.ensemble!r} in {Path.cwd()}: give the .ensemble file of a run or a fit."
+        )
+    settings = {name: getattr(options, name) for name in ("fmax", "steps", "threshold", "cell", "trajectory")}
+    found = relax(structures[0], options.ensemble, **settings, log=print)
+    write(options.output, found.atoms)
+    print(found)
+    print(f"{options.output} is written.")
+    return HALTED if found.halted else CONVERGED if found.converged else UNCONVERGED
+
+
+def refine(options: Namespace) -> int:
+    """Refine the run of an input file.
+
+    Parameters
+    ----------
+    options : Namespace
+
+    Returns
+    -------
+    int
+        0 if no exploration leaves the trained structures any more, 3 if one of the last round did.
+    """
+    from amp.nft.cli.inputs import opened
+    from amp.nft.cli.main import CONVERGED, UNCONVERGED
+    from amp.nft.cli.settings import arguments_of_run, executor_of, input_record, learner_of
+    from amp.nft.refinement import Dynamics, Relaxation, refine
+
+    steps = {} if options.steps is None else {"steps": options.steps}
+    explorers = {"relax": Relaxation(**steps), "md": Dynamics(temperature=options.temperature, **steps)}
+    with opened(options) as given, executor_of(given.labels) as executor:
+        arguments = arguments_of_run(given)
+        rounds = refine(
+            learner_of(given), arguments.pop("images"), arguments.pop("target_image"), rounds=options.rounds, k=options.labels,
+            explore=None if options.explore is None else [explorers[name] for name in options.explore], limit=options.limit,
+            executor=executor, notes=input_record(Path(options.input).name, options.set), **arguments,
+        )  # fmt: skip
+    print(*rounds, sep="\n")
+    ended = len(rounds) <= options.rounds or not rounds[-1].chunks
+    return CONVERGED if ended else UNCONVERGED
+
+
+def check_new(path: str) -> None:
+    """Check that a file does not exist.
+
+    Parameters
+    ----------
+    path : str
+
+    Raises
+    ------
+    InputError
+        It does.
+    """
+    if Path(path).exists():
+        raise InputError(f"{path} exists, and is not overwritten: remove it, or give another name.")
+    if not Path(path).absolute().parent.is_dir():
+        raise InputError(f"{path}: there is no directory {str(Path(path).parent)!r}: make it, or give another name.")
