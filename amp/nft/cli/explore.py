@@ -58,10 +58,10 @@ def refine(options: Namespace) -> int:
     from amp.nft.cli.inputs import opened
     from amp.nft.cli.main import CONVERGED, UNCONVERGED
     from amp.nft.cli.settings import arguments_of_run, executor_of, input_record, learner_of
-    from amp.nft.refinement import Dynamics, Relaxation, refine
+    from amp.nft.refinement import Dynamics, Explorer, Relaxation, refine
 
     steps = {} if options.steps is None else {"steps": options.steps}
-    explorers = {"relax": Relaxation(**steps), "md": Dynamics(temperature=options.temperature, **steps)}
+    explorers: dict[str, Explorer] = {"relax": Relaxation(**steps), "md": Dynamics(temperature=options.temperature, **steps)}
     with opened(options) as given, executor_of(given.labels) as executor:
         arguments = arguments_of_run(given)
         rounds = refine(

@@ -59,9 +59,8 @@ def import_labels(options: Namespace) -> int:
     write(options.output, images, format="extxyz")
     chunks = sum(CENTRAL in image.info for image in images)
     parents = sorted({image.info["nft_parent"] for image in images})
-    print(
-        f"{options.output}: {len(images)} labelled structures, {chunks} of them chunks with one trained force; parent: {', '.join(parents)}."
-    )
+    print(f"{options.output}: {len(images)} labelled structures, {chunks} of them chunks with one trained force each.")
+    print(f"Parent: {', '.join(parents)}.")
     print(f'Add it to the input file: [system] images = ["...", "{options.output}"]')
     return 0
 

@@ -48,7 +48,8 @@ def gather_labels(
     RunStoreError
         A run is damaged.
     """
-    found, parents = [], {}
+    found: list[Atoms] = []
+    parents: dict[str, str] = {}
     for source in sources:
         new = _of_run(source) if Path(source).is_dir() else _of_file(source, energy_key, forces_key)
         found += new
@@ -63,8 +64,10 @@ def _of_run(directory: str | os.PathLike[str]) -> list[Atoms]:
     """Return images and chunks of a run."""
     run = read_run(directory)
     state = run.status.state
+    place = run.record.directory.parent.resolve()
     about = {
-        "nft_source": str(Path(directory)), "nft_source_sha256": _digest(run.record.directory / JOURNAL), "nft_parent": _parent(run),
+        "nft_source": f"{place.parent.name}/{place.name}", "nft_parent": _parent(run),
+        "nft_source_sha256": _digest(run.record.directory / JOURNAL),
     }  # fmt: skip
     images = run.record.images(state.images) if state.images else []
     central = {number: atoms[0] for number, *atoms in run.settings.get("init_nft_ids", ())}

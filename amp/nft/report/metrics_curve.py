@@ -77,13 +77,15 @@ def read_metrics(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     name = os.fspath(path)
     try:
         with open(path, newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-        missing = [column for column in ("labels", *CURVES) if rows and column not in rows[0]]
-        columns = {column: np.array([float(row[column] or "nan") for row in rows]) for column in (rows[0] if rows else ())}
+            reader = csv.DictReader(file)
+            rows, names = list(reader), reader.fieldnames or []
+        if missing := [column for column in ("labels", *CURVES) if column not in names]:
+            raise InputError(f"{name} has no column {', '.join(missing)}: give the metrics.csv of a training directory.")
+        columns = {column: np.array([float(row[column] or "nan") for row in rows]) for column in names}
+    except InputError:
+        raise
     except (ValueError, TypeError) as error:
         raise InputError(f"{name} is not a table of metrics ({error}): give the metrics.csv of a training directory.") from error
-    if missing:
-        raise InputError(f"{name} has no column {', '.join(missing)}: give the metrics.csv of a training directory.")
     if not rows:
         raise InputError(f"{name} has no finished iteration yet.")
     return columns
