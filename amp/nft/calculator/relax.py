@@ -124,7 +124,8 @@ def relax(
     limit = _threshold(work, ensemble) if threshold is None else float(threshold)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".* outside the range of the training set", category=UserWarning)  # frames say it
-        dyn = LBFGS(FrechetCellFilter(work) if cell else work, logfile=os.devnull, maxstep=MAXSTEP)
+        moved: Any = FrechetCellFilter(work) if cell else work
+        dyn = LBFGS(moved, logfile=os.devnull, maxstep=MAXSTEP)
         monitor = UncertaintyMonitor(dyn, limit, action=lambda frame, delta: end(dyn))
         dyn.attach(monitor)
         dyn.attach(_Frames(work, monitor, trajectory, log))

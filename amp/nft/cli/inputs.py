@@ -29,7 +29,7 @@ def run(options: Namespace) -> int:
     -------
     int
     """
-    from amp.nft.cli.main import CONVERGED, INTERRUPTED, UNCONVERGED, Begun
+    from amp.nft.cli.main import CONVERGED, UNCONVERGED, Begun
     from amp.nft.cli.settings import arguments_of_run, executor_of, input_record, learner_of, limits_of
 
     with opened(options) as given:
@@ -44,10 +44,6 @@ def run(options: Namespace) -> int:
         try:
             with executor_of(given.labels) as executor:
                 converged = al.run(**arguments, executor=executor, notes=record)
-        except KeyboardInterrupt:
-            if _size(journal) == before:
-                raise
-            return INTERRUPTED  # the log says so
         except (NFTError, OSError):
             raise
         except Exception as error:

@@ -6,6 +6,7 @@ import argparse
 import importlib
 import io
 import math
+import re
 import sys
 import warnings
 from collections.abc import Sequence
@@ -30,6 +31,10 @@ EXIT_CODES = """exit codes: 0 done (run: converged), 1 failed, 2 bad command lin
 command resumes the run"""
 EXPORTS = ("extxyz", "deepmd", "pacemaker", "grace", "runner")
 PARENTS = ("emt", "tblite", "gpaw", "vasp", "lammps")
+
+
+_CHOICE = re.compile(r"invalid choice: '([^']*)' \(choose from (.*)\)")
+_UNKNOWN = re.compile(r"unrecognized arguments: (--[\w-]+)")
 
 
 class Begun(Exception):
@@ -57,8 +62,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with warnings.catch_warnings():
             warnings.showwarning = _in_one_line
             return _command(options)(options)
-    except KeyboardInterrupt:
-        print("amp-nft: stopped by Ctrl-C.", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        if not getattr(interrupt, "__notes__", None):  # the log of a run has said so
+            print("amp-nft: stopped by Ctrl-C.", file=sys.stderr)
         return INTERRUPTED
     except Begun as error:
         assert error.__cause__ is not None
@@ -98,8 +104,35 @@ class _Version(argparse.Action):
         parser.exit()
 
 
+class _Parser(argparse.ArgumentParser):
+    """Parser whose errors name the most similar word."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exit with code 2 and a message."""
+        from amp.nft.inputs.arguments import did_you_mean  # NumPy: not for --help
+
+        if found := _CHOICE.search(message):
+            message = (
+                message[: found.end(1) + 1] + "; " + did_you_mean(found[1], [word.strip("' ") for word in found[2].split(",")]).rstrip(".")
+            )
+        elif found := _UNKNOWN.match(message):
+            known = [option for action in self._actions for option in action.option_strings]
+            message += f"; {did_you_mean(found[1], known).rstrip('.')}"
+        super().error(message)
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Return the options; an unknown one is an error of the command that it was given to."""
+        options, others = self.parse_known_args(args, namespace)
+        if others:
+            command = next(
+                (action.choices[options.name] for action in self._actions if isinstance(action, argparse._SubParsersAction)), self
+            )
+            command.error(f"unrecognized arguments: {' '.join(others)}")
+        return options
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="amp-nft", description="Nearsighted force training: learn the forces on a large structure from small chunks.",
         epilog=EXIT_CODES, formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip

@@ -8,8 +8,12 @@ import sys
 import tempfile
 from argparse import Namespace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from amp.nft.errors import InputError
+
+if TYPE_CHECKING:
+    from ase import Atoms
 
 OF_FIT = ("cutoff", "features", "valid", "seed", "threads", "forces", "directory", "hiddenlayers", "energy_key", "forces_key")
 OF_CARD = ("licence", "citation", "date", "parent")
@@ -59,19 +63,32 @@ def label(options: Namespace) -> int:
     """
     from ase.io import write
 
-    from amp.nft.cli.inputs import opened
     from amp.nft.cli.main import NO_LABELS
-    from amp.nft.cli.settings import executor_of, parent_of
     from amp.nft.inputs.structures import read_images
-    from amp.nft.labels.pool import LabelPool, check_label_options
-    from amp.nft.labels.single_point import Label, labelled
-    from amp.nft.records import LabelOptions
 
     output = Path(options.output).absolute()
     if output.exists():
         raise InputError(f"{options.output} exists, and is not overwritten: remove it, or give another name.")
     images = [image for name in options.files for image in read_images(name, "FILE")]
-    found, failed = {}, 0
+    found: dict[int, Atoms] = {}
+    try:
+        failed = _label(options, images, found)
+    finally:  # also after Ctrl-C: a label may be expensive
+        if found:
+            write(output, [found[number] for number in sorted(found)])
+            print(f"{len(found)} labelled structures are in {options.output}.")
+    return NO_LABELS if failed else 0
+
+
+def _label(options: Namespace, images: list[Atoms], found: dict[int, Atoms]) -> int:
+    """Add the labels that succeed to `found`; return the number of those that fail."""
+    from amp.nft.cli.inputs import opened
+    from amp.nft.cli.settings import executor_of, parent_of
+    from amp.nft.labels.pool import LabelPool, check_label_options
+    from amp.nft.labels.single_point import Label, labelled
+    from amp.nft.records import LabelOptions
+
+    failed = 0
     with opened(options) as given, executor_of(given.labels) as executor, tempfile.TemporaryDirectory() as scratch:
         retries = 1 if given.labels.retries is None else given.labels.retries
         settings = LabelOptions(parent_of(given.parent), executor, given.parent.timeout, retries)
@@ -85,10 +102,7 @@ def label(options: Namespace) -> int:
                 if isinstance(outcome, Label):
                     found[number] = labelled(images[number], outcome)
                 failed += not isinstance(outcome, Label)
-    if found:
-        write(output, [found[number] for number in sorted(found)])
-        print(f"{len(found)} labelled structures are in {options.output}.")
-    return NO_LABELS if failed else 0
+    return failed
 
 
 def fit(options: Namespace) -> int:

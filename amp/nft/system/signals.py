@@ -49,8 +49,9 @@ def stops_cleanly(note: Callable[[str], object], log: Callable[[str], None]) -> 
     try:
         with _terminable(farewell):
             yield
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         farewell("SIGINT")
+        interrupt.add_note(RESUME)  # the log says so already
         raise
     except Terminated:
         farewell("SIGTERM")
