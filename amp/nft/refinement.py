@@ -113,14 +113,14 @@ def refine(
     keys = {name: settings.pop(name, None) for name in ("energy_key", "forces_key")}  # chunks, which are added, have ASE's results
     images = images if images is None else read_training_images(images, **keys)
     if method.forces != "centre" or settings.get("correction") is not None:
-        frames = FrameSearch(explorers or [Relaxation(), Dynamics()], k, cutoff, band[1], limit)
+        frames = FrameSearch(explorers or [Relaxation(), Dynamics()], k, cutoff, band[1], limit, settings.get("baseline"))
         return refine_by_frames(learner, images, target_image, frames, rounds, label, settings, (method.test_labels, method.larger_labels))
     if images is None:
         raise InputError("images is None, and only central forces are trained: give labelled images, or forces='weighted'.")
     if limit is not None:
         raise InputError("limit is for refinements whose frames become targets (forces='weighted'): use band with central forces.")
     method = fitting_method(method, read_targets(target_image), parent_calc)
-    search = Search(explorers or [Relaxation()], tuple(band), k, cutoff, method.termination, method.min_atoms)
+    search = Search(explorers or [Relaxation()], tuple(band), k, cutoff, method.termination, method.min_atoms, settings.get("baseline"))
     options = LabelOptions(parent_calc, executor, label_timeout, label_retries, settings.get("accept_parent", False))
     return refine_by_chunks(learner, images, target_image, search, rounds, label, options, settings)
 

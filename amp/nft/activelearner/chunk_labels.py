@@ -14,6 +14,7 @@ from ase import Atoms
 from amp.nft.activelearner.chunk_rows import rows_of_chunks
 from amp.nft.activelearner.parent_record import ParentRecord
 from amp.nft.activelearner.stored_labels import carve_numbered, read_labels
+from amp.nft.calculator.baseline import Baseline
 from amp.nft.chunks.termination import CLASH, Termination
 from amp.nft.errors import LabellingError
 from amp.nft.labels.pool import LabelPool
@@ -90,18 +91,21 @@ class ChunkLabels:
         Takes a message.
     event : str
         Event of a finished label in the journal.
+    baseline : Baseline
+        Is subtracted from the forces that are trained and tested.
 
     Attributes
     ----------
     images : dict of int to Atoms
-        Labelled chunks.
+        Labelled chunks, as the parent labelled them.
     """
 
     def __init__(
-        self, carving: Carving, options: LabelOptions, store: RunStore, directory: Path, log: Callable[[str], object], event: str = "label"
-    ) -> None:
+        self, carving: Carving, options: LabelOptions, store: RunStore, directory: Path, log: Callable[[str], object], event: str = "label",
+        baseline: Baseline | None = None,
+    ) -> None:  # fmt: skip
         self.carving, self.options, self.store, self.directory, self.log = carving, options, store, directory, log
-        self.event = event
+        self.event, self.baseline = event, baseline or Baseline()
         self._first = np.cumsum([0, *map(len, carving.targets)])  # first atom of each target
         self.images: dict[int, Atoms] = {}
         self._chunks: dict[int, Atoms] = {}  # those that are being labelled
@@ -113,7 +117,8 @@ class ChunkLabels:
         -------
         ChunkLabels
         """
-        return ChunkLabels(larger_carving(self.carving), self.options, self.store, self.directory / "larger", self.log, "larger-label")
+        carving, directory = larger_carving(self.carving), self.directory / "larger"
+        return ChunkLabels(carving, self.options, self.store, directory, self.log, "larger-label", self.baseline)
 
     def open(self, parents: ParentRecord, state: RunState) -> None:
         """Read the labels that the journal names; a label that the gate refuses is dropped.
@@ -187,7 +192,7 @@ class ChunkLabels:
         return [atom for atom in atoms if atom in self.images]
 
     def forces(self, atom: int) -> np.ndarray:
-        """Return the forces of a labelled chunk.
+        """Return the forces of a labelled chunk without its baseline.
 
         Parameters
         ----------
@@ -199,7 +204,7 @@ class ChunkLabels:
         ndarray, shape (atoms, 3)
             In eV/Å.
         """
-        return self.images[atom].get_forces(apply_constraint=False)
+        return self.baseline.remainders([self.images[atom]])[0].get_forces(apply_constraint=False)
 
     def target_of(self, atom: int) -> int:
         """Return the number of the target that an atom belongs to.
@@ -230,7 +235,7 @@ class ChunkLabels:
         return [int(self._first[self.target_of(atom)]) for atom in atoms]
 
     def training_set(self, atoms: Sequence[int], forces: str, energies: bool) -> tuple[list[Atoms], list[ForceRows]]:
-        """Return labelled chunks, and their forces that are trained.
+        """Return labelled chunks without their baseline, and their forces that are trained.
 
         Parameters
         ----------
@@ -245,7 +250,7 @@ class ChunkLabels:
         chunks : list of Atoms
         rows : list of ForceRows
         """
-        chunks = [self.images[atom] for atom in atoms]
+        chunks = self.baseline.remainders([self.images[atom] for atom in atoms])
         return chunks, rows_of_chunks(chunks, self.first_atoms(atoms), forces, energies)
 
     def _pool(self) -> LabelPool:
@@ -254,7 +259,8 @@ class ChunkLabels:
     def _make(self, pool: LabelPool, atoms: Sequence[int]) -> Iterator[tuple[int, LabelFailure]]:
         """Label the chunks around these atoms, keep the labels, and yield the failures."""
         self._request(pool, atoms)
-        for atom, outcome in pool.done():
+        for atom, found in pool.done():
+            outcome = self.baseline.label_too(self._chunks[atom], found) if isinstance(found, Label) else found
             if isinstance(outcome, Label):
                 self._keep(atom, outcome)
                 pool.tidy(atom)

@@ -11,6 +11,7 @@ from ase import Atoms
 
 from amp.nft.activelearner.chunk_labels import Carving
 from amp.nft.amp_io import CalculatorSpec
+from amp.nft.calculator.baseline import Baseline
 from amp.nft.chunks import Convergence, Correction, Gate
 from amp.nft.chunks.termination import termination_name
 from amp.nft.errors import InputError
@@ -107,6 +108,38 @@ def check_correction(correction: Parent | None, gate: Gate | Convergence | None,
         for chunk in carving.sample():
             known.check(chunk)
     return gate
+
+
+def check_baseline(baseline: Parent | None, correction: Parent | None, spec: CalculatorSpec | None) -> Baseline:
+    """Return the baseline of a run, or one that changes nothing.
+
+    Parameters
+    ----------
+    baseline, correction : ASE calculator, callable or None
+    spec : CalculatorSpec or None
+        None for a calculator that only Amp reads.
+
+    Returns
+    -------
+    Baseline
+
+    Raises
+    ------
+    InputError
+        It is not a calculator, is given with a correction, or no calculator of this package could add the members to it.
+    """
+    found = Baseline(baseline)
+    if baseline is not None and correction is not None:
+        raise InputError(
+            f"correction and baseline = {found.name} are both given: a baseline itself adds its force in the target and subtracts that in "
+            "the chunk. Remove one."
+        )
+    if baseline is not None and spec is None:
+        raise InputError(
+            f"baseline = {found.name} needs a calculator of Gaussian fingerprints and a neural network in calc_text: Amp alone cannot add "
+            "other members to it."
+        )
+    return found
 
 
 def compare_radii(cutoff: float, radius: float | None, log: Callable[[str], object]) -> None:

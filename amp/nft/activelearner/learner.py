@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from amp.nft.activelearner.chunk_labels import Carving
-from amp.nft.activelearner.early_checks import check_correction, compare_radii, distinct_rule, explain_threshold
+from amp.nft.activelearner.early_checks import check_baseline, check_correction, compare_radii, distinct_rule, explain_threshold
 from amp.nft.activelearner.inheritance import Inheritance
 from amp.nft.activelearner.limits import Limits, check_limits
 from amp.nft.activelearner.loop import Loop
@@ -173,6 +173,7 @@ class NFT:
         batch: str | None = None,
         correction: Parent | None = None,
         gate: Gate | Convergence | None = None,
+        baseline: Parent | None = None,
         notes: dict[str, Any] | None = None,
         card: dict[str, str | None] | None = None,
         energy_key: str | None = None,
@@ -260,6 +261,9 @@ class NFT:
             on the target. Ten larger chunks judge it before the first training.
         gate : Gate or Convergence, optional
             Judgement of the correction from `amp.nft.chunks.convergence(..., cheap=...)`: no larger chunks are labelled.
+        baseline : ASE calculator, or callable, optional
+            A cheap calculator to which the members add: they learn what labels have beyond it, in each structure and chunk, and
+            :class:`amp.nft.calculator.EnsembleCalculator` needs it too. See :doc:`/baseline`.
         notes : dict, optional
             Plain data that the journal records at this start, such as the text of an input file. It changes nothing.
         card : dict, optional
@@ -319,6 +323,7 @@ class NFT:
         jobs = JobOptions(calc_text, headerlines, train_line, start_command, directory, expired)
         choice = choose_trainer(self.trainer, jobs, threads=self.threads, log=self.log)
         check_trainer(method, choice.trainer.name, correction is not None, choice.spec is not None)
+        first = check_baseline(baseline, correction, choice.spec)
         for target, name in zip(targets, structures.target_names(targets), strict=True):
             check_chunks(target, cutoff, choice.radius or 6.5, name)  # Amp's default radius
         compare_radii(cutoff, choice.radius, self.log)
@@ -326,13 +331,15 @@ class NFT:
         if spec is not None:  # refuses a calc_text without one of the elements
             spec = spec.resolved([symbol for image in [*training_images, *targets] for symbol in image.symbols])
         carving = Carving(targets, cutoff, method.termination, method.min_atoms)
+        first.begin([*training_images, *(carving.sample() if first.name else [])], parent_calc)
         setup = Setup(
             label=label, images=training_images, rows=rows, n=n, seed=self.seed, carving=carving, threshold=self.threshold,
-            labels=labels, method=method, start=read_start(self.load, n, choice.spec), dblabel=self.dblabel, threads=self.threads,
+            labels=labels, method=method, dblabel=self.dblabel, threads=self.threads,
+            start=first.unmarked(read_start(self.load, n, choice.spec)),
             distinct=distinct_rule(distinct, spec, targets), aim=method.aim or self.stop_delta / CONFIDENCE,
             force_rmse=None if choice.spec is None else choice.spec.convergence.get("force_rmse"),
             spec=spec, images_calc=images_calc, inherit=self.inheritance, correction=correction,
-            gate=check_correction(correction, gate, carving), terms=terms,
+            gate=check_correction(correction, gate, carving), terms=terms, baseline=first,
         )  # fmt: skip
         settings = identity(setup, calc_text, train_line) | {"distinct": distinct}
         return not dry_run and self._carry_out(setup, choice, settings, directory, notes, until)

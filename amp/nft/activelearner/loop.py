@@ -34,6 +34,7 @@ from amp.nft.errors import TrainingError
 from amp.nft.labels.identity import identify
 from amp.nft.records import Ensemble, MemberStep, Trainer, TrainingTask
 from amp.nft.run.replay import LiveState
+from amp.nft.run.second_labels import SecondLabels
 from amp.nft.run.store import FORMAT, RunStore
 from amp.nft.run.verdict import Verdict, recorded_verdict, verdict_of
 from amp.nft.training.choose import sample_weights
@@ -77,7 +78,9 @@ class Loop:
         self.first = np.cumsum([0, *map(len, setup.targets)])  # first atom of each target
         self.files = RunFiles(setup.label, store.directory)
         parts = setup.carving, setup.labels, store, self.files.labels, log
-        self.labels = ChunkLabels(*parts) if setup.correction is None else CorrectedLabels(*parts, cheap=setup.correction)
+        self.labels = ChunkLabels(*parts, baseline=setup.baseline)
+        if setup.correction is not None:
+            self.labels = CorrectedLabels(*parts, cheap=setup.correction)
         self.test = RandomTest(self.labels, store, self.state, setup.seed, log)
 
     def open(self, settings: dict[str, Any], notes: dict[str, Any]) -> None:
@@ -107,6 +110,8 @@ class Loop:
         parents = ParentRecord(self.store.events, identify(options.parent), options.accept_parent, self.files.saved_info.parent)
         targets = [self.store.keep_image(target) for target in self.setup.targets]
         self.store.append("start", **notes, **parents.start_fields(), targets=targets)
+        setup.baseline.open(SecondLabels(self.store))
+        setup.baseline.label(setup.targets)  # for the report: networks alone learn without them
         if setup.gate is not None and self.state().gate is None:
             self.store.append("gate", **setup.gate.as_dict())
         if setup.inherit is not None and not before.iterations:
@@ -149,7 +154,7 @@ class Loop:
         if self.state().at(iteration).trained is None:
             self._train_now(iteration)
         texts = self.store.texts(self.state().trained(iteration).file)
-        self.files.save_ensemble(iteration, texts)
+        self.files.save_ensemble(iteration, self.setup.baseline.marked(texts))
         return texts
 
     def _train_now(self, iteration: int) -> None:
@@ -186,7 +191,7 @@ class Loop:
         if setup.method.fit_until == "out-of-bag":  # weights that were fitted to other samples know the images that are to judge them
             start, retry_m = None, None
         return TrainingTask(
-            images=setup.images + chunks,
+            images=setup.baseline.remainders(setup.images) + chunks,
             rows=[*setup.rows, *rows],
             weights_mi=sample_weights(setup.seed, setup.n, len(setup.images) + len(self.begin), added),
             start=start,
@@ -229,7 +234,7 @@ class Loop:
     def _save_best(self, iteration: int, texts: list[str], verdict: Verdict | None = None) -> None:
         """Write the best ensemble with its model card."""
         card = card_of_run(self.setup, self.store.events, self.state(), texts, iteration, verdict)
-        self.files.save_best(with_card(texts, card))
+        self.files.save_best(with_card(self.setup.baseline.marked(texts), card))
 
     def _evaluate_now(self, iteration: int, texts: list[str]) -> None:
         setup = self.setup
@@ -325,7 +330,7 @@ class Loop:
             if self.setup.correction is not None:  # Amp tells images apart by their atoms alone: its files get the chunks as labelled
                 chunks, rows = ChunkLabels.training_set(self.labels, self._chunk_atoms(), "centre", energies=False)
                 task = replace(task, images=self.setup.images + chunks, rows=[*self.setup.rows, *rows])
-            finish(task, Ensemble(texts, list(last.reports)))
+            finish(task, Ensemble(self.setup.baseline.marked(texts), list(last.reports)))
 
     def _finish(self, reason: StopReason) -> None:
         best = best_of(self.history).iteration

@@ -30,7 +30,7 @@ from amp.nft.errors import LabellingError
 from amp.nft.inputs.structures import Images, get_hash, read_images, read_targets, read_training_images
 from amp.nft.labels.identity import identify
 from amp.nft.labels.pool import LabelPool
-from amp.nft.labels.single_point import Label, labelled
+from amp.nft.labels.single_point import Label, Parent, labelled
 from amp.nft.records import LabelOptions
 from amp.nft.run.replay import replay
 from amp.nft.run.state import Exploration
@@ -130,6 +130,7 @@ class Search:
     cutoff: float
     termination: Termination = "sphere"
     min_atoms: int | None = None
+    baseline: Parent | None = None
 
     def carry_out(self, store: RunStore, before: Round, starts: list[Atoms], log: Callable[[str], object]) -> Exploration:
         """Return the exploration with the selected chunks, from the store if it is there.
@@ -160,13 +161,13 @@ class Search:
 
     def _explore(self, store: RunStore, before: Round, starts: list[Atoms], log: Callable[[str], object]) -> Exploration:
         models = read_ensemble(before.ensemble)
-        calc = EnsembleCalculator(models)
+        calc = EnsembleCalculator(models, baseline=self.baseline)
         low, high = (factor * before.delta for factor in self.band)
         frames, uncertain, beyond, candidates = 0, 0, 0, []
         with quiet():
             for start, explore in itertools.product(starts, self.explorers):
                 atoms = start.copy()
-                atoms.calc = EnsembleCalculator(models)
+                atoms.calc = EnsembleCalculator(models, baseline=self.baseline)
                 seen = [(frame, calc.get_property("forces_uncertainty", frame)) for frame in explore(atoms, high)]
                 inside = [(frame, delta) for frame, delta in seen if low < delta.max() <= high]
                 above = [(frame, delta) for frame, delta in seen if delta.max() > high]

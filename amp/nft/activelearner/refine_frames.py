@@ -22,6 +22,7 @@ from amp.nft.amp_io import AmpModel, read_ensemble
 from amp.nft.calculator.ase_calculator import EnsembleCalculator
 from amp.nft.calculator.explorers import Explorer, explorer_name, quiet
 from amp.nft.inputs.structures import Images, read_images, read_targets
+from amp.nft.labels.single_point import Parent
 from amp.nft.run.replay import replay
 from amp.nft.run.store import FORMAT, RunStore
 
@@ -37,6 +38,7 @@ class FrameSearch:
     cutoff: float
     factor: float
     limit: float | None
+    baseline: Parent | None = None
 
     def carry_out(self, store: RunStore, before: Round, delta: float, starts: list[Atoms], log: Callable[[str], object]) -> list[Atoms]:
         """Return the last frames of all explorations, from the store if they are there.
@@ -92,10 +94,10 @@ class FrameSearch:
 
     def _paths(self, models: list[AmpModel], number: int, start: Atoms, limit: float) -> Iterator[tuple[Atoms, np.ndarray, Frame]]:
         """Yield the last frame of each explorer with its uncertainty; it begins where the one before ended within the limit."""
-        calc, begin = EnsembleCalculator(models), start
+        calc, begin = EnsembleCalculator(models, baseline=self.baseline), start
         for explore in self.explorers:
             atoms = begin.copy()
-            atoms.calc = EnsembleCalculator(models)
+            atoms.calc = EnsembleCalculator(models, baseline=self.baseline)
             frames = list(explore(atoms, limit))
             deltas = [calc.get_property("forces_uncertainty", frame) for frame in frames]
             place = next((place for place, delta in enumerate(deltas) if delta.max() > limit), len(frames) - 1)

@@ -43,6 +43,7 @@ def card_of_run(
         "elements": network["elements"],
         "cutoffs": {"fingerprints": network["fingerprints"], "chunks": setup.carving.cutoff},
         "parent": recorded_parents(events),
+        **setup.baseline.settings,
         "target": described(setup.targets, state.settings.get("targets", [])),
         "labels": {"images": len(setup.images), "chunks": trained.chunks, "test": 0 if verdict is None else verdict.n_test},
         "errors": {

@@ -119,5 +119,6 @@ def identity(setup: Setup, calc_text: str, train_line: str) -> dict[str, Any]:
         "load": setup.start is not None,
         **setup.method.identity,
         **correction,
+        **setup.baseline.settings,
         **({} if setup.inherit is None else {"begins_with": list(setup.inherit.atoms)}),
     }

@@ -11,6 +11,7 @@ from amp.nft.activelearner.chunk_labels import Carving
 from amp.nft.activelearner.inheritance import Inheritance
 from amp.nft.activelearner.method import Method
 from amp.nft.amp_io import CalculatorSpec
+from amp.nft.calculator.baseline import Baseline
 from amp.nft.chunks.correction import Gate
 from amp.nft.labels.single_point import Parent
 from amp.nft.records import ForceRows, LabelOptions
@@ -23,7 +24,8 @@ class Setup:
     `distinct` reduces chosen atoms, given those of chunks in the training set, to atoms with different environments. `aim` is the
     sufficient mean force error and `force_rmse` the criterion of the members, both in eV/Å. `correction` is a cheap calculator, `gate`
     the judgement of it that the user has, and `images_calc` labelled the images. `spec` is the calculator of the members, if it is known;
-    `inherit` names labels of another run, and `terms` are the fields of the model card that the user gave.
+    `inherit` names labels of another run, and `terms` are the fields of the model card that the user gave. The members learn what labels
+    have beyond `baseline`.
     """
 
     label: str
@@ -47,6 +49,7 @@ class Setup:
     inherit: Inheritance | None = None
     spec: CalculatorSpec | None = None
     terms: dict[str, str | None] = field(default_factory=dict)
+    baseline: Baseline = field(default_factory=Baseline)
 
     @property
     def targets(self) -> list[Atoms]:

@@ -16,6 +16,7 @@ from amp.nft.errors import AmpFileError, UnsupportedModel
 
 GAUSSIAN = ".descriptor.gaussian.Gaussian"
 NEURAL_NETWORK = ".model.neuralnetwork.NeuralNetwork"
+REMAINDER = "amp.nft.calculator.EnsembleCalculator(..., baseline=...)"  # of members that lack their baseline: plain Amp cannot import it
 VERSION = "2015.12"
 ACTIVATIONS = ("tanh", "sigmoid", "linear")
 CUTOFFS = {"Cosine": {"Rc"}, "Polynomial": {"Rc", "gamma"}}
@@ -43,7 +44,8 @@ class AmpModel:
     fprange : dict of str to ndarray, shape (n_features, 2)
         Smallest and largest value of each fingerprint, mapped to -1 and 1.
     nft : dict of str to Any
-        Data of amp.nft in the text, which Amp ignores; ``nft['out_of_bag']`` is the calibration of the member's ensemble.
+        Data of amp.nft in the text, which Amp ignores; ``nft['out_of_bag']`` is the calibration of the member's ensemble, and
+        ``nft['baseline']`` describes the calculator to which the member adds: Amp cannot load its text.
     """
 
     gs: dict[str, list[dict[str, Any]]]
@@ -86,8 +88,12 @@ def read_amp(text: str) -> AmpModel:
         The descriptor is not ``Gaussian`` or the model not ``NeuralNetwork``.
     """
     parts = _mapping(parse_literal(text), "the file")
-    model = model_from_parameters(*_descriptor_and_model(parts))
-    return replace(model, nft=_mapping(parts.get("nft", {}), "nft"))
+    descriptor, network = _descriptor_and_model(parts)
+    own = _mapping(parts.get("nft", {}), "nft")
+    if network.get("importname") == REMAINDER:
+        _mapping(own.get("baseline"), "nft['baseline']")
+        network = {**network, "importname": NEURAL_NETWORK}
+    return replace(model_from_parameters(descriptor, network), nft=own)
 
 
 def with_data(text: str, **data: Any) -> str:
@@ -294,7 +300,7 @@ def _check_sizes(model: AmpModel, element: str) -> None:
 
 
 def write_amp(model: AmpModel) -> str:
-    """Return the ``.amp`` text of a model, for ``Amp.load`` and :func:`read_amp`.
+    """Return the ``.amp`` text of a model, for :func:`read_amp` and, unless it adds to a baseline, for ``Amp.load``.
 
     Parameters
     ----------
@@ -315,7 +321,7 @@ def write_amp(model: AmpModel) -> str:
         elements=list(elements),
     )
     network = Parameters(
-        importname=NEURAL_NETWORK,
+        importname=REMAINDER if "baseline" in model.nft else NEURAL_NETWORK,
         version=VERSION,
         mode="atom-centered",
         activation=model.activation,

@@ -19,9 +19,11 @@ from ase.outputs import Properties, all_outputs
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from amp.nft.amp_io import AmpModel, read_amp, read_ensemble, write_amp
+from amp.nft.calculator.baseline import Baseline
 from amp.nft.errors import AmpFileError, InputError, UnsupportedModel
 from amp.nft.inputs.arguments import check_count, checked_indices
 from amp.nft.inputs.geometry import check_atoms
+from amp.nft.labels.single_point import Parent
 from amp.nft.uncertainty.forces import CONFIDENCE
 
 if TYPE_CHECKING:
@@ -47,11 +49,16 @@ class EnsembleCalculator(Calculator):
         A neighbour list is kept until an atom has moved half of this, Å.
     progress : bool or callable
         True shows a bar in the terminal; or ``progress(done, all)`` is called periodically with numbers of atoms.
+    baseline : ASE calculator, or callable, optional
+        The calculator to which the members add, if they were trained with one; a callable ``f(directory)`` returns it. Energy, forces and
+        stress are then sums, and uncertainties those of the members.
 
     Raises
     ------
     AmpFileError, UnsupportedModel
         The file cannot be read, or contains models other than Gaussian fingerprints with a neural network.
+    InputError
+        The members were trained with a baseline, and it is not given, or is not this one.
     ValueError
         If there is no member, or a requested one does not exist, or `threads` or `skin` is out of range; on
         evaluation, if an element was never trained, or the cell is flat where the structure is periodic.
@@ -94,10 +101,12 @@ class EnsembleCalculator(Calculator):
         keep_members: bool = False,
         skin: float = 0.5,
         progress: bool | Callable[[int, int], None] = False,
+        baseline: Parent | None = None,
     ) -> None:
         super().__init__()
         _check_settings(threads, skin, progress)
         self.models = _chosen(_models(ensemble), members)
+        self.baseline = Baseline.of(baseline, self.models)
         self.threads = threads
         self.keep_members = keep_members
         self.error95_factor = _common_factor(self.models)
@@ -130,7 +139,7 @@ class EnsembleCalculator(Calculator):
                 forces_ensemble=self.keep_members, stress=self.atoms.cell.rank == 3,
                 threads=self.threads, progress=progress,
             )  # fmt: skip
-        self.results = self._properties(result)
+        self.results = self.baseline.added(self._properties(result), self.atoms, properties)
         self._say_if_extrapolating(self.results["n_extrapolating"])
 
     def _properties(self, result: Evaluation) -> dict[str, Any]:
@@ -178,8 +187,7 @@ class EnsembleCalculator(Calculator):
     @cached_property
     def digest(self) -> str:
         """Sixteen digits that identify the members and their parameters; a model card changes nothing."""
-        own = [replace(model, nft={key: value for key, value in model.nft.items() if key != "card"}) for model in self.models]
-        return hashlib.sha256("".join(map(write_amp, own)).encode()).hexdigest()[:16]
+        return digest_of_models(self.models)
 
     def export_properties(self) -> Properties:
         """Return the results that ASE knows, for ``atoms.get_properties``."""
@@ -188,6 +196,21 @@ class EnsembleCalculator(Calculator):
     def __getstate__(self) -> dict[str, Any]:
         """Return the state without compiled tables and neighbour lists, which are recreated."""
         return self.__dict__ | {"_evaluator": None, "progress": self.progress is True}
+
+
+def digest_of_models(models: Sequence[AmpModel]) -> str:
+    """Return sixteen digits that identify members and their parameters; a model card changes nothing.
+
+    Parameters
+    ----------
+    models : sequence of AmpModel
+
+    Returns
+    -------
+    str
+    """
+    own = [replace(model, nft={key: value for key, value in model.nft.items() if key != "card"}) for model in models]
+    return hashlib.sha256("".join(map(write_amp, own)).encode()).hexdigest()[:16]
 
 
 @contextmanager

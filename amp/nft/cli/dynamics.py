@@ -22,11 +22,12 @@ def lammps(options: argparse.Namespace) -> int:
 
     own = argparse.ArgumentParser(prog="amp-nft lammps", add_help=False, allow_abbrev=False)
     own.add_argument("--elements", nargs="+")
+    own.add_argument("--baseline-pair")
     found, others = own.parse_known_args(options.arguments)
     if wrong := [one for one in others if one.startswith("--")]:
         own.error(f"unknown argument {wrong[0]}")
     try:
-        halted = run_deck(options.ensemble, options.deck, others, found.elements)
+        halted = run_deck(options.ensemble, options.deck, others, found.elements, found.baseline_pair)
     except Exception:
         if not _is_first():
             return 0  # mpirun combines the codes of all, and the first process has that of the error

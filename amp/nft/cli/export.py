@@ -74,6 +74,8 @@ def _runner(options: Namespace) -> int:
         run = read_run(options.source)
         if not run.steps:
             raise InputError(f"{options.source} has no finished iteration yet: export its labels, or wait for the first ensemble.")
+        if "baseline" in run.settings:
+            raise InputError(f"{options.source} is a run with a baseline, to which its networks add: RuNNer and n2p2 cannot express it.")
         paths = write_runner([read_amp(text) for text in run.members(run.best)], options.output, units=options.units)
     else:
         paths = write_runner(options.source, options.output, units=options.units)

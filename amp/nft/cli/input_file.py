@@ -8,7 +8,7 @@ import re
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, get_args
+from typing import Annotated, Any, Final, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
@@ -30,6 +30,7 @@ def _seconds(value: Any) -> Any:
     return float(found[1]) * UNITS[found[2]]
 
 
+Content = TypeVar("Content", bound=BaseModel)
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 CountFrom0 = Annotated[int, Field(ge=0)]
@@ -180,6 +181,7 @@ class InputFile(Table):
     system: System
     parent: Parent
     correction: Parent | None = Field(None, description="A cheap calculator that corrects labels.")
+    baseline: Parent | None = Field(None, description="A cheap calculator to which the members add; they learn the remainder of labels.")
     images_parent: Parent | None = Field(
         None, description="Parent of the images: their smallest cells are doubled, and must keep their forces."
     )
@@ -214,6 +216,45 @@ def read_input(path: str | os.PathLike[str], changes: Sequence[str] = ()) -> Inp
     InputError
         The file is not TOML or JSON, or has an unknown key or a value that is not allowed.
     """
+    data = _data(path)
+    for change in changes:
+        _apply(change, data)
+    return _checked(InputFile, data, path)
+
+
+def read_baseline(path: str | os.PathLike[str]) -> Parent:
+    """Read the table ``[baseline]`` of an input file, which may lack all others.
+
+    Parameters
+    ----------
+    path : path
+        TOML, or JSON if its name ends in ``.json``.
+
+    Returns
+    -------
+    Parent
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no such file.
+    InputError
+        The file has no such table, or a wrong one.
+    """
+    data = _data(path)
+    if "baseline" not in data:
+        raise InputError(f"{printable(os.fspath(path))} has no table [baseline]: give the file with which the ensemble was trained.")
+    return _checked(OfBaseline, {"baseline": data["baseline"]}, path).baseline
+
+
+class OfBaseline(Table):
+    """A file of which the baseline alone is read."""
+
+    baseline: Parent
+
+
+def _data(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return the content of a file as it is."""
     name = printable(os.fspath(path))
     if not Path(path).is_file():
         raise FileNotFoundError(f"There is no file {name!r} in {os.getcwd()}: write one with `amp-nft init`.")
@@ -224,13 +265,16 @@ def read_input(path: str | os.PathLike[str], changes: Sequence[str] = ()) -> Inp
         raise InputError(f"{name} cannot be read: {error}.") from None
     if not isinstance(data, dict):
         raise InputError(f"{name} is not a table of tables: see `amp-nft init`.")
-    for change in changes:
-        _apply(change, data)
+    return data
+
+
+def _checked(kind: type[Content], data: dict[str, Any], path: str | os.PathLike[str]) -> Content:
+    """Return the checked content of a file."""
     try:
-        return InputFile.model_validate(data)
+        return kind.model_validate(data)
     except ValidationError as error:
         faults = [_explained(fault) for fault in error.errors(include_url=False)]
-        raise InputError("\n".join(f"{name}: {fault}" for fault in faults)) from None
+        raise InputError("\n".join(f"{printable(os.fspath(path))}: {fault}" for fault in faults)) from None
 
 
 def schema() -> str:

@@ -154,7 +154,8 @@ def ensemble_data(path: str) -> dict[str, Any]:
     dict
     """
     from amp.nft.amp_io import read_card, read_ensemble
-    from amp.nft.calculator import EnsembleCalculator
+    from amp.nft.calculator.ase_calculator import digest_of_models
+    from amp.nft.calculator.baseline import described, stored_baseline
 
     models = read_ensemble(path)
     first = models[0]
@@ -169,7 +170,8 @@ def ensemble_data(path: str) -> dict[str, Any]:
         "activation": first.activation,
         "parameters_of_a_member": sum(layer.size for layers in first.weights.values() for layer in layers),
         "error95_factor": first.error95_factor,
-        "digest": EnsembleCalculator(models).digest,
+        "digest": digest_of_models(models),
+        **({} if (baseline := stored_baseline(models)) is None else {"baseline": described(baseline)}),
         "card": read_card(path),
     }
 

@@ -29,7 +29,10 @@ OF_INPUT = (AmpFileError, ChunkError, CorrectionError, InputError, ParentMismatc
 EXIT_CODES = """exit codes: 0 done (run: converged), 1 failed, 2 bad command line or input, 3 the run stopped before it converged,
 4 no label of a batch succeeded, 5 an uncertainty halted the dynamics (lammps, relax), 130 or 143 stopped by Ctrl-C or SIGTERM: the same
 command resumes the run"""
+OF_DYNAMICS = """--elements A B ... for atom types 1, 2, ...; --baseline-pair STYLE: pair style that gives the baseline;
+others go to LAMMPS"""
 EXPORTS = ("extxyz", "deepmd", "pacemaker", "grace", "runner")
+OF_BASELINE = "an input file with the table [baseline] to which the members add"
 PARENTS = ("emt", "tblite", "gpaw", "vasp", "lammps")
 
 
@@ -150,7 +153,7 @@ def _parser() -> argparse.ArgumentParser:
     dynamics = commands.add_parser("lammps", help="run a LAMMPS deck with the forces of an ensemble; start it by mpirun")
     dynamics.add_argument("ensemble", help="an .ensemble file")
     dynamics.add_argument("deck", help="an input deck with `fix nft all external pf/callback 1 1`")
-    dynamics.add_argument("arguments", nargs=argparse.REMAINDER, help="--elements A B ... for atom types 1, 2, ...; others go to LAMMPS")
+    dynamics.add_argument("arguments", nargs=argparse.REMAINDER, help=OF_DYNAMICS)
     dynamics.set_defaults(command="dynamics.lammps")
     return parser
 
@@ -218,7 +221,7 @@ def _add_steps(commands: Any) -> None:
         ("--members", _count, "number of members (10)"), ("--cutoff", float, "cutoff of the fingerprints, Å (6.0)"),
         ("--features", str, "g2x, large or paper20 (g2x)"), ("--valid", float, "fraction of images for validation (0.1)"),
         ("--seed", int, "seed of everything random (0)"), ("--threads", _count, "threads"), ("--forces", str, "all, or centre for chunks"),
-        ("--directory", str, "the fit's directory, with fit.ensemble (fit)"),
+        ("--directory", str, "the fit's directory, with fit.ensemble (fit)"), ("--baseline", str, OF_BASELINE),
     ):  # fmt: skip
         fit.add_argument(name, type=kind, help=text)
     fit.add_argument("--hiddenlayers", nargs="+", type=_count, metavar="N", help="nodes of each hidden layer (10 10)")
@@ -234,6 +237,7 @@ def _add_steps(commands: Any) -> None:
     for command in (fit, evaluate):
         command.add_argument("--energy-key", metavar="NAME", help="energy of the images in info, as REF_energy; ASE's result if not given")
         command.add_argument("--forces-key", metavar="NAME", help="forces of the images in the arrays, as REF_forces")
+    evaluate.add_argument("--baseline", metavar="FILE", help=OF_BASELINE)
     evaluate.set_defaults(command="steps.evaluate")
 
 

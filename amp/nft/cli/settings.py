@@ -92,7 +92,7 @@ def arguments_of_run(given: InputFile) -> dict[str, Any]:
     targets = targets_of(given)
     images = None if given.system.images is None else _structures(given.system.images, "system.images")
     elements = sorted({symbol for atoms in [*targets, *(images or [])] for symbol in atoms.symbols})
-    others = {"correction": given.correction, "images_calc": given.images_parent}
+    others = {"correction": given.correction, "baseline": given.baseline, "images_calc": given.images_parent}
     return {
         **_values(given, OF_RUN),
         **{name: parent_of(parent) for name, parent in others.items() if parent is not None},
@@ -192,6 +192,28 @@ def parent_of(given: Parent) -> Any:
     source = Source(given.calculator or given.factory or "", in_file=given.calculator is None)
     source.load()
     return partial(source, **given.args)
+
+
+def baseline_in(path: str | None) -> Any:
+    """Return the baseline of an input file.
+
+    Parameters
+    ----------
+    path : str or None
+
+    Returns
+    -------
+    callable or None
+        None for None.
+
+    Raises
+    ------
+    InputError, FileNotFoundError
+        It cannot be read or imported.
+    """
+    from amp.nft.cli.input_file import read_baseline
+
+    return None if path is None else parent_of(read_baseline(path))
 
 
 @contextmanager

@@ -39,7 +39,8 @@ def convergence(options: Namespace) -> int:
         targets = targets_of(given)
         if len(targets) > 1:
             raise InputError(f"system.target has {len(targets)} structures: choose one by --set system.target=FILE@INDEX.")
-        cheap = None if given.correction is None else parent_of(given.correction)
+        second = given.correction or given.baseline  # both add their force in the target, and subtract that in the chunk
+        cheap = None if second is None else parent_of(second)
         table = convergence(
             targets[0], parent_of(given.parent), options.radii, options.atoms, terminations=options.terminations, cheap=cheap,
             executor=executor, log=lambda message: print(message, file=sys.stderr),
@@ -116,6 +117,7 @@ def fit(options: Namespace) -> int:
     -------
     int
     """
+    from amp.nft.cli.settings import baseline_in
     from amp.nft.fitting import fit
 
     given = {name: value for name, value in vars(options).items() if name in OF_FIT}
@@ -124,7 +126,8 @@ def fit(options: Namespace) -> int:
     if "members" in options:
         given["n"] = options.members
     card = {name: value for name, value in vars(options).items() if name in OF_CARD}
-    ensemble = fit(options.images, **given, card=card, log=print)
+    baseline = baseline_in(getattr(options, "baseline", None))
+    ensemble = fit(options.images, **given, card=card, baseline=baseline, log=print)
     print(f"{Path(given.get('directory', 'fit'), 'fit.ensemble')} is written: {len(ensemble.texts)} members.")
     return 0
 
@@ -140,11 +143,12 @@ def evaluate(options: Namespace) -> int:
     -------
     int
     """
+    from amp.nft.cli.settings import baseline_in
     from amp.nft.fitting import evaluate
 
     table = evaluate(
         options.ensemble, options.images, figure=options.figure, extxyz=options.output, energy_key=options.energy_key,
-        forces_key=options.forces_key,
+        forces_key=options.forces_key, baseline=baseline_in(options.baseline),
     )  # fmt: skip
     print(table)
     if options.csv is not None:

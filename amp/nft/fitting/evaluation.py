@@ -11,11 +11,12 @@ import numpy as np
 from ase import Atoms
 from ase.io import write
 
-from amp.nft.amp_io import AmpModel
+from amp.nft.amp_io import AmpModel, read_amp
 from amp.nft.calculator import EnsembleCalculator
 from amp.nft.errors import InputError
 from amp.nft.fitting.ensemble import Ensemble
 from amp.nft.inputs.structures import Images, read_training_images
+from amp.nft.labels.single_point import Parent
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,7 @@ def evaluate(
     energy_key: str | None = None,
     forces_key: str | None = None,
     threads: int | None = None,
+    baseline: Parent | None = None,
 ) -> Table:
     """Compare an ensemble's mean predictions with labels.
 
@@ -128,6 +130,8 @@ def evaluate(
         Names of the energy in ``info`` and of the forces in the arrays of the images, where they are not ASE's results.
     threads : int, optional
         The result does not depend on it.
+    baseline : ASE calculator, or callable, optional
+        The one to which the members add, if they were trained with one.
 
     Returns
     -------
@@ -136,11 +140,11 @@ def evaluate(
     Raises
     ------
     InputError
-        An image has no labels, or contains an element that the ensemble was not trained on.
+        An image has no labels, or contains an element that the ensemble was not trained on, or the baseline is missing or another one.
     """
     labelled = read_training_images(images, energy_key, forces_key)
-    settings = {"threads": threads}
-    calculator = ensemble.calculator(**settings) if isinstance(ensemble, Ensemble) else EnsembleCalculator(ensemble, threads=threads)
+    models = [read_amp(text) for text in ensemble.texts] if isinstance(ensemble, Ensemble) else ensemble
+    calculator = EnsembleCalculator(models, threads=threads, baseline=baseline)
     predicted = [_predict(calculator, image) for image in labelled]
     if extxyz is not None:
         write(os.fspath(extxyz), [_annotated(*pair) for pair in zip(labelled, predicted, strict=True)], format="extxyz")

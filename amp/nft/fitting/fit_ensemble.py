@@ -18,13 +18,16 @@ from ase import Atoms
 from amp.nft import features as feature_sets
 from amp.nft.amp_io import CalculatorSpec, calc_text_of, read_amp, read_calc_text, spec_of, with_data, write_amp
 from amp.nft.amp_io.card import TERMS, checked_terms, versions
+from amp.nft.calculator.baseline import Baseline
 from amp.nft.errors import InputError, RunStoreError
 from amp.nft.fitting.ensemble import Ensemble
 from amp.nft.fitting.fit_card import with_card_of_fit
 from amp.nft.inputs.arguments import check_count, check_lengths, checked_indices
 from amp.nft.inputs.structures import Images, marked_atom, read_images, read_training_images
+from amp.nft.labels.single_point import Parent
 from amp.nft.records import ForceRows, MemberReport, Purpose, TrainingTask, random_stream
 from amp.nft.run.schema import FORMAT
+from amp.nft.run.second_labels import SecondLabels
 from amp.nft.run.store import RunStore
 from amp.nft.training.batched_trainer import BatchedTrainer
 from amp.nft.training.choose import sample_weights
@@ -50,6 +53,7 @@ def fit(
     fit_until: Until = "out-of-bag",
     energy_stage: bool = True,
     threads: int | None = None,
+    baseline: Parent | None = None,
     card: Mapping[str, str | None] | None = None,
     energy_key: str | None = None,
     forces_key: str | None = None,
@@ -91,6 +95,8 @@ def fit(
         the errors of the energies by a third and add two percent to those of the forces.
     threads : int, optional
         The result does not depend on it.
+    baseline : ASE calculator, or callable, optional
+        A cheap calculator to which the members add: they learn what the labels have beyond it. See :doc:`/baseline`.
     card : dict, optional
         ``parent``, ``licence``, ``citation`` and ``date`` as texts for the model card; the data set does not say them.
     energy_key, forces_key : str, optional
@@ -116,26 +122,29 @@ def fit(
     labelled, rows = _read(images, forces, energy_key, forces_key)
     spec = _spec(calc_text, features, hiddenlayers, cutoff, sorted({s for image in labelled for s in image.symbols}), Path(directory))
     trained, validation = _split(len(labelled), valid, seed)
-    task = TrainingTask(
-        images=[labelled[i] for i in trained],
-        rows=[rows[i] for i in trained],
-        weights_mi=sample_weights(seed, n, len(trained), []),
-        start=None,
-        seed=seed,
-        iteration=0,
-        until=fit_until,
-        end_with_energies=energy_stage,
-    )
+    first = Baseline(baseline).begin(labelled)
     identity = {
         "images": [_digest(labelled, rows)], "calculator": repr(spec), "n": n, "valid": valid, "seed": seed, "fit_until": fit_until,
-        "energy_stage": energy_stage,
+        "energy_stage": energy_stage, **first.settings,
     }  # fmt: skip
     log(f"Fitting {n} members to {len(trained)} images; {len(validation)} images for validation.")
     with RunStore(directory) as store:
         made_with = _begin(store, identity)
+        first.open(SecondLabels(store))
+        task = TrainingTask(
+            images=first.remainders([labelled[i] for i in trained]),
+            rows=[rows[i] for i in trained],
+            weights_mi=sample_weights(seed, n, len(trained), []),
+            start=None,
+            seed=seed,
+            iteration=0,
+            until=fit_until,
+            end_with_energies=energy_stage,
+        )
         trainer = BatchedTrainer(spec, threads, log)
         texts = _calibrated(_Fit(trainer, task, store, log).members(), task, trainer)
-    ensemble = with_card_of_fit(Ensemble(texts, validation), labelled, rows, identity, {**terms, "versions": made_with})
+    members = Ensemble(first.marked(texts), validation)
+    ensemble = with_card_of_fit(members, labelled, rows, identity, {**terms, "versions": made_with}, baseline)
     ensemble.save(Path(directory) / "fit.ensemble")
     log(f"Saved {Path(directory) / 'fit.ensemble'}.")
     return ensemble

@@ -52,6 +52,7 @@ def run_deck(
     deck: str | os.PathLike[str],
     arguments: Sequence[str] = (),
     elements: Sequence[str] | None = None,
+    baseline: str | None = None,
 ) -> bool:
     """Run a deck; all processes of ``mpirun`` call it together.
 
@@ -66,6 +67,8 @@ def run_deck(
         Of LAMMPS, such as ``-var``, ``-log``, ``-screen``.
     elements : sequence of str, optional
         Element of each atom type; from ``labelmap atom`` if not given.
+    baseline : str, optional
+        Pair style that gives the baseline of the ensemble; see `attach`.
 
     Returns
     -------
@@ -89,7 +92,7 @@ def run_deck(
         lmp.command("variable nft_halted string no")
         with tempfile.TemporaryDirectory() as scratch:
             _run(lmp, Path(scratch, "head"), parts.head, comm)
-            attach(lmp, models, elements, fix=parts.fix)
+            attach(lmp, models, elements, fix=parts.fix, baseline=baseline)
             _run(lmp, Path(scratch, Path(deck).name), parts.rest, comm)
         return bool(lmp.extract_variable("nft_halted") != "no")
     except NFTError:

@@ -196,7 +196,7 @@ def _readme(run: Run, frames: Sequence[Frame], counts: dict[str, int], columns: 
         parent=run.status.state.starts[-1].parent,
         counts=", ".join(f"{split}: {n} structures" for split, n in counts.items()) + ".",
         energies="they have weight 1 here" if trained else "they have weight 0 here",
-        correction=snippets.CORRECTION if "correction" in run.settings else "",
+        correction="".join(text for name, text in snippets.NOT_APPLIED.items() if name in run.settings),
     ) + (snippets.COLUMNS if columns else "")
 
 
@@ -213,7 +213,7 @@ def _provenance(run: Run, frames: Sequence[Frame], place: Path, arguments: dict[
         "parent": state.starts[-1].parent,
         "parent_identity": state.starts[-1].event.get("identity"),
         "settings": {key: run.settings[key] for key in ("cutoff", "termination", "min_atoms", "seed", "n") if key in run.settings},
-        "correction": "not applied" if "correction" in run.settings else None,
+        **{name: "not applied" if name in run.settings else None for name in snippets.NOT_APPLIED},
         "arguments": arguments,
         "units": {"energy": "eV", "forces": "eV/Å", "positions": "Å"},
         "versions": {"amp-nft": version("amp-nft"), "ase": ase.__version__, "numpy": np.__version__},

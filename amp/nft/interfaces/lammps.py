@@ -15,6 +15,7 @@ from ase.data import atomic_numbers
 from amp.nft.amp_io import AmpModel, read_ensemble
 from amp.nft.errors import InputError
 from amp.nft.interfaces.ghosts import GhostMap
+from amp.nft.interfaces.pair_baseline import check_pair_styles
 
 if TYPE_CHECKING:
     from lammps import lammps
@@ -33,6 +34,7 @@ def attach(
     *,
     fix: str = "nft",
     skin: float = SKIN,
+    baseline: str | None = None,
 ) -> Attached:
     """Let an ensemble give the forces in a LAMMPS instance; all processes call it together.
 
@@ -47,6 +49,9 @@ def attach(
         ID of the ``fix ID all external pf/callback 1 1``. It is defined, with ``fix_modify ID energy yes virial yes``, if there is none.
     skin : float
         Neighbour lists are valid until an atom has moved half of this, Å.
+    baseline : str, optional
+        Pair style of the instance that gives the baseline to which the members add, such as ``lj/cut``, alone or in ``hybrid/overlay``.
+        It is known where the baseline is LAMMPS itself.
 
     Returns
     -------
@@ -55,7 +60,7 @@ def attach(
     Raises
     ------
     InputError
-        If units, types, IDs of atoms or the MPI library do not fit.
+        If units, types, IDs of atoms, the MPI library or the baseline do not fit.
     AmpFileError, UnsupportedModel, FileNotFoundError
         If the ensemble cannot be read.
 
@@ -69,6 +74,7 @@ def attach(
     models = read_ensemble(ensemble) if isinstance(ensemble, str | os.PathLike) else list(ensemble)
     comm = _communicator(lmp)
     _check_instance(lmp)
+    check_pair_styles(lmp, models, baseline)
     kinds = _kinds_of_types(lmp, models, species)
     if not lmp.has_id("fix", fix):
         lmp.command(f"fix {fix} all external pf/callback 1 1")

@@ -18,6 +18,7 @@ from ase.units import Bohr, Hartree
 
 from amp.nft.amp_io import AmpModel, read_ensemble
 from amp.nft.errors import InputError, UnsupportedModel
+from amp.nft.interfaces.pair_baseline import refuse_baseline
 from amp.nft.system import files
 
 UNITS = {"metal": (1.0, 1.0), "atomic": (Bohr, Hartree)}  # length and energy, in Å and eV
@@ -75,6 +76,7 @@ def write_runner(
     models = read_ensemble(ensemble) if isinstance(ensemble, str | os.PathLike) else list(ensemble)
     if not models:
         raise InputError("ensemble has no member: give at least one model.")
+    refuse_baseline(models, "the format of RuNNer")
     for member, model in enumerate(models):
         _check(model, models[0], f"member {member}")
     paths = [Path(directory) / f"member-{member:03d}" for member in range(len(models))]

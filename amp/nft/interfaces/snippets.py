@@ -21,7 +21,10 @@ Units: eV, Å. Parent: {parent}. `provenance.json` has versions, settings, the a
   `test` frames are around atoms that the run chose at random and never trained.
 {correction}"""
 
-CORRECTION = "- The run corrected its labels by a cheap calculator; here are the forces of the parent in the chunks.\n"
+NOT_APPLIED = {
+    "correction": "- The run corrected its labels by a cheap calculator; here are the forces of the parent in the chunks.\n",
+    "baseline": "- The run trained on what the parent has beyond a baseline; here are the parent's own energies and forces.\n",
+}  # by the setting of a run
 
 COLUMNS = """\
 

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from ase import Atoms
 
 EXCLUDED = frozenset(
     """
@@ -99,6 +100,23 @@ def digest_of(identity: Identity) -> str:
         Equal for equal identities.
     """
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def structure_key(atoms: Atoms) -> str:
+    """Return a name made of all that a calculator sees of a structure; a copy that was stored and read has the same.
+
+    Parameters
+    ----------
+    atoms : Atoms
+
+    Returns
+    -------
+    str
+        32 hexadecimal digits.
+    """
+    parts = (atoms.positions, atoms.cell.array, atoms.pbc, atoms.get_initial_charges(), atoms.get_initial_magnetic_moments())
+    data = [atoms.numbers.astype("<i8").tobytes(), *(np.asarray(part, dtype="<f8").tobytes() for part in parts)]
+    return hashlib.sha256(b"".join(data)).hexdigest()[:32]
 
 
 def differences(before: Any, now: Any, path: str = "") -> Iterator[str]:

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 from amp.nft.amp_io import read_amp
 from amp.nft.errors import UnsupportedModel
 from amp.nft.run.history import Run
+from amp.nft.run.second_labels import SecondLabels
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,8 @@ def _evaluate(run: Run, iteration: int, images: Sequence[Atoms]) -> list[tuple[n
     step = next(step for step in run.steps if step.iteration == iteration)
     evaluator = Evaluator([read_amp(text) for text in run.members(step)])
     results = [evaluator.evaluate(image.positions, image.numbers, np.asarray(image.cell), image.pbc) for image in images]
-    return [(result.forces, result.forces_uncertainty) for result in results]
+    baseline = SecondLabels(run.record)
+    return [(result.forces + baseline.forces(image), result.forces_uncertainty) for image, result in zip(images, results, strict=True)]
 
 
 def _compare(known: ArrayLike, predicted: ArrayLike, delta: ArrayLike, iteration: ArrayLike) -> Comparison:

@@ -256,6 +256,10 @@ EVENTS = {
     "larger-cheap-label": EventKind(
         "the same in a larger chunk", {"atom": integer(), "file": FILE, "seconds": SECONDS}, (TRAINING, SELECTING)
     ),
+    "baseline-labels": EventKind(
+        "labels of structures by the baseline", {"structures": list_of(TEXT, "digests of structures", least=1), "file": FILE},
+        (BEGUN, *STARTED),
+    ),
     "gate": EventKind(
         "judgement of a correction: mean and largest error of both forces against those in larger chunks, eV/Å",
         {
