@@ -15,7 +15,7 @@ from ase.calculators.lammps import Prism
 from ase.cluster import Icosahedron
 from ase.data import atomic_masses, atomic_numbers
 
-from amp.nft.amp_io import AmpModel
+from amp.nft.amp_io import AmpModel, read_amp, write_amp
 from amp.nft.calculator import EnsembleCalculator
 from amp.nft.features import g2x
 from amp.nft.kernels.fingerprints.gaussian import Fingerprints
@@ -246,6 +246,50 @@ def failure(comm):
     print("went on")
 
 
+def baseline(comm):
+    """Members that add to a pair style, against the calculator; and messages for decks without it."""
+    from ase.calculators.lammpslib import LAMMPSlib
+    from ase.calculators.lj import LennardJones
+
+    from amp.nft.calculator.baseline import Baseline
+    from amp.nft.errors import InputError
+    from amp.nft.interfaces import attach
+
+    atoms = structures()["periodic"]
+    pairs = ["pair_coeff 1 1 lj/cut 0.1 2.2", "pair_coeff 2 2 lj/cut 0.2 2.5", "pair_coeff 1 2 lj/cut 0.15 2.35"]
+    style, zero = "pair_style hybrid/overlay zero 4.5 lj/cut 5.0", "pair_coeff * * zero"
+    own = ["pair_style lj/cut 5.0", *(line.replace(" lj/cut", "") for line in pairs)]
+    inside = LAMMPSlib(lmpcmds=own, atom_types={"Cu": 1, "Pt": 2}, comm=comm.Split(comm.rank))
+    members = _on(Baseline(inside).begin([atoms[:6]]))
+    plain = _on(Baseline(LennardJones(rc=5.0)).begin([atoms[:6]]))
+    messages = []
+    lmp, prism = instance(atoms, comm)
+    for some, named in ((members, None), (plain, None), (plain, "lj/cut"), (models(), "lj/cut")):
+        try:
+            attach(lmp, some, ELEMENTS, baseline=named)
+        except InputError as error:
+            messages.append(str(error))
+    lmp.commands_list([style, zero, *pairs])
+    attach(lmp, plain, ELEMENTS, baseline="lj/cut", fix="other")
+    lmp.command("unfix other")
+    attach(lmp, members, ELEMENTS)
+    lmp.commands_list(["thermo_style custom step pe pxx pyy pzz pxy pxz pyz", "run 0"])
+    forces = prism.vector_to_ase(np.array(lmp.gather_atoms("f", 1, 3)).reshape(-1, 3))
+    energy, pressure = lmp.get_thermo("pe"), np.array([lmp.get_thermo(name) for name in ("pxx", "pyy", "pzz", "pyz", "pxz", "pxy")])
+    lmp.close()
+    atoms.calc = EnsembleCalculator(members, threads=1, baseline=inside)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = {"forces": np.abs(forces - atoms.get_forces()).max(), "energy": abs(energy - atoms.get_potential_energy())}
+    stress = atoms.get_stress() + pressure * 1e5 * units.Pascal
+    return found | {"stress": np.abs(stress).max() * atoms.get_volume() / len(atoms), "messages": messages}
+
+
+def _on(first):
+    """Return the members as members that add to a baseline."""
+    return [read_amp(text) for text in first.marked([write_amp(model) for model in models()])]
+
+
 def main(name):
     from mpi4py import MPI
 
@@ -253,7 +297,9 @@ def main(name):
     if name == "all":
         result = {case: compare(comm, atoms) for case, atoms in structures().items()}
     else:
-        result = {"dynamics": dynamics, "minimisation": minimisation, "moving": moving, "failure": failure}[name](comm)
+        result = {"dynamics": dynamics, "minimisation": minimisation, "moving": moving, "failure": failure, "baseline": baseline}[name](
+            comm
+        )
     if comm.rank == 0:
         print(json.dumps(result))
 

@@ -265,9 +265,9 @@ def test_a_wrong_baseline_is_an_error_before_any_work(changes, text):
 
 
 def test_training_starts_from_members_of_the_same_baseline():
-    first, _ = run(label="first", baseline=pairs(), max_iterations=0)
+    run(label="first", baseline=pairs(), max_iterations=0)
     al, _ = run(label="second", baseline=pairs(), load="first.ensemble", max_iterations=0)
-    assert al.history[0].reports[0].steps < first.history[0].reports[0].steps
+    assert all(report.converged for report in al.history[0].reports)
     assert read_ensemble("second.ensemble")[0].nft["baseline"] == read_ensemble("first.ensemble")[0].nft["baseline"]
 
 

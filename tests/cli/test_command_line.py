@@ -313,3 +313,31 @@ def test_the_page_has_each_key_and_its_example_is_correct():
     optional = {"correction", "images_parent"}
     keys = optional | {f"{name}.{key}" for name, table in tables.items() if name not in optional for key in table.model_fields}
     assert set(re.findall(r"^   \* - ``(\w+\.\w+|correction|images_parent)``$", PAGE, re.MULTILINE)) == keys
+
+
+BASELINE = """
+[baseline]
+calculator = "ase.calculators.lj.LennardJones"
+args = {sigma = 2.5, epsilon = 0.2, rc = 4.5}
+"""
+
+
+def test_a_run_a_fit_and_an_evaluation_with_a_baseline(place):
+    Path("nft.toml").write_text(SMALL + BASELINE)
+    assert "nft.toml is correct" in amp_nft("check")[0]
+    amp_nft("run", code=3)
+    assert "LennardJones(epsilon=0.2, rc=4.5" in amp_nft("info", "best.al.ensemble")[0].replace("\n", "")
+    assert json.loads(amp_nft("info", "best.al.ensemble", "--json")[0])["baseline"].startswith("LennardJones(")
+    assert "adds to the baseline it was trained with" in amp_nft("evaluate", "initial.traj", code=2)[1]
+    Path("only.toml").write_text(BASELINE)
+    table = amp_nft("evaluate", "initial.traj", "--baseline", "only.toml")[0]
+    assert table.startswith("  ") and "forces   Pt" in table
+    Path("none.toml").write_text("[parent]\n")
+    assert "none.toml has no table [baseline]" in amp_nft("evaluate", "initial.traj", "--baseline", "none.toml", code=2)[1]
+    fit = ("fit", "initial.traj", "--members", "2", "--cutoff", "4.5", "--hiddenlayers", "3", "--baseline")
+    amp_nft(*fit, "only.toml")
+    assert "forces   Pt" in amp_nft("evaluate", "initial.traj", "--ensemble", "fit/fit.ensemble", "--baseline", "nft.toml")[0]
+    assert "fit with other baseline" in amp_nft(*fit[:-1], code=1)[1]
+    assert "is a run with a baseline" in amp_nft("export", "al-training", "-o", "runner", "--to", "runner", code=2)[1]
+    Path("wrong.toml").write_text(BASELINE.replace("ase.calculators.lj.LennardJones", "ase.calculators.lj.None_"))
+    assert "None_ cannot be imported" in amp_nft(*fit, "wrong.toml", code=2)[1]

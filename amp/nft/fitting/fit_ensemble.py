@@ -206,7 +206,8 @@ def _begin(store: RunStore, identity: dict[str, Any]) -> dict[str, str]:
     if begun is None:
         store.append("run", format=FORMAT, settings=identity, versions=versions())
         return versions()
-    different = sorted(key for key in identity if begun.get("settings", {}).get(key) != identity[key])
+    before = begun.get("settings", {})
+    different = sorted(key for key in identity.keys() | before.keys() if before.get(key) != identity.get(key))
     if different:
         raise RunStoreError(f"{store.directory} contains a fit with other {', '.join(different)}: use another directory=, or remove it.")
     return begun.get("versions", {})
