@@ -18,8 +18,9 @@ from ase.constraints import FixAtoms
 from ase.md.verlet import VelocityVerlet
 
 from amp.nft.amp_io import UnsupportedModel, read_amp, read_card, write_amp, write_ensemble
+from amp.nft.amp_io.baseline_data import stored_baseline
 from amp.nft.calculator import Committee, EnsembleCalculator
-from amp.nft.calculator.baseline import Baseline, stored_baseline
+from amp.nft.calculator.baseline import Baseline
 from amp.nft.cli.main import main
 from amp.nft.errors import InputError
 from amp.nft.interfaces import write_runner

@@ -7,7 +7,6 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,15 +15,15 @@ from ase import Atoms
 from ase.calculators.calculator import PropertyNotImplementedError
 from ase.calculators.singlepoint import SinglePointCalculator
 
-from amp.nft.amp_io import AmpModel, read_amp, write_amp
-from amp.nft.errors import InputError, LabellingError, RunStoreError, UnsupportedModel
+from amp.nft.amp_io import AmpModel
+from amp.nft.amp_io.baseline_data import KEY, baseline_of_texts, class_of, described, stored_baseline, with_baseline
+from amp.nft.errors import InputError, LabellingError, RunStoreError
 from amp.nft.labels.gate import Label, LabelFailure
 from amp.nft.labels.identity import Identity, differences, identify, is_calculator, structure_key
 from amp.nft.labels.single_point import Parent, make_calculator, parent_name, single_point
 
 AGREE = 1e-4  # eV/Å, and eV per atom: between two evaluations of one baseline
 NOTHING = 1e-6  # the same, of a remainder that leaves nothing to learn
-KEY = "baseline"  # of its description among the data of a member
 
 
 class _Kept(Protocol):
@@ -388,7 +387,7 @@ class Baseline:
             The texts themselves without a baseline.
         """
         description = self.description
-        return list(texts) if description is None else [_with(text, {KEY: description}) for text in texts]
+        return list(texts) if description is None else [with_baseline(text, description) for text in texts]
 
     def unmarked(self, texts: Sequence[str] | None) -> list[str] | None:
         """Return members of this baseline as texts of Amp, from which a training can start.
@@ -409,54 +408,14 @@ class Baseline:
         """
         if texts is None:
             return None
-        stored, now = _stored_in(texts), self.description
+        stored, now = baseline_of_texts(texts), self.description
         if stored is None and now is None:
             return list(texts)
         if stored is None or now is None:
             had, has = ("no baseline" if one is None else f"the baseline {described(one)}" for one in (stored, now))
             raise InputError(f"load was trained with {had}, and this run has {has}: a training starts from members of its own baseline.")
         self.check_same(stored)
-        return [_with(text, {}) for text in texts]
-
-
-def stored_baseline(models: Sequence[AmpModel]) -> dict[str, Any] | None:
-    """Return the description of the baseline that members add to.
-
-    Parameters
-    ----------
-    models : sequence of AmpModel
-
-    Returns
-    -------
-    dict or None
-        None if their energies are complete.
-
-    Raises
-    ------
-    InputError
-        They were trained with different ones.
-    """
-    found = [model.nft.get(KEY) for model in models]
-    if any(one != found[0] for one in found[1:]):
-        raise InputError("the members of the ensemble were trained with different baselines: give members of one training.")
-    return found[0] if found else None
-
-
-def described(stored: dict[str, Any]) -> str:
-    """Return class and settings of a baseline in words.
-
-    Parameters
-    ----------
-    stored : dict
-        As :attr:`Baseline.description`.
-
-    Returns
-    -------
-    str
-    """
-    identity = stored["identity"]
-    settings = ", ".join(f"{name}={value!r}" for name, value in identity.get("parameters", {}).items())
-    return f"{_class(identity)}({settings})"
+        return [with_baseline(text, None) for text in texts]
 
 
 def _checked(calculator: Any) -> Any:
@@ -477,13 +436,9 @@ def _identity(calculator: Any) -> Identity:
         return json.loads(json.dumps(found).replace(json.dumps(scratch)[1:-1], "<directory>"))
 
 
-def _class(identity: Identity) -> str:
-    return str(identity.get("calculator", "calculator")).rpartition(".")[2]
-
-
 def _comparable(identity: Identity) -> Identity:
     """Return an identity without the module: a script and an import of it name the same class differently."""
-    return json.loads(json.dumps({**identity, "calculator": _class(identity)}))
+    return json.loads(json.dumps({**identity, "calculator": class_of(identity)}))
 
 
 def _covering(structures: Sequence[Atoms]) -> list[Atoms]:
@@ -513,17 +468,3 @@ def _close(atoms: Atoms, one: Label, other: Label, tolerance: float) -> bool:
 def _difference(atoms: Atoms, one: Label, other: Label) -> str:
     force, energy = _gaps(atoms, one, other)
     return f"they differ by up to {force:.3g} eV/Å, and the energy by {energy:.3g} eV per atom"
-
-
-def _stored_in(texts: Sequence[str]) -> dict[str, Any] | None:
-    """Return the description in members of any kind of model."""
-    try:
-        return stored_baseline([read_amp(text) for text in texts])
-    except UnsupportedModel:
-        return None
-
-
-def _with(text: str, data: dict[str, Any]) -> str:
-    """Return a member with this description, or without any."""
-    model = read_amp(text)
-    return write_amp(replace(model, nft={name: value for name, value in model.nft.items() if name != KEY} | data))

@@ -154,8 +154,8 @@ def ensemble_data(path: str) -> dict[str, Any]:
     dict
     """
     from amp.nft.amp_io import read_card, read_ensemble
+    from amp.nft.amp_io.baseline_data import described, stored_baseline
     from amp.nft.calculator.ase_calculator import digest_of_models
-    from amp.nft.calculator.baseline import described, stored_baseline
 
     models = read_ensemble(path)
     first = models[0]

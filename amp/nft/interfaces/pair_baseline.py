@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from amp.nft.amp_io import AmpModel
-from amp.nft.calculator.baseline import described, stored_baseline
+from amp.nft.amp_io.baseline_data import described, stored_baseline
 from amp.nft.errors import InputError, UnsupportedModel
 
 _STYLE = re.compile(r"\bstyle\s*=\s*(\S+)")
