@@ -152,7 +152,7 @@ def test_it_starts_with_its_own_baseline_alone(sums, calculator, text):
         EnsembleCalculator(sums, baseline=calculator)
 
 
-def test_a_baseline_whose_numbers_changed_is_another_one(models, crystal):
+def test_a_baseline_whose_numbers_changed_is_refused(models, crystal):
     """Settings may be equal, and a file of parameters differ."""
 
     class Filed(LennardJones):
