@@ -1,10 +1,11 @@
 """Times and memory of a training step as elements, parameters and forces grow. One command:
 
-    env OPENBLAS_NUM_THREADS=1 python benchmarks/scale.py [--against WORKTREE]
+    env OPENBLAS_NUM_THREADS=1 python benchmarks/scale.py [--against WORKTREE] [--tables] [--largest N]
 
 The images have 40 atoms, all neighbours of each other, and made-up fingerprints. A step fills the Jacobian and the normal equations and
 solves them once; rates are parts of that of NumPy's matrix product on one thread, in the same run. With ``--against`` the same cases
-run in turn with the code of another worktree that has its own environment.
+run in turn with the code of another worktree that has its own environment. ``--tables`` varies one quantity at a time instead, fits the
+power of the time in it, and evaluates ten members on targets of up to N atoms.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import statistics
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -32,6 +34,12 @@ CASES = {
     "5 elements, 36 features": (5, 36, (10, 10), 30, 0),
     "2 elements, 44 features, 5 times the images": (2, 44, (10, 10), 100, 0),
 }
+TABLES = {
+    "elements": {str(n): (n, 44, (10, 10), 20, 0) for n in (1, 2, 3, 5)},
+    "parameters": {str(sum(hidden)): (1, 30, hidden, 20, 0) for hidden in ((3,), (10, 10), (20, 20), (28, 28), (40, 40))},
+    "residuals": {str(n): (1, 12, (5, 5), n, 0) for n in (1, 8, 83, 826)},
+}
+TARGETS = (3, 6, 14, 30, 63)  # cubic cells of fcc along each axis: 108 to a million atoms
 
 
 def images(elements: int, features: int, cells: int, chunks: int) -> list[SimpleNamespace]:
@@ -68,10 +76,10 @@ def problem_of(elements: int, features: int, hidden: tuple[int, ...], cells: int
     return problem, draw_weights(layout, np.random.default_rng(1))
 
 
-def median(function) -> float:
+def median(function, rounds: int = ROUNDS) -> float:
     """Median processor time of a call of this thread."""
     times = []
-    for _ in range(ROUNDS + 1):
+    for _ in range(rounds + 1):
         begin = time.thread_time()
         function()
         times.append(time.thread_time() - begin)
@@ -86,7 +94,8 @@ def peak_memory() -> float:
 
 def measure(case: str) -> dict[str, float]:
     """Return times of the parts of a step, in s, and memory."""
-    problem, theta = problem_of(*CASES[case])
+    quantity, _, name = case.partition("/")
+    problem, theta = problem_of(*(TABLES[quantity][name] if quantity in TABLES else CASES[case]))
     data = problem.data.images
     count = int((data["has_energy"] + 3 * (data["last"] - data["force"])).sum())
     weights, n = np.ones(len(data), dtype=np.int64), len(theta)
@@ -174,15 +183,66 @@ def run(case: str, tree: Path) -> dict[str, float]:
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True, cwd=tree).stdout)
 
 
+def tables(largest: int) -> dict[str, list[dict[str, float]]]:
+    """Measure one table for each quantity, and the power of the time in it from the first row to the last."""
+    found: dict[str, list[dict[str, float]]] = {}
+    for quantity, cases in TABLES.items():
+        found[quantity] = [run(f"{quantity}/{name}", Path(__file__).parents[1]) for name in cases]
+        for name, row in zip(cases, found[quantity], strict=True):
+            row["elements"] = float(cases[name][0])
+            print(
+                f"{quantity}: {row['elements']:.0f} elements, {row['parameters']:.0f} parameters, {row['residuals']:.0f} residuals: "
+                f"Jacobian {row['jacobian_s']:.4f} s, gram {row['gram_s']:.4f} s, Cholesky {row['cholesky_s']:.4f} s, "
+                f"step {row['step_s']:.4f} s; {row['packed_GB']:.2f} + {row['more_GB']:.2f} GB", flush=True,
+            )  # fmt: skip
+        print(f"    step: power {power([row[quantity] for row in found[quantity]], [row['step_s'] for row in found[quantity]]):.2f}")
+    found["atoms"] = [evaluation(n) for n in TARGETS if 4 * n**3 <= largest]
+    print(f"    evaluation: power {power([row['atoms'] for row in found['atoms']], [row['seconds'] for row in found['atoms']]):.2f}")
+    return found
+
+
+def power(sizes: list[float], times: list[float]) -> float:
+    """Return the least-squares power of the times in the sizes."""
+    return float(np.polyfit(np.log(sizes), np.log(times), 1)[0])
+
+
+def evaluation(cells: int) -> dict[str, float]:
+    """Processor time of ten random members on a crystal, one thread."""
+    from ase.build import bulk
+
+    from amp.nft.features import g2x
+    from amp.nft.kernels.prediction.evaluate import Evaluator
+
+    atoms, rng, functions = bulk("Cu", cubic=True) * (cells, cells, cells), np.random.default_rng(0), g2x("Cu")
+    atoms.rattle(0.05, seed=0)
+    n = len(functions["Cu"])
+    members = [SimpleNamespace(
+        gs=functions, cutoff={"name": "Cosine", "kwargs": {"Rc": 6.5}}, hiddenlayers={"Cu": (5, 5)}, activation="tanh",
+        weights={"Cu": [rng.normal(size=shape) for shape in ((n + 1, 5), (6, 5), (6, 1))]}, scalings={"Cu": (0.0, 1.0)},
+        fprange={"Cu": np.tile([0.0, 10.0], (n, 1))},
+    ) for _ in range(10)]  # fmt: skip
+    evaluator = Evaluator(members)
+    call = partial(evaluator.evaluate, atoms.positions, atoms.numbers, atoms.cell.array, atoms.pbc, threads=1)
+    row = {"atoms": float(len(atoms)), "seconds": median(call, 1 if len(atoms) > 50_000 else ROUNDS)}
+    print(f"target: {len(atoms)} atoms, {row['seconds']:.4f} s, {1e6 * row['seconds'] / len(atoms):.1f} µs an atom", flush=True)
+    return row
+
+
 def main() -> None:
     """Print a table and write it down."""
     parser = argparse.ArgumentParser(description="a training step as problems grow")
     parser.add_argument("--against", type=Path)
-    parser.add_argument("--case", choices=CASES)
+    parser.add_argument("--case")
+    parser.add_argument("--tables", action="store_true")
+    parser.add_argument("--largest", type=int, default=110_000)
     parser.add_argument("--only", type=int, nargs="*", default=range(len(CASES)))
     options = parser.parse_args()
     if options.case:
         print(json.dumps(measure(options.case)))
+        return
+    if options.tables:
+        RESULTS.parent.mkdir(exist_ok=True)
+        RESULTS.with_name("scale_tables.json").write_text(json.dumps(tables(options.largest), indent=1) + "\n")
         return
     results = {}
     for number, case in enumerate(CASES):

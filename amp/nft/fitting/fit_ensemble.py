@@ -161,15 +161,17 @@ class _Fit:
 
     def members(self) -> list[str]:
         """Return all members; fit those that are missing, as many together as there are threads."""
-        from amp.nft.kernels.jit import available_cpus  # numba: only where it is needed
+        from amp.nft.kernels.compilation import announced  # numba: only where it is needed
+        from amp.nft.kernels.jit import available_cpus
 
         finished = _finished(self.store)
         missing = [m for m in range(self.task.n_members) if m not in finished]
         if len(missing) < self.task.n_members:
             self.log(f"Resuming: {self.task.n_members - len(missing)} of {self.task.n_members} members found.")
         together = self.trainer.threads or available_cpus()
-        for k in range(0, len(missing), together):
-            self._fit(missing[k : k + together])
+        with announced(self.log):
+            for k in range(0, len(missing), together):
+                self._fit(missing[k : k + together])
         finished = _finished(self.store)
         return [self.store.content(finished[member]).decode() for member in range(self.task.n_members)]
 

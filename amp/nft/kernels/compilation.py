@@ -11,12 +11,14 @@ from typing import Any
 
 from numba.core import event
 
+from amp.nft.kernels.second_compiler import WAITING
+
 MESSAGE = "Compiling kernels, once per machine; this takes about half a minute of processor time."
 
 
 @dataclass
 class Compiled:
-    """Seconds spent in compilation so far, on any thread."""
+    """Seconds spent in compilation so far, on any thread, or in waiting for that of a second process."""
 
     seconds: float = 0.0
 
@@ -61,5 +63,6 @@ def announced(tell: Callable[[str], object]) -> Iterator[Compiled]:
         Its `seconds` are the wall time during which some thread compiled.
     """
     compiled = Compiled()
-    with event.install_listener("numba:compile", _Listener(tell, compiled)):
+    listener = _Listener(tell, compiled)
+    with event.install_listener("numba:compile", listener), event.install_listener(WAITING, listener):
         yield compiled

@@ -13,6 +13,7 @@ from typing import Any
 from numba import njit
 
 from amp.nft.kernels.cheaper import cheaper_compilation, register_inner
+from amp.nft.kernels.second_compiler import second_compiler
 
 # Fused multiply-add and reordered sums, which SIMD reductions need. NaN, infinity and the sign
 # of a result keep their meaning, so that an overflow is seen and not optimised away.
@@ -50,7 +51,7 @@ def _check_whole_source(compiled: Any, module: str) -> None:
     """Let the cache of a kernel depend on all source below it, and start from scratch where it cannot be read."""
     cache = compiled._cache
     cache._cache_file._source_stamp = cache._cache_file._source_stamp, _stamp_below(module)
-    cache.load_overload = _forgiving(cache.load_overload, cache.flush)
+    cache.load_overload = _shared(compiled.py_func.__qualname__, _forgiving(cache.load_overload, cache.flush))
 
 
 def _cheaper(compile_one: Callable) -> Callable:
@@ -94,6 +95,20 @@ def _forgiving(load: Callable, forget: Callable) -> Callable:
             return None
 
     return load_or_forget
+
+
+def _shared(name: str, load: Callable) -> Callable:
+    """Return a cache's load function that waits for the code where a second process compiles it."""
+
+    def load_or_wait(signature: Any, context: Any) -> Any:
+        found = load(signature, context)
+        if found is None:
+            second_compiler.start()
+            if second_compiler.wait_for(name):
+                found = load(signature, context)
+        return found
+
+    return load_or_wait
 
 
 def inner(function: Callable) -> Callable:
