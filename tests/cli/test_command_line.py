@@ -198,7 +198,10 @@ def test_check_finds_other_units(place):
         (["run", "--until", "label=3"], 2, "until has 'label', which is not known; did you mean labels?"),
         (["run", "--set", "system.energy_key=E"], 2, "energy_key is 'E', which is not in its info"),
         (["check", "--label", "0"], 2, "'0' is not an integer from 1 on"),
-        (["no-command"], 2, "invalid choice"),
+        (["no-command"], 2, "invalid choice: 'no-command'"),
+        (["staus"], 2, "invalid choice: 'staus'; did you mean status?"),
+        (["run", "--dryrun"], 2, "unrecognized arguments: --dryrun; did you mean --dry-run?"),
+        ([], 2, "start the run of an input file, or resume it"),
         (["status", "."], 1, "give the training directory of a run"),
         (["info", "none.ensemble"], 2, "There is no file 'none.ensemble'"),
         (["info", "nft.toml"], 2, "not an ensemble file"),
@@ -255,6 +258,26 @@ def test_a_signal_ends_the_run_with_one_line(place, number, code):
     assert output.splitlines()[-1] == f"Stopped by {number.name}. Finished work is saved: rerun the same script or command to resume."
     assert not errors
     assert "interrupted" in Path("al-training/saved-info/journal.jsonl").read_text()
+
+
+def test_labels_that_are_made_before_ctrl_c_are_written(place):
+    Path("nft.toml").write_text(SMALL.replace("ase.calculators.emt.EMT", "slow.Slow"))
+    Path("slow.py").write_text(
+        "import os, time\nfrom ase.calculators.emt import EMT\n\n\nclass Slow(EMT):\n    def calculate(self, *args, **kwargs):\n"
+        f"        if os.path.exists({str(place / 'first')!r}):\n"
+        f"            open({str(place / 'begun')!r}, 'w').close()\n            time.sleep(60)\n"
+        f"        open({str(place / 'first')!r}, 'w').close()\n        super().calculate(*args, **kwargs)\n"
+    )
+    process = forked.Script(ENTRY, "label", "initial.traj", "-o", "labels.extxyz", stdout=forked.PIPE, stderr=forked.PIPE)
+    while not Path("begun").exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors == "amp-nft: stopped by Ctrl-C.\n"
+    assert output.splitlines()[-1] == "1 labelled structures are in labels.extxyz."
+    assert len(read("labels.extxyz", ":")) == 1
 
 
 def test_the_template_runs_and_is_not_overwritten(tmp_path):

@@ -111,6 +111,11 @@ def test_labels_of_a_file_with_other_names(place):
     assert [image.info["nft_source"] for image in read("b.extxyz", ":")] == 2 * ["others.extxyz@:2"] + ["others.extxyz@3"]
 
 
+def test_a_geometry_of_two_sources_is_imported_once(place):
+    write("rounded.extxyz", read(place / "initial.traj", ":"))  # eight decimals
+    assert "a.extxyz: 7 labelled structures" in amp_nft("import", place, "rounded.extxyz", "rounded.extxyz", "-o", "a.extxyz")[0]
+
+
 def test_a_fit_has_the_terms_of_its_card(place):
     fit = ("fit", place / "initial.traj", "--members", "2", "--cutoff", "4.5", "--hiddenlayers", "2", "--valid", "0")
     amp_nft(*fit, "--licence", "CC-BY-4.0", "--citation", "doi:10/x", "--date", "today", "--parent", "EMT of ASE")

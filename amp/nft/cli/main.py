@@ -60,6 +60,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # an ASCII locale cannot write Å
+    if not (sys.argv[1:] if arguments is None else arguments):
+        _parser().print_help(sys.stderr)
+        return BAD_INPUT
     try:
         options = _parser().parse_args(arguments)
         with warnings.catch_warnings():

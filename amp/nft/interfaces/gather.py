@@ -12,6 +12,7 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from amp.nft.errors import InputError
+from amp.nft.inputs.agreement import same_geometries
 from amp.nft.inputs.structures import CENTRAL, read_training_images
 from amp.nft.labels.identity import digest_of
 from amp.nft.run.history import Run, read_run
@@ -57,7 +58,10 @@ def gather_labels(
     if len(parents) > 1 and not accept_parent:
         listed = ", ".join(f"{source} by {parent}" for parent, source in parents.items())
         raise InputError(f"the labels are of several parents ({listed}): import those of one parent, or accept them (accept_parent=True).")
-    return read_training_images(found)
+    images = read_training_images(found)
+    while again := {max(pair) for pair in same_geometries(images)}:  # two formats round places differently
+        images = [image for number, image in enumerate(images) if number not in again]
+    return images
 
 
 def _of_run(directory: str | os.PathLike[str]) -> list[Atoms]:
