@@ -59,6 +59,13 @@ def test_the_same_command_resumes_and_set_changes_a_criterion(finished):
     assert "Converged: " in output
 
 
+def test_a_run_with_other_settings_in_its_directory_has_exit_code_1(finished):
+    directory, _ = finished
+    errors = amp_nft("run", "--set", "chunks.cutoff=6.0", code=1, cwd=directory)[1]
+    assert errors.startswith("amp-nft run: ")
+    assert "cutoff" in errors
+
+
 def test_the_journal_has_the_input_file_and_its_hash(finished):
     directory, _ = finished
     starts = [json.loads(line) for line in (directory / "al-training/saved-info/journal.jsonl").read_text().splitlines()]
@@ -241,14 +248,16 @@ def test_labels_in_a_pool_of_processes_by_a_function_in_a_file(place):
     assert "parent make" in amp_nft("status")[0]
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_ends_the_run_with_one_line(place, number, code):
+@pytest.mark.parametrize(
+    ("command", "number", "code"), [("run", signal.SIGINT, 130), ("run", signal.SIGTERM, 143), ("refine", signal.SIGINT, 130)]
+)
+def test_a_signal_ends_the_run_with_one_line(place, command, number, code):
     Path("nft.toml").write_text(SMALL.replace("ase.calculators.emt.EMT", "slow.Slow"))
     Path("slow.py").write_text(
         "import time\nfrom ase.calculators.emt import EMT\n\n\nclass Slow(EMT):\n    def calculate(self, *args, **kwargs):\n"
         "        open('begun', 'w').close()\n        time.sleep(60)\n"
     )
-    process = forked.Script(ENTRY, "run", stdout=forked.PIPE, stderr=forked.PIPE)
+    process = forked.Script(ENTRY, command, stdout=forked.PIPE, stderr=forked.PIPE)
     while not Path("begun").exists():
         assert process.poll() is None, process.communicate()
         time.sleep(0.05)
