@@ -206,7 +206,7 @@ def test_check_finds_other_units(place):
         (["run", "--set", "system.energy_key=E"], 2, "energy_key is 'E', which is not in its info"),
         (["check", "--label", "0"], 2, "'0' is not an integer from 1 on"),
         (["no-command"], 2, "invalid choice: 'no-command'"),
-        (["staus"], 2, "invalid choice: 'staus'; did you mean status?"),
+        (["stats"], 2, "invalid choice: 'stats'; did you mean status?"),
         (["run", "--dryrun"], 2, "unrecognized arguments: --dryrun; did you mean --dry-run?"),
         ([], 2, "start the run of an input file, or resume it"),
         (["status", "."], 1, "give the training directory of a run"),
