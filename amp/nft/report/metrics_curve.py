@@ -50,8 +50,9 @@ def draw_metrics(tables: Sequence[str | os.PathLike[str]]) -> Figure:
             x, y = columns["labels"], columns[name]
             known = np.isfinite(y) & (y > 0)
             if known.any():
-                text = label if len(tables) == 1 else f"{Path(path).parent.name or '.'}: {label}"
+                text = label if len(tables) == 1 else f"{Path(path).parent}: {label}"
                 axes.plot(x[known], y[known], style, color=f"C{number}", markersize=4, label=text)
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set(xlabel="labels in the training set", ylabel="eV/Å", yscale="log")
     axes.legend()
     return figure
