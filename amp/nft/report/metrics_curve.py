@@ -41,6 +41,7 @@ def draw_metrics(tables: Sequence[str | os.PathLike[str]]) -> Figure:
         A file is not such a table, or has no finished iteration.
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(7.0, 4.2), layout="constrained")
     axes = figure.subplots()
@@ -52,7 +53,7 @@ def draw_metrics(tables: Sequence[str | os.PathLike[str]]) -> Figure:
             if known.any():
                 text = label if len(tables) == 1 else f"{Path(path).parent}: {label}"
                 axes.plot(x[known], y[known], style, color=f"C{number}", markersize=4, label=text)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set(xlabel="labels in the training set", ylabel="eV/Å", yscale="log")
     axes.legend()
     return figure
