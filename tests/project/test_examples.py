@@ -72,6 +72,26 @@ def test_examples_that_use_it(trained, name):
 
 
 @pytest.mark.slow
+@pytest.mark.parents
+def test_an_example_of_a_system_with_a_real_parent(tmp_path):
+    """The quickest of the four; its page includes text and picture."""
+    pytest.importorskip("tblite")
+    output = run_example("systems/metal_cluster.py", tmp_path)
+    assert output.endswith((tmp_path / "metal_cluster" / "metal_cluster.txt").read_text(encoding="utf-8")[-200:])
+    (mean,) = re.findall(r"Best ensemble: error ([\d.]+) in the mean", output)
+    assert float(mean) < 0.06  # eV/Å, of a mean force of 0.57
+    assert (tmp_path / "metal_cluster" / "metal_cluster.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_pages_on_systems_include_what_their_example_writes():
+    for script in sorted((ROOT / "examples" / "systems").glob("*.py")):
+        if script.stem != "parts":
+            page = (ROOT / "docs" / f"{script.stem}.rst").read_text(encoding="utf-8")
+            assert f"python examples/systems/{script.name}" in page
+            assert {f"images/{script.stem}.png", f"images/{script.stem}.txt"} <= set(re.findall(r"images/[\w.]+", page))
+
+
+@pytest.mark.slow
 def test_the_picture_is_drawn(trained):
     run_example("picture.py", trained[0])
     assert (trained[0] / "picture.png").read_bytes().startswith(b"\x89PNG")
