@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 from amp.nft.activelearner import NFT
@@ -10,16 +13,29 @@ from amp.nft.activelearner.method import choose_method
 from amp.nft.activelearner.refine_chunks import Search, refine_by_chunks
 from amp.nft.activelearner.refine_frames import FrameSearch, refine_by_frames
 from amp.nft.activelearner.refine_results import Frame, Round
+from amp.nft.activelearner.relearn import HaltRound, Lesson, RelearnBounds, Teacher, teaching
 from amp.nft.activelearner.start_checks import fitting_method
 from amp.nft.calculator.explorers import Dynamics, Explorer, Relaxation
 from amp.nft.errors import InputError
 from amp.nft.inputs.arguments import check_count, check_positive
 from amp.nft.inputs.structures import Images, read_targets, read_training_images
+from amp.nft.interfaces import RelearnedDynamics, run_and_relearn
 from amp.nft.labels.executors import Executors
 from amp.nft.labels.single_point import Parent
 from amp.nft.records import LabelOptions
 
-__all__ = ["Dynamics", "Explorer", "Frame", "Relaxation", "Round", "refine"]
+__all__ = [
+    "Dynamics",
+    "Explorer",
+    "Frame",
+    "HaltRound",
+    "Relaxation",
+    "RelearnBounds",
+    "RelearnedDynamics",
+    "Round",
+    "refine",
+    "relearn",
+]  # fmt: skip
 
 BAND = (1.0, 1.5)
 PARTS = ("forces", "fit_until", "termination", "min_atoms", "check_parent", "test_labels", "larger_labels", "aim", "batch")
@@ -123,6 +139,82 @@ def refine(
     search = Search(explorers or [Relaxation()], tuple(band), k, cutoff, method.termination, method.min_atoms, settings.get("baseline"))
     options = LabelOptions(parent_calc, executor, label_timeout, label_retries, settings.get("accept_parent", False))
     return refine_by_chunks(learner, images, target_image, search, rounds, label, options, settings)
+
+
+def relearn(
+    learner: NFT,
+    images: Images | None,
+    target_image: Images,
+    deck: str | os.PathLike[str],
+    *,
+    ensemble: str | os.PathLike[str] | None = None,
+    bounds: RelearnBounds | None = None,
+    arguments: Sequence[str] = (),
+    elements: Sequence[str] | None = None,
+    baseline_pair: str | None = None,
+    label: str = "al",
+    parent_calc: Parent,
+    cutoff: float = 6.5,
+    executor: Executors | None = None,
+    **settings: Any,
+) -> RelearnedDynamics:
+    """Run a deck of LAMMPS with the ensemble of a finished run; learn where an uncertainty halts it, and continue.
+
+    All processes of ``mpirun`` call it together with the same arguments. When ``fix halt`` stops a run of the deck before its last step,
+    the first process takes the halted frame and those that the deck has dumped since the halt before. It chooses up to `bounds.k` of their
+    most uncertain environments, far apart, labels these, and trains all labels again; the other processes sleep. The run then
+    continues to its last step with the new ensemble. Call it again to resume after a crash: at the last halt, with all labels.
+
+    Parameters
+    ----------
+    learner : NFT
+        As for the run that made the ensemble.
+    images, target_image : as there
+        As for that :meth:`amp.nft.activelearner.NFT.run`.
+    deck : path
+        With ``fix external``, and ``fix halt ... error soft`` on a variable that contains ``f_ID[1]``. Frames of a
+        ``dump custom`` of all atoms with ``d_delta`` are used.
+    ensemble : path, optional
+        ``best.<label>.ensemble`` if not given.
+    bounds : RelearnBounds, optional
+    arguments : sequence of str
+        Of LAMMPS, such as ``-var``, ``-log``.
+    elements : sequence of str, optional
+        Element of each atom type; from ``labelmap atom`` if not given.
+    baseline_pair : str, optional
+        Pair style that gives the baseline of the ensemble.
+    label : str
+        Of the run. Halt 1 makes ``best.<label>-relearned-1.ensemble``, and so on.
+    parent_calc, cutoff, executor, **settings : as there
+        As for :meth:`amp.nft.activelearner.NFT.run`.
+
+    Returns
+    -------
+    RelearnedDynamics
+
+    Raises
+    ------
+    InputError
+        If the deck, the ensemble and the run do not fit together, before any work starts.
+    RunStoreError
+        If the run or the dynamics began with other settings.
+    LammpsError
+        If LAMMPS stops with an error.
+
+    Notes
+    -----
+    An error during learning, such as no label that succeeds, is printed and ends all processes, with exit code 1, or 4 for labels.
+    """
+    best = Path(label).with_name(f"best.{Path(label).name}.ensemble")
+    settings |= {"parent_calc": parent_calc, "cutoff": cutoff, "executor": executor}
+    lesson = Lesson(
+        learner, images, target_image, label, best if ensemble is None else Path(ensemble), bounds or RelearnBounds(), settings
+    )  # fmt: skip
+
+    def open_teacher(text: str) -> AbstractContextManager[Teacher]:
+        return teaching(lesson, text, arguments)
+
+    return run_and_relearn(open_teacher, os.fspath(lesson.directory), os.fspath(deck), arguments, elements, baseline_pair)
 
 
 def _explorers(explore: Explorer | Sequence[Explorer] | None) -> list[Explorer]:

