@@ -59,6 +59,14 @@ def xtb(directory: str, method: str = "GFN1-xTB") -> Any:
     return TBLite(method=method, electronic_temperature=300.0, verbosity=0)
 
 
+def gpaw(directory: str) -> Any:
+    """Return GPAW with orbitals on atoms; PBE."""
+    from gpaw import GPAW
+
+    return GPAW(mode="lcao", basis="dzp", h=0.28, xc="PBE", occupations={"name": "fermi-dirac", "width": 0.1}, symmetry="off",
+                convergence={"density": 1e-4}, txt=f"{directory}/gpaw.txt")  # fmt: skip
+
+
 class NoisyEMT(EMT):
     """EMT with noise on each force, the same each time for the same structure."""
 
@@ -74,6 +82,18 @@ def target(name: str, forces: str = "forces") -> tuple[Atoms, np.ndarray]:
     atoms = read(DATA / f"{name}.extxyz")
     true = atoms.arrays[forces].copy() if forces in atoms.arrays else atoms.get_forces()
     return Atoms(atoms.symbols, atoms.positions, cell=atoms.cell, pbc=atoms.pbc), true
+
+
+def water_by_gpaw() -> tuple[Atoms, np.ndarray]:
+    """Return the 20 inner molecules of (H2O)60, and GPAW's forces."""
+    atoms, _ = target("H2O60")
+    distances = np.linalg.norm(atoms.positions - atoms.positions.mean(0), axis=1)
+    oxygens = sorted(np.flatnonzero(atoms.symbols == "O"), key=lambda place: distances[place])[:20]
+    atoms = atoms[[place + number for place in oxygens for number in range(3)]]
+    true = atoms.copy()
+    true.center(vacuum=5.0)
+    true.calc = gpaw(".")
+    return atoms, true.get_forces()
 
 
 def emt_target(atoms: Atoms, rattle: float = 0.1, seed: int = 42) -> tuple[Atoms, np.ndarray]:
@@ -123,6 +143,7 @@ ROWS = {
     "ni111": Row(partial(slab, "Ni"), EMT(), iterations=1),
     "mg147": Row(partial(target, "Mg147"), xtb, "Mg_clusters", iterations=3),
     "mg147-alone": Row(partial(target, "Mg147"), xtb, iterations=2),
+    "mg50o50-clusters": Row(partial(target, "Mg50O50"), xtb, "MgO_clusters", iterations=3),
     "mg50o50": Row(partial(target, "Mg50O50"), xtb, iterations=1),
     "h2o60": Row(partial(target, "H2O60"), xtb, cutoff=5.0, layers=(8, 8), radial=6, fingerprint_cutoff=5.0, iterations=1),
     "h2o60-gfn2": Row(
@@ -140,11 +161,14 @@ ROWS = {
     "ala12": Row(partial(target, "Ala12"), xtb, cutoff=5.0, layers=(8, 8), radial=6, fingerprint_cutoff=5.0, iterations=2),
     "c123h100": Row(partial(target, "C123H100"), xtb, cutoff=5.0, layers=(8, 8), radial=6, fingerprint_cutoff=5.0, iterations=2),
     "si35h36": Row(partial(target, "Si35H36"), xtb, cutoff=5.0, layers=(8, 8), radial=6, fingerprint_cutoff=5.0, iterations=1),
+    "h2o20-gpaw": Row(water_by_gpaw, gpaw, cutoff=4.0, layers=(8, 8), radial=6, fingerprint_cutoff=5.0, iterations=0),
     "mgo-co-h2o": Row(partial(target, "MgO108_CO_H2O"), xtb, layers=(8, 8), radial=6, iterations=1),
 }  # fmt: skip
 
 
-def run(row: Row, method: str, seed: int, iterations: int, test_labels: int, aim: float, batch: str = "top") -> dict[str, Any]:
+def run(
+    row: Row, method: str, seed: int, iterations: int, test_labels: int, aim: float, batch: str = "top", members: int = MEMBERS
+) -> dict[str, Any]:
     """Learn the target once; the errors of the best ensemble against the true forces."""
     atoms, true = row.target()
     elements = sorted(set(atoms.symbols))
@@ -162,7 +186,7 @@ def run(row: Row, method: str, seed: int, iterations: int, test_labels: int, aim
         threshold=-0.9 if method == "paper" else None,
     )  # fmt: skip
     begin = time.process_time()
-    al.run(images, atoms, n=MEMBERS, calc_text=text, start_command="python run.py", parent_calc=row.parent, cutoff=row.cutoff,
+    al.run(images, atoms, n=members, calc_text=text, start_command="python run.py", parent_calc=row.parent, cutoff=row.cutoff,
            batch=batch, **robust)  # fmt: skip
     found = atoms.copy()
     found.calc = EnsembleCalculator(f"al.{al.history[-1].iteration}.ensemble")

@@ -14,7 +14,7 @@ from ase import Atoms
 from ase.calculators.emt import EMT
 from ase.cluster import Icosahedron
 from ase.constraints import FixAtoms
-from ase.optimize import BFGS
+from ase.optimize import BFGS, FIRE, LBFGS
 
 from amp.nft.activelearner import NFT
 from amp.nft.calculator import EnsembleCalculator, read_card
@@ -200,6 +200,11 @@ def test_an_explorer_is_the_same_one_the_next_time():
     assert again == before
 
 
+def test_a_relaxation_names_its_optimizer_where_that_is_not_the_default():
+    assert repr(Relaxation()) == "Relaxation(fmax=0.05, steps=200, maxstep=0.04)"
+    assert repr(Relaxation(optimizer=FIRE)) == "Relaxation(fmax=0.05, steps=200, maxstep=0.04, optimizer=FIRE)"
+
+
 def test_what_is_held_fixed_stays_where_it_is():
     target, seen = cluster(), []
     target.set_constraint(FixAtoms([0, 5]))
@@ -213,10 +218,11 @@ def test_what_is_held_fixed_stays_where_it_is():
     assert moved[[0, 5]].max() == 0.0 and np.delete(moved, [0, 5]).min() > 1e-3
 
 
-def test_relaxation_takes_no_longer_steps_than_it_may():
+@pytest.mark.parametrize("optimizer", [LBFGS, FIRE])
+def test_relaxation_takes_no_longer_steps_than_it_may(optimizer):
     atoms = cluster()
     atoms.calc = EMT()
-    frames = Relaxation(fmax=0.05, steps=30, maxstep=0.03)(atoms, 1.0)
+    frames = Relaxation(fmax=0.05, steps=30, maxstep=0.03, optimizer=optimizer)(atoms, 1.0)
     moved = [np.linalg.norm(b.positions - a.positions, axis=1).max() for a, b in itertools.pairwise(frames)]
     assert len(frames) > 5 and max(moved) <= 0.03 + 1e-9
 

@@ -8,6 +8,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+from ase.optimize import FIRE
+
 from amp.nft.activelearner import NFT
 from amp.nft.activelearner.method import choose_method
 from amp.nft.activelearner.refine_chunks import Search, refine_by_chunks
@@ -69,9 +71,9 @@ def refine(
 
     Where more than central forces are trained, or labels are corrected (`forces`, `correction`, as with the method "robust"), a round
     keeps the last frame of each exploration instead, or the first whose uncertainty passes the limit. These frames become targets:
-    the environments of their `k` most uncertain atoms, far apart, are labelled, and all labels are trained again, from random weights if
-    members stop out of bag. Rounds end where no exploration passes the limit. Test labels are drawn after the last one, on the target
-    and the frames.
+    the environments of their `k` most uncertain atoms, far apart, are labelled, more of the more uncertain frames, and all labels are
+    trained again, from random weights if members stop out of bag. Rounds end where no exploration passes the limit. Test labels are drawn
+    after the last one, on the target and the frames.
 
     Parameters
     ----------
@@ -85,8 +87,8 @@ def refine(
         Chunks that are added in each round, at most.
     explore : callable, or sequence of these
         ``explore(atoms, limit)`` is given a target with the ensemble as its calculator, and the upper end of the band in
-        eV/Å; it returns frames. `Relaxation()` if not given, and then `Dynamics()` if frames become targets. Each begins where the
-        one before ended, if that is within the limit.
+        eV/Å; it returns frames. `Relaxation()` if not given; if frames become targets, ``Relaxation(optimizer=FIRE)`` and then
+        `Dynamics()`. Each begins where the last one before that stayed within the limit ended.
     band : (float, float)
         Which frames are taken, in multiples of the largest uncertainty on the targets.
     limit : float, optional
@@ -126,15 +128,17 @@ def refine(
     }  # fmt: skip
     method = choose_method(learner.method, **{part: settings.get(part) for part in PARTS})
     explorers = _explorers(explore)
+    whole_frames = method.forces != "centre" or settings.get("correction") is not None
+    if images is None and not whole_frames:
+        raise InputError("images is None, and only central forces are trained: give labelled images, or forces='weighted'.")
+    if limit is not None and not whole_frames:
+        raise InputError("limit is for refinements whose frames become targets (forces='weighted'): use band with central forces.")
     keys = {name: settings.pop(name, None) for name in ("energy_key", "forces_key")}  # chunks, which are added, have ASE's results
     images = images if images is None else read_training_images(images, **keys)
-    if method.forces != "centre" or settings.get("correction") is not None:
-        frames = FrameSearch(explorers or [Relaxation(), Dynamics()], k, cutoff, band[1], limit, settings.get("baseline"))
+    if whole_frames:
+        frames = FrameSearch(explorers or [Relaxation(optimizer=FIRE), Dynamics()], k, cutoff, band[1], limit, settings.get("baseline"))
         return refine_by_frames(learner, images, target_image, frames, rounds, label, settings, (method.test_labels, method.larger_labels))
-    if images is None:
-        raise InputError("images is None, and only central forces are trained: give labelled images, or forces='weighted'.")
-    if limit is not None:
-        raise InputError("limit is for refinements whose frames become targets (forces='weighted'): use band with central forces.")
+    assert images is not None  # with central forces, see above
     method = fitting_method(method, read_targets(target_image), parent_calc)
     search = Search(explorers or [Relaxation()], tuple(band), k, cutoff, method.termination, method.min_atoms, settings.get("baseline"))
     options = LabelOptions(parent_calc, executor, label_timeout, label_retries, settings.get("accept_parent", False))

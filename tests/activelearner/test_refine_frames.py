@@ -37,7 +37,8 @@ def cheap(directory):
 def refined(parent=None, **changes):
     al = NFT(method="robust", stop_delta=1e-6, max_iterations=1, log=os.devnull)
     settings = {
-        "rounds": 1, "k": 4, "explore": EXPLORERS, "limit": 1e-3, "n": 3, "calc_text": CALC_TEXT, "start_command": "python run.py",
+        "rounds": 1, "k": 4, "explore": EXPLORERS, "limit": None, "band": (0.5, 1.0), "n": 3,
+        "calc_text": CALC_TEXT, "start_command": "python run.py",
         "cutoff": 6.0, "test_labels": 3, "larger_labels": 0,
     }  # fmt: skip
     return refine(al, None, pt55(), parent_calc=parent or EMT(), **settings | changes)
@@ -56,18 +57,26 @@ def test_last_frames_become_targets_and_keep_the_labels_of_before():
     calls = []
     before, after = refined(partial(counted, log=calls))
     assert [frame.explorer.split("(")[0] for frame in after.frames] == ["Relaxation", "Dynamics"]
-    assert all(frame.beyond and len(frame.atoms) == 2 for frame in after.frames) and after.chunks == 4
+    assert all(frame.beyond and len(frame.atoms) for frame in after.frames) and after.chunks == 4
     assert after.history[0].n_chunks == before.history[-1].n_chunks + 3 + 4  # labels of the first test are trained
     assert len(calls) == before.history[-1].n_chunks + 3 + 4 + 3
     n = len(pt55())
-    assert sorted(atom // n for atom in trained("al-refined-1") if atom >= n) == [1, 1, 2, 2]
+    numbers = [len(frame.atoms) for frame in after.frames]
+    assert sorted(atom // n for atom in trained("al-refined-1") if atom >= n) == [1] * numbers[0] + [2] * numbers[1]
+    assert (numbers[0] < numbers[1]) == (after.frames[0].delta < after.frames[1].delta) or numbers == [2, 2]
     assert before.verdict.n_test == after.verdict.n_test == 3
     assert "tested on random atoms of the target alone" in str(before)
     assert "Relaxation" in str(after) and "tested on random atoms of the target and 2 frames" in str(after)
 
 
+def test_paths_that_end_at_their_start_are_one_target():
+    _, after = refined(limit=1e-3)
+    assert len(after.frames) == 1 and after.frames[0].number == 0 and after.frames[0].beyond
+    assert len(after.frames[0].atoms) == after.chunks == 4
+
+
 def test_errors_off_the_target_decrease():
-    rounds = refined(rounds=3, k=8, limit=None, band=(0.5, 1.0), test_labels=0)
+    rounds = refined(rounds=3, k=8, test_labels=0)
     errors = []
     for one in (rounds[0], rounds[-1]):
         atoms = pt55()

@@ -80,10 +80,10 @@ class FrameSearch:
 
     def _explore(self, models: list[AmpModel], starts: list[Atoms], limit: float) -> list[Atoms]:
         with quiet():
-            last = [frame for number, start in enumerate(starts) for frame in self._paths(models, number, start, limit)]
-        beyond = [place for place, (_, _, frame) in enumerate(last) if frame.beyond]
-        if beyond:
-            sizes = np.diff(np.linspace(0, self.k, len(last) + 1).round().astype(int))
+            last = [frame for number, start in enumerate(starts) for frame in _different(self._paths(models, number, start, limit))]
+        if any(frame.beyond for _, _, frame in last):
+            shares = np.cumsum([frame.delta for _, _, frame in last])  # a path within the limit to its end needs fewer labels
+            sizes = np.diff(np.r_[0.0, self.k * shares / shares[-1]].round().astype(int))
             last = [
                 (atoms, delta, replace(frame, atoms=tuple(spread_atoms([atoms], delta, int(size), self.cutoff))))
                 for (atoms, delta, frame), size in zip(last, sizes, strict=True)
@@ -93,7 +93,7 @@ class FrameSearch:
         return [atoms for atoms, _, _ in last]
 
     def _paths(self, models: list[AmpModel], number: int, start: Atoms, limit: float) -> Iterator[tuple[Atoms, np.ndarray, Frame]]:
-        """Yield the last frame of each explorer with its uncertainty; it begins where the one before ended within the limit."""
+        """Yield the last frame of each explorer with its uncertainty; it begins where the last one within the limit ended."""
         calc, begin = EnsembleCalculator(models, baseline=self.baseline), start
         for explore in self.explorers:
             atoms = begin.copy()
@@ -106,8 +106,17 @@ class FrameSearch:
             atoms.set_positions(frames[place].positions, apply_constraint=False)
             delta = deltas[place]
             frame = Frame(explorer_name(explore), number, place, float(delta.max()), limit)
-            begin = start if frame.beyond else atoms
+            begin = begin if frame.beyond else atoms
             yield atoms, delta, frame
+
+
+def _different(paths: Iterator[tuple[Atoms, np.ndarray, Frame]]) -> list[tuple[Atoms, np.ndarray, Frame]]:
+    """Return the paths without those that end where another one did: at their start, if that is beyond the limit already."""
+    kept: list[tuple[Atoms, np.ndarray, Frame]] = []
+    for path in paths:
+        if not any(np.array_equal(path[0].positions, other.positions) and np.array_equal(path[0].cell, other.cell) for other, _, _ in kept):
+            kept.append(path)
+    return kept
 
 
 def described(frame: Atoms) -> Frame:
