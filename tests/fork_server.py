@@ -37,9 +37,10 @@ def serve(line):
     while True:
         ready = select.select([line], [], [], 0.005 if children else None)[0]
         while children and (ended := os.waitpid(-1, os.WNOHANG))[0]:
-            status = children.pop(ended[0])
-            os.write(status, str(os.waitstatus_to_exitcode(ended[1])).encode())
-            os.close(status)
+            status = children.pop(ended[0], None)
+            if status is not None:  # else a process of the load, such as one that compiles kernels
+                os.write(status, str(os.waitstatus_to_exitcode(ended[1])).encode())
+                os.close(status)
         if not ready:
             continue
         size, streams, *_ = socket.recv_fds(line, 8, 4)
