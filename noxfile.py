@@ -15,7 +15,8 @@ nox.options.sessions = ["lint", "typing", "tests", "docs"]
 nox.options.reuse_existing_virtualenvs = True
 
 BENCHMARKS = (
-    "evaluate", "fingerprints", "loss", "fit", "loop", "distinct", "refinement", "labels", "faults", "peak", "lammps_mpi", "large", "alloy",
+    "evaluate", "fingerprints", "loss", "fit", "loop", "start", "distinct", "refinement", "labels", "faults", "peak", "lammps_mpi",
+    "large", "alloy",
 )  # fmt: skip
 
 

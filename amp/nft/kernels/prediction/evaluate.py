@@ -256,7 +256,9 @@ class _Sweep:
         """Evaluate a block in a separate buffer."""
         found = self._surroundings.neighbors(first, last)._replace(position=self._position)
         room = self._room(found.most)
-        room.scratch.count[:], room.scratch.virial[:] = 0, 0.0
+        room.scratch.count[:] = 0
+        if self._stress:
+            room.scratch.virial[:] = 0.0
         evaluate_block(first, found, self._kind, self._stress, self._tables, self._networks, room.workspace, room.scratch)
         atoms = self._surroundings.search.order[first:last]
         self.extrapolating[atoms] = room.scratch.outside[: last - first]
@@ -277,4 +279,5 @@ class _Sweep:
     def _add(self, scratch: Scratch) -> None:
         """Add the results of a block."""
         add_block(scratch.count, scratch.touched, scratch.force, scratch.line, self.forces)
-        self.virial += scratch.virial.sum(axis=0)
+        if self._stress:
+            self.virial += scratch.virial.sum(axis=0)
