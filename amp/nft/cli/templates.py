@@ -51,6 +51,7 @@ _METHOD = {
 }
 _IMAGES = 'images = "initial.traj"                     # labelled by the same parent; without it, chunks of the target begin the run\n'
 _NO_IMAGES = '# images = "initial.traj"                   # labelled by the same parent; without it, chunks of the target begin the run\n'
+_KEYS = '# energy_key = "REF_energy"                 # names of energies and forces in a file of others; also forces_key = "REF_forces"\n'
 _CUTOFFS = {"emt": (6.5, 5.5)}  # Å, of chunks and fingerprints
 
 
@@ -75,7 +76,7 @@ version = 1
 
 [system]
 {f"target = {json.dumps(target, ensure_ascii=False)}":<43} # the structure to learn, any file that ASE reads, file@index, or a list
-{_IMAGES if parent == "emt" else _NO_IMAGES}
+{_IMAGES if parent == "emt" else _NO_IMAGES}{_KEYS}
 [parent]
 {_PARENTS[parent]}
 [labels]
