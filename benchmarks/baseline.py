@@ -159,6 +159,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("row", choices=ROWS)
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--iterations", type=int, default=4)
     parser.add_argument("--method", choices=["paper", "robust"])
     parser.add_argument(
@@ -180,7 +181,7 @@ def main() -> None:
             kept = [json.loads(line) for line in RESULTS.read_text().splitlines()]
             results[name] = [one for one in kept if (one["row"], one["baseline"]) == (options.row, name)][-options.seeds :]
             continue
-        for seed in range(options.seeds):
+        for seed in range(options.first, options.first + options.seeds):
             with tempfile.TemporaryDirectory() as scratch, chdir(scratch):
                 found = run(row, baseline, seed, options.iterations, settings)
             results.setdefault(name, []).append(found)

@@ -370,6 +370,8 @@ def test_a_run_a_fit_and_an_evaluation_with_a_baseline(place):
     Path("only.toml").write_text(BASELINE)
     table = amp_nft("evaluate", "initial.traj", "--baseline", "only.toml")[0]
     assert table.startswith("  ") and "forces   Pt" in table
+    amp_nft("relax", "target.traj", "-o", "relaxed.traj", "--steps", "2", "--threshold", "9", "--baseline", "only.toml", code=3)
+    assert read("relaxed.traj").get_forces().any()
     Path("none.toml").write_text("[parent]\n")
     assert "none.toml has no table [baseline]" in amp_nft("evaluate", "initial.traj", "--baseline", "none.toml", code=2)[1]
     fit = ("fit", "initial.traj", "--members", "2", "--cutoff", "4.5", "--hiddenlayers", "3", "--baseline")

@@ -24,6 +24,7 @@ from amp.nft.calculator.monitor import UncertaintyMonitor, end
 from amp.nft.errors import InputError
 from amp.nft.inputs.arguments import check_count, check_positive
 from amp.nft.inputs.geometry import check_atoms, check_places
+from amp.nft.labels.single_point import Parent
 
 FACTOR = 1.5  # times the uncertainty on the trained target, or on the first structure: the threshold that is not given
 MAXSTEP = 0.1  # Å
@@ -78,6 +79,7 @@ def relax(
     threshold: float | None = None,
     cell: bool = False,
     trajectory: str | os.PathLike[str] | None = None,
+    baseline: Parent | None = None,
     log: Callable[[str], object] | None = None,
 ) -> Relaxed:
     """Relax a structure with an ensemble, and end where the uncertainty of a force passes a threshold.
@@ -99,6 +101,8 @@ def relax(
         Relax the cell, too, to no pressure.
     trajectory : path, optional
         A new file of extended XYZ for all frames, with the arrays and ``info`` of :func:`amp.nft.calculator.keep`.
+    baseline : ASE calculator, or callable, optional
+        The one to which the members of a file add, if they were trained with one.
     log : callable, optional
         Is called with a line for each step.
 
@@ -120,7 +124,7 @@ def relax(
     if trajectory is not None and Path(trajectory).exists():
         raise InputError(f"{os.fspath(trajectory)} exists, and is not overwritten: remove it, or give another name.")
     work = atoms.copy()
-    work.calc = ensemble if isinstance(ensemble, Calculator) else EnsembleCalculator(ensemble)
+    work.calc = ensemble if isinstance(ensemble, Calculator) else EnsembleCalculator(ensemble, baseline=baseline)
     limit = _threshold(work, ensemble) if threshold is None else float(threshold)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".* outside the range of the training set", category=UserWarning)  # frames say it

@@ -24,6 +24,7 @@ def relax(options: Namespace) -> int:
 
     from amp.nft.calculator import relax
     from amp.nft.cli.main import CONVERGED, HALTED, UNCONVERGED
+    from amp.nft.cli.settings import baseline_in
     from amp.nft.inputs.structures import read_images
 
     for name in filter(None, (options.output, options.trajectory)):
@@ -36,7 +37,7 @@ def relax(options: Namespace) -> int:
             f"--ensemble: there is no file {options.ensemble!r} in {Path.cwd()}: give the .ensemble file of a run or a fit."
         )
     settings = {name: getattr(options, name) for name in ("fmax", "steps", "threshold", "cell", "trajectory")}
-    found = relax(structures[0], options.ensemble, **settings, log=print)
+    found = relax(structures[0], options.ensemble, **settings, baseline=baseline_in(options.baseline), log=print)
     write(options.output, found.atoms)
     print(found)
     print(f"{options.output} is written.")

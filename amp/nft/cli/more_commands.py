@@ -28,6 +28,7 @@ def add_more_commands(commands: Any, count: Callable[[str], int], positive: Call
         "--threshold", type=positive, metavar="D",
         help="uncertainty above which it stops, eV/Å (1.5 times that on the target of the ensemble)",
     )  # fmt: skip
+    relax.add_argument("--baseline", metavar="FILE", help="an input file with the table [baseline] to which the members add")
     relax.add_argument("--cell", action="store_true", help="relax the cell, too")
     relax.set_defaults(command="explore.relax")
     refine = commands.add_parser("refine", help="extend the run of an input file by structures of relaxations and dynamics")
