@@ -12,6 +12,7 @@ from amp.nft.calculator import EnsembleCalculator
 from amp.nft.chunks import carve_chunks
 from amp.nft.records import ForceRows, TrainingTask
 from amp.nft.training.batched_trainer import BatchedTrainer
+from amp.nft.training.calibration import least_factor
 from amp.nft.uncertainty import calibrate_out_of_bag
 
 SAME = 1e-9  # relative
@@ -55,6 +56,12 @@ def test_central_forces_of_chunks_calibrate(task, texts):
     assert {model.error95_factor for model in models} == {models[0].error95_factor}
     assert models[0].error95_factor == pytest.approx(expected.factor, rel=SAME)
     assert models[0].nft["out_of_bag"]["n"] == expected.n
+
+
+def test_the_factor_is_at_least_1_where_several_chunks_train_one_target():
+    chunks = labelled_chunks()
+    assert least_factor(chunks) == 0.0
+    assert least_factor([*chunks, chunks[3].copy()]) == 1.0
 
 
 def test_all_forces_of_a_data_set_calibrate():

@@ -106,6 +106,9 @@ def test_the_factor_scales_with_the_errors():
     forces, known, weights = ensemble(300, 0.1, 0.2, np.random.default_rng(7))
     found = calibrate_out_of_bag(forces, known, weights)
     scaled = calibrate_out_of_bag(5 * forces, 5 * known, weights)
+    wider = calibrate_out_of_bag(forces, known, weights, least=2 * found.factor)
+    assert wider.factor == 2 * found.factor and wider.coverage >= found.coverage and wider.rms_error == found.rms_error
+    assert calibrate_out_of_bag(forces, known, weights, least=0.5 * found.factor) == found
     assert scaled.factor == pytest.approx(found.factor, rel=1e-10)
     assert scaled.rms_error == pytest.approx(5 * found.rms_error, rel=1e-10)
 

@@ -90,7 +90,7 @@ class BatchedTrainer:
         OutOfBag or None
             None if too few forces are out of the samples of two members.
         """
-        from amp.nft.training.calibration import calibrate, calibrating_forces  # numba: only where it is needed
+        from amp.nft.training.calibration import calibrate, calibrating_forces, least_factor  # numba: only where it is needed
 
         chosen = calibrating_forces(task)
         used = [i for i, forces in enumerate(chosen) if len(forces)]
@@ -99,7 +99,8 @@ class BatchedTrainer:
         images = list(zip(task.images, task.rows, strict=True))
         rows = self._fingerprint(self._functions(self.spec.resolved(_elements(task))), images)
         known = [trained_forces(*images[i])[chosen[i]] for i in used]
-        return calibrate(models, [rows[i].some_forces(chosen[i]) for i in used], known, task.weights_mi[:, used], self.threads)
+        least = least_factor([task.images[i] for i in used if task.rows[i] is not None])
+        return calibrate(models, [rows[i].some_forces(chosen[i]) for i in used], known, task.weights_mi[:, used], self.threads, least)
 
     def fit_models(self, task: TrainingTask, watch: Watch = unwatched) -> tuple[list[AmpModel], list[MemberReport]]:
         """Fit every member of `task`.

@@ -146,7 +146,7 @@ class OutOfBag:
     n: int
 
 
-def calibrate_out_of_bag(forces_mni: np.ndarray, known_ni: np.ndarray, weights_mn: np.ndarray) -> OutOfBag | None:
+def calibrate_out_of_bag(forces_mni: np.ndarray, known_ni: np.ndarray, weights_mn: np.ndarray, least: float = 0.0) -> OutOfBag | None:
     """Calibrate the uncertainty with the training labels, without further ones.
 
     Parameters
@@ -157,6 +157,8 @@ def calibrate_out_of_bag(forces_mni: np.ndarray, known_ni: np.ndarray, weights_m
         Their labels, eV/Å.
     weights_mn : ndarray, shape (members, forces)
         Multiplicity of each force in each member's bootstrap sample.
+    least : float
+        Smallest factor, where forces out of a sample are not independent of those in it.
 
     Returns
     -------
@@ -188,7 +190,7 @@ def calibrate_out_of_bag(forces_mni: np.ndarray, known_ni: np.ndarray, weights_m
     if judged.sum() < LEAST_FORCES:
         return None
     error, std = np.linalg.norm(mean - known_ni, axis=1)[judged], std[judged]
-    width = quantile_over_rms(LEVEL) * np.sqrt(np.mean((error / std) ** 2))
+    width = max(quantile_over_rms(LEVEL) * np.sqrt(np.mean((error / std) ** 2)), least * CONFIDENCE)
     rms = float(np.sqrt(np.mean(error**2)))
     return OutOfBag(float(width / CONFIDENCE), float(np.mean(error <= width * std)), rms, int(judged.sum()))
 
