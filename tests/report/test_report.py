@@ -1,5 +1,7 @@
 """The report on a run: what it says, that it says it of the files' contents, and that its page needs nothing else."""
 
+import base64
+import hashlib
 import json
 import os
 import re
@@ -19,9 +21,10 @@ from small_runs import Fragile, cells, cluster, run
 
 from amp.nft.calculator import EnsembleCalculator
 from amp.nft.report import check, judge, read_run, report
-from amp.nft.report.figures import draw_figures
+from amp.nft.report.figures import draw_charts
+from amp.nft.report.scripts import _sphere
 from amp.nft.report.truth import read_truth
-from amp.nft.report.view3d import _sphere, scene
+from amp.nft.report.view3d import most_uncertain, scene
 from amp.nft.run import verdict
 from amp.nft.run.state import Added
 from amp.nft.run.store import FORMAT, RunStore, RunStoreError
@@ -76,8 +79,9 @@ def test_the_page_is_whole_and_needs_nothing_else(finished, tmp_path):
     assert "@import" not in styles and not re.search(r"url\((?!#)", styles)
     assert "prefers-color-scheme: dark" in styles
     drawn = {path.stem for path in (tmp_path / "figures").iterdir()}
-    assert drawn == {"uncertainty", "distribution", "chunks", "residuals", "forces", "reliability", "target", "sources"}
-    assert {f"figure-{name}" for name in drawn} | {"scene-0", "verdict"} <= set(page.ids)
+    charts = {"uncertainty", "distribution", "learning", "forces", "reliability", "energies", "labels", "residuals", "times"}
+    assert drawn == charts | {"target", "sources"}
+    assert {f"figure-{name}" for name in charts} | {"scene-0", "verdict", "test", "environments", "provenance"} <= set(page.ids)
     assert verdict.headline.split(":")[0] in text
     assert all((tmp_path / "figures" / f"{name}.svg").stat().st_size > 1000 for name in drawn)
 
@@ -85,12 +89,18 @@ def test_the_page_is_whole_and_needs_nothing_else(finished, tmp_path):
 def test_figures_show_what_is_in_the_files(finished):
     of = read_run(finished)
     deltas = np.load(finished / "al-training/saved-info/deltas.npy")
-    figures = dict(draw_figures(of, check(of)))
-    largest, mean = figures["uncertainty"].axes[0].lines[:2]
-    np.testing.assert_allclose(largest.get_ydata(), deltas.max(axis=1))
-    np.testing.assert_allclose(mean.get_ydata(), deltas.mean(axis=1))
+    charts = {chart.name: chart for chart in draw_charts(of, check(of))}
+    largest, mean = charts["uncertainty"].panels[0].series
+    np.testing.assert_allclose(largest.y, deltas.max(axis=1))
+    np.testing.assert_allclose(mean.y, deltas.mean(axis=1))
     n_chunks = [len(read(path, ":")) for path in sorted(finished.glob("al-training/saved-info/atomic_chunks_*.traj"))]
-    np.testing.assert_array_equal(figures["chunks"].axes[0].lines[0].get_ydata(), n_chunks)
+    np.testing.assert_array_equal(charts["learning"].panels[0].series[0].x, [0, *n_chunks])
+    known, predicted = charts["energies"].panels[0].series[0].x, charts["energies"].panels[0].series[0].y
+    images = cells()
+    np.testing.assert_allclose(known, [image.get_potential_energy() / len(image) for image in images])
+    for image, energy in zip(images, predicted, strict=True):
+        image.calc = EnsembleCalculator(finished / "best.al.ensemble")
+        assert image.get_potential_energy() / len(image) == pytest.approx(energy, abs=FORCE)
 
 
 @pytest.mark.filterwarnings("ignore:.*outside the range")
@@ -209,7 +219,7 @@ def test_failed_labels_and_several_targets_are_in_the_report():
     verdict = report("al-training")
     text = Path("report.html").read_text(encoding="utf-8")
     assert "SCF did not converge" in text and "labels failed; the next" in " ".join(verdict.reasons)
-    assert {"scene-0", "scene-1", "figure-target-0", "figure-target-1"} <= set(Page(text).ids)
+    assert {"scene-0", "scene-1"} <= set(Page(text).ids)
 
 
 @pytest.mark.usefixtures("_here")
@@ -234,8 +244,8 @@ def test_a_long_run_has_a_view_too(finished):
     state = of.status.state
     added = [replace(state.iterations[0], added=Added((), (k % len(of.best.delta),))) for k in range(40)]
     long = replace(of, status=replace(of.status, state=replace(state, iterations=tuple(added))))
-    json.dumps(scene(long, 0))
-    assert "sources" in dict(draw_figures(long, check(of)))
+    assert np.frombuffer(base64.b64decode(scene(long, 0)["taken"]), "<i2").max() == len(of.best.delta) - 1
+    assert "times" in {chart.name for chart in draw_charts(long, check(of))}
 
 
 def test_a_structure_in_a_tall_cell_is_seen_from_further_away(finished):
@@ -243,17 +253,63 @@ def test_a_structure_in_a_tall_cell_is_seen_from_further_away(finished):
     slab = of.targets[0].copy()
     slab.set_cell(np.diag([12.0, 12.0, 60.0]))
     slab.pbc = (True, True, False)
-    round_one, tall = (scene(replace(of, targets=[target]), 0)["layout"]["scene"]["camera"]["eye"] for target in (of.targets[0], slab))
-    assert np.hypot(*(tall[axis] for axis in "xy")) > 1.5 * np.hypot(*(round_one[axis] for axis in "xy"))
+    round_one, tall = (scene(replace(of, targets=[target]), 0)["distance"] for target in (of.targets[0], slab))
+    assert tall > 1.5 * round_one
 
 
-def test_each_button_shows_its_own_atoms(finished):
-    plan = scene(read_run(finished), 0)
-    traces, buttons = plan["data"], plan["layout"]["updatemenus"][0]["buttons"]
-    shown = [tuple(button["args"][1]) for button in buttons]
-    assert len(set(shown)) == len(buttons) and all(len(visible) == len(traces) for visible in shown)
-    assert tuple(bool(trace.get("visible", True)) for trace in traces) == shown[0]
-    assert len(traces[-1]["text"]) == sum(map(len, read_run(finished).new_atoms))
+def test_a_view_has_the_data_of_all_atoms(finished):
+    of = read_run(finished)
+    json.dumps(scene(of, 0))
+    data = scene(of, 0, np.arange(13.0))
+    unpacked = {name: np.frombuffer(base64.b64decode(text), "<f4") for name, text in data["values"].items()}
+    np.testing.assert_allclose(unpacked["uncertainty δ (eV/Å)"], of.best.delta, rtol=1e-6)
+    np.testing.assert_array_equal(unpacked["true error (eV/Å)"], np.arange(13.0))
+    np.testing.assert_allclose(np.frombuffer(base64.b64decode(data["x"][2]), "<f4"), of.targets[0].positions[:, 2], rtol=1e-6)
+    taken = np.frombuffer(base64.b64decode(data["taken"]), "<i2")
+    assert [np.flatnonzero(taken == k).tolist() for k in range(2)] == [sorted(atoms) for atoms in of.new_atoms]
+    assert [element["symbol"] for element in data["elements"]] == ["Pt"] and most_uncertain(of) == [0]
+
+
+@pytest.mark.usefixtures("_here")
+@pytest.mark.filterwarnings("ignore:.*outside the range")
+def test_random_labels_are_predicted_in_the_target_by_the_best_ensemble():
+    run(max_iterations=1, threshold=-0.7, test_labels=4, larger_labels=1)
+    of = read_run(".")
+    found = check(of)
+    target = cluster()
+    target.calc = EnsembleCalculator("best.al.ensemble")
+    forces = target.get_forces()
+    assert found.tested.atoms.tolist() == list(of.status.state.test)
+    np.testing.assert_allclose(found.tested.predicted, forces[found.tested.atoms], atol=FORCE)
+    bound = of.verdict.sentence
+    assert f"{np.sqrt(8 / (3 * np.pi)) * np.sqrt(np.mean(found.tested.errors**2)):.3g}" in bound or of.verdict.label_error > 0
+    assert len(found.differences) == 1 and list(found.differences) == [of.status.state.test[0]]
+    report(".")
+    text = Path("report.html").read_text(encoding="utf-8")
+    assert "4 labels that no ensemble was trained on" in text and "difference in a larger chunk" in text
+
+
+@pytest.mark.usefixtures("_here")
+@pytest.mark.filterwarnings("ignore:.*outside the range")
+def test_a_chunk_of_one_atom_one_label_and_one_iteration_are_enough():
+    lone = Atoms("Pt4", [[0, 0, 0], [2.6, 0, 0], [0, 2.7, 0.3], [20, 0, 0]])
+    run(target_image=lone, max_iterations=1, threshold=-0.7, test_labels=3)  # one label, and a test with the lone atom
+    found = report(".")
+    assert found.grade in ("caution", "good")
+    text = Path("report.html").read_text(encoding="utf-8")
+    assert "Pt, 0 neighbours" in text and "One label says little" in text and "labels bound the error loosely" in text
+    run(target_image=lone, max_iterations=0, threshold=None, label="once")
+    report("once-training", "once.html")
+    assert "figure-learning" not in Page(Path("once.html").read_text(encoding="utf-8")).ids
+
+
+@pytest.mark.usefixtures("_here")
+def test_notes_of_a_start_and_hashes_are_provenance():
+    run(max_iterations=0, notes={"input_file": "[target]\nfile = 'a < b.xyz'"})
+    report(".")
+    text = Path("report.html").read_text(encoding="utf-8")
+    assert "file = &#x27;a &lt; b.xyz&#x27;" in text
+    assert hashlib.sha256(Path("best.al.ensemble").read_bytes()).hexdigest() in text
 
 
 def test_what_is_wrong_is_said(finished, tmp_path):

@@ -8,12 +8,13 @@ import threading
 import zlib
 from pathlib import Path
 
-import numpy as np
 import pytest
 from journals import IMAGE, SETTINGS, begin, chosen, evaluated, label, start, trained
 from small_runs import run
 
-from amp.nft.report import Checks, Comparison, judge, read_run
+from amp.nft.report import Checks, judge, read_run
+from amp.nft.report.comparison import NOTHING
+from amp.nft.report.figures import draw_charts
 from amp.nft.report.page import page
 from amp.nft.run import schema
 from amp.nft.run.replay import LiveState, apply, replay
@@ -21,7 +22,6 @@ from amp.nft.run.schema import FORMAT
 from amp.nft.run.state import RunState
 from amp.nft.run.store import RunRecord, RunStore, RunStoreError
 
-NONE = Comparison(np.zeros((0, 3)), np.zeros((0, 3)), np.zeros(0), np.zeros(0, dtype=int))
 ROOT = Path(__file__).parents[2]
 
 
@@ -344,12 +344,12 @@ def test_random_changes_of_bytes_are_refused_or_change_nothing(copy, n):
 @pytest.mark.parametrize("n", [200, pytest.param(2000, marks=pytest.mark.slow)])
 def test_random_changes_of_fields_under_a_correct_checksum_are_refused_or_can_be_read(copy, n):
     rng, path, events = random.Random(n), copy / "journal.jsonl", RunRecord(copy).events
-    nothing, refused = Checks(NONE, NONE), 0
+    nothing, refused = Checks(NOTHING, NOTHING), 0
     for _ in range(n):
         path.write_bytes(lines_of(changed(events, rng)))
         try:
             found = read_run(copy)
-            page(found, judge(found, nothing), {}, {}, "")
+            page(found, judge(found, nothing), nothing, draw_charts(found, nothing))
         except RunStoreError as error:
             refused += 1
             assert len(str(error).splitlines()) == 1

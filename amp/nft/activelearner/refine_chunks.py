@@ -75,13 +75,34 @@ def refine_by_chunks(
             found = search.carry_out(store, before, starts, learner.log)
             chunks = _labels(store, found, learner.log, options)
         if not chunks:
-            learner.log(f"Refinement ends after {number - 1} rounds: no frame reaches the lower end of the band.")
+            done[-1] = replace(
+                before, end=f"Refinement ends after {number - 1} of {rounds} rounds: no frame reaches the lower end of the band."
+            )
             break
         new = _chunks_of(before.label) + chunks
         training, centres = training + new, centres + [(get_hash(chunk), 0) for chunk in new]
         after = train(learner, training, targets, centres, name, str(before.ensemble), settings)
-        done.append(replace(after, exploration=(found.counts[0], found.counts[1], found.counts[2]), chunks=len(chunks)))
+        counts = (found.counts[0], found.counts[1], found.counts[2])
+        learned = _outcome(before, after, chunks, learner.stop_delta)
+        done.append(replace(after, exploration=counts, chunks=len(chunks), outcome=learned))
+        learner.log(f"\n{done[-1]}")
+    if rounds and not done[-1].end:
+        done[-1] = replace(done[-1], end=f"Refinement ends: all of the rounds = {rounds} are done.")
+    if rounds:
+        learner.log(done[-1].end)
     return done
+
+
+def _outcome(before: Round, after: Round, chunks: list[Atoms], stop_delta: float) -> str:
+    """Say how far the uncertainty on the central atoms of the new chunks fell."""
+    with quiet():
+        calculators = [EnsembleCalculator(one.ensemble) for one in (before, after)]
+        old, new = (max(calc.get_property("forces_uncertainty", chunk)[0] for chunk in chunks) for calc in calculators)
+    done = new < stop_delta
+    return (
+        f"{'Converged' if done else 'Not converged'} on the new structures: the largest uncertainty on the centres of their {len(chunks)} "
+        f"chunks went from {old:.3g} to {new:.3g} eV/Å, {'below' if done else 'not below'} stop_delta = {stop_delta:g}."
+    )
 
 
 def train(

@@ -15,7 +15,7 @@ from amp.nft.activelearner.batches import spread_atoms
 from amp.nft.activelearner.inheritance import Inheritance
 from amp.nft.activelearner.learner import NFT
 from amp.nft.activelearner.refine_chunks import digest_of_members
-from amp.nft.activelearner.refine_results import Frame, Round
+from amp.nft.activelearner.refine_results import Round
 from amp.nft.activelearner.resume import compare_settings
 from amp.nft.activelearner.stopping import best_of
 from amp.nft.amp_io import AmpModel, read_ensemble
@@ -24,9 +24,8 @@ from amp.nft.calculator.explorers import Explorer, explorer_name, quiet
 from amp.nft.inputs.structures import Images, read_images, read_targets
 from amp.nft.labels.single_point import Parent
 from amp.nft.run.replay import replay
+from amp.nft.run.rounds import FRAME, Frame, described, outcome
 from amp.nft.run.store import FORMAT, RunStore
-
-FRAME = "exploration"  # key of a frame's description in its image
 
 
 @dataclass(frozen=True)
@@ -119,21 +118,6 @@ def _different(paths: Iterator[tuple[Atoms, np.ndarray, Frame]]) -> list[tuple[A
     return kept
 
 
-def described(frame: Atoms) -> Frame:
-    """Return the description of a frame that `FrameSearch` found.
-
-    Parameters
-    ----------
-    frame : Atoms
-
-    Returns
-    -------
-    Frame
-    """
-    about = frame.info[FRAME]
-    return Frame(**{**about, "atoms": tuple(about["atoms"])})
-
-
 def refine_by_frames(
     learner: NFT, images: Images | None, target_image: Images, search: FrameSearch, rounds: int, label: str, settings: dict[str, Any],
     tests: tuple[int, int],
@@ -175,10 +159,15 @@ def refine_by_frames(
         inheritance = Inheritance(Path(f"{before.label}-training").absolute() / "saved-info", atoms)
         after = _train(learner, images, targets, name, settings | changes, inheritance, frames)
         counts = (sum(one.number + 1 for one in new), sum(one.beyond for one in new), len(atoms))
-        done.append(replace(after, exploration=counts, chunks=len(atoms)))
-        learner.log(f"\n{done[-1]}")
+        learned = outcome(best_of(after.history).structures, len(frames), learner.stop_delta)
+        end = ""
         if not atoms:
-            learner.log(f"Refinement ends after {number} rounds: no exploration passes the limit.")
+            end = f"Refinement ends after {number} of {rounds} rounds: no exploration passes the limit."
+        elif last:
+            end = f"Refinement ends: all of the rounds = {rounds} are done, and {counts[1]} of {len(new)} explorations pass the limit."
+        done.append(replace(after, exploration=counts, chunks=len(atoms), outcome=learned, end=end))
+        learner.log(f"\n{done[-1]}")
+        if last:
             break
     return done
 

@@ -1,4 +1,4 @@
-"""Results of a refinement: its rounds, and the frames that they explored."""
+"""Results of a refinement: its rounds."""
 
 from __future__ import annotations
 
@@ -6,46 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from amp.nft.activelearner.stopping import Iteration, StopReason
+from amp.nft.run.rounds import Frame
 from amp.nft.run.verdict import Verdict
-
-
-@dataclass(frozen=True)
-class Frame:
-    """Last frame of one exploration, which becomes a target of the next training.
-
-    Attributes
-    ----------
-    explorer : str
-        Name of the explorer that led to it.
-    target : int
-        Number of the target where the exploration began.
-    number : int
-        Its place among the frames of the exploration.
-    delta, limit : float
-        Its largest uncertainty, and the one beyond which an exploration ends, eV/Å.
-    atoms : tuple of int
-        Atoms whose environments were labelled.
-    """
-
-    explorer: str
-    target: int
-    number: int
-    delta: float
-    limit: float
-    atoms: tuple[int, ...] = ()
-
-    @property
-    def beyond(self) -> bool:
-        """True if the exploration ended because the uncertainty passed the limit."""
-        return self.delta > self.limit
-
-    def __str__(self) -> str:
-        how = "stopped" if self.beyond else "ran through"
-        relation = "above" if self.beyond else "within"
-        return (
-            f"{self.explorer.split('(')[0]} from target {self.target} {how} at frame {self.number}, uncertainty {self.delta:.3g} eV/Å "
-            f"{relation} {self.limit:.3g}, {len(self.atoms)} atoms labelled"
-        )
 
 
 @dataclass(frozen=True)
@@ -72,6 +34,10 @@ class Round:
         Last frames of all explorations so far that are targets of its training; none where chunks alone are collected.
     verdict : Verdict or None
         Of its training: by labels of random atoms on the target and these frames, where it was tested.
+    outcome : str
+        How far the uncertainty on the new structures fell, and whether it is below ``stop_delta``; empty for round 0.
+    end : str
+        Why the refinement ended; empty for all but the last round.
     """
 
     label: str
@@ -83,12 +49,23 @@ class Round:
     stop_reason: StopReason
     frames: tuple[Frame, ...] = ()
     verdict: Verdict | None = field(default=None, compare=False)  # nan differs from itself
+    outcome: str = ""
+    end: str = ""
 
     def __str__(self) -> str:
         lines = [f"{self.label}: {self.history[-1].n_chunks} chunks, largest uncertainty on all targets {self.delta:.3g} eV/Å."]
+        if self.exploration[0]:
+            frames, uncertain, atoms = self.exploration
+            how = f"{uncertain} beyond the limit" if self.frames else f"{uncertain} uncertain enough, with {atoms} atoms to choose from"
+            lines.append(f"  Explored {_counted(frames, 'frame')}, {how}; {_counted(self.chunks, 'chunk')} labelled.")
         lines += [f"  {frame}." for frame in self.frames]
+        lines += [f"  {text}" for text in (self.outcome, self.end) if text]
         if self.verdict is not None:
             where = f"the target and {len(self.frames)} frames" if self.frames else "the target alone"
             tested = f"tested on random atoms of {where}" if self.verdict.n_test else "not tested"
             lines.append(f"  {self.verdict} ({tested}).")
         return "\n".join(lines)
+
+
+def _counted(n: int, what: str) -> str:
+    return f"{n} {what}" + ("" if n == 1 else "s")

@@ -2,49 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
-import numpy as np
 from ase import Atoms
 
-from amp.nft.chunks import carve_chunks
-from amp.nft.chunks.termination import Termination
 from amp.nft.errors import ContentError, RunStoreError
 from amp.nft.labels.gate import Label, LabelFailure, check, stored
 from amp.nft.labels.single_point import labelled
 from amp.nft.run.store import RunRecord
-
-
-def carve_numbered(
-    targets: Sequence[Atoms], atoms: Sequence[int], cutoff: float, *, termination: Termination = "sphere", min_atoms: int | None = None
-) -> dict[int, Atoms]:
-    """Carve chunks around atoms that are numbered from one target to the next.
-
-    Parameters
-    ----------
-    targets : sequence of Atoms
-    atoms : sequence of int
-        Those that no target has are skipped.
-    cutoff : float
-        Radius of a chunk, Å.
-    termination, min_atoms : as there
-        As for `amp.nft.chunks.carve_chunks`.
-
-    Returns
-    -------
-    dict of int to Atoms
-        In the order of the targets. With several targets, ``info['target_image']`` is the number of the chunk's target.
-    """
-    first = np.cumsum([0, *map(len, targets)])
-    chunks: dict[int, Atoms] = {}
-    for number, target in enumerate(targets):
-        here = [atom for atom in atoms if first[number] <= atom < first[number + 1]]
-        carved = carve_chunks(target, [atom - first[number] for atom in here], cutoff, termination=termination, min_atoms=min_atoms)
-        chunks |= zip(here, carved, strict=True)
-        if len(targets) > 1:
-            for chunk in carved:
-                chunk.info["target_image"] = number
-    return chunks
 
 
 def read_labels(record: RunRecord, files: dict[int, str], chunks: dict[int, Atoms], log: Callable[[str], object]) -> dict[int, Atoms]:

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from amp.nft.errors import RunStoreError
-from amp.nft.report.checks import Checks, Comparison, check
+from amp.nft.report.checks import Checks, check, learned
+from amp.nft.report.comparison import Comparison
 from amp.nft.report.truth import read_truth
 from amp.nft.report.verdict import Verdict, judge
 from amp.nft.run.history import Run, read_run
+from amp.nft.run.rounds import read_rounds
 from amp.nft.system import files
 
 __all__ = ["Checks", "Comparison", "Run", "Verdict", "check", "judge", "read_run", "report", "write_figures"]
@@ -53,21 +55,22 @@ def report(
     Predictions of central forces are made with the run's ensembles. Those of labels that an ensemble had not been trained
     on yet are independent: they are of the atoms about which it was least certain.
     """
-    from amp.nft.report import figures as drawing
     from amp.nft.report import view3d
+    from amp.nft.report.figures import draw_charts
     from amp.nft.report.page import page
 
     run = read_run(directory)
+    rounds = read_rounds(run.record.directory.parent)
     checks = check(run, read_truth(truth, run))
-    verdict = judge(run, checks)
-    drawn = {}
-    for name, figure in drawing.draw_figures(run, checks):
-        drawn[name] = drawing.svg(figure)
-        if figures is not None:
-            Path(figures).mkdir(parents=True, exist_ok=True)
-            drawing.save(figure, Path(figures) / name)
-    scenes = {number: view3d.scene(run, number) for number in drawing.most_uncertain(run)} if run.steps else {}
-    text = page(run, verdict, drawn, scenes, view3d.script() if scenes else "")
+    verdict = judge(run, checks, rounds)
+    charts = draw_charts(run, checks)
+    if figures is not None:
+        from amp.nft.report.matplotlib_files import save_figures  # Matplotlib starts in a second: only where it is needed
+
+        save_figures(run, charts, Path(figures))
+    errors = None if checks.target is None else checks.target.errors
+    scenes = {number: view3d.scene(run, number, errors) for number in view3d.most_uncertain(run)}
+    text = page(run, verdict, checks, charts, scenes, view3d.script() if scenes else "", rounds, learned(rounds))
     files.write(output, text.encode())
     return verdict
 
@@ -92,14 +95,10 @@ def write_figures(directory: str | os.PathLike[str], output: str | os.PathLike[s
     RunStoreError
         If there is no run, or it has no finished iteration, or its files are damaged.
     """
-    from amp.nft.report import figures as drawing
+    from amp.nft.report.figures import draw_charts
+    from amp.nft.report.matplotlib_files import save_figures
 
     run = read_run(directory)
     if not run.steps:
         raise RunStoreError(f"{os.fspath(directory)} has no finished iteration yet: wait for the first one.")
-    Path(output).mkdir(parents=True, exist_ok=True)
-    names = []
-    for name, figure in drawing.draw_figures(run, check(run, None)):
-        drawing.save(figure, Path(output) / name)
-        names.append(name)
-    return names
+    return save_figures(run, draw_charts(run, check(run, None)), Path(output))

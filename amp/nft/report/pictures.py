@@ -8,6 +8,8 @@ import numpy as np
 from ase import Atoms
 from ase.data import covalent_radii
 
+from amp.nft.run.history import Run
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -93,6 +95,25 @@ def _draw_cell(axes: Axes, atoms: Atoms, turn: np.ndarray) -> None:
     for start, end in cell_edges(atoms):
         line = np.array([start, end]) @ turn.T
         axes.plot(line[:, 0], line[:, 1], color=FAINT, linewidth=0.8, zorder=0)
+
+
+def taken(run: Run) -> list[np.ndarray]:
+    """Return for each atom the iteration after which its chunk was added.
+
+    Parameters
+    ----------
+    run : Run
+
+    Returns
+    -------
+    list of ndarray of int, shape (atoms,)
+        One array per target; -1 for an atom without a chunk.
+    """
+    when = np.full(len(run.best.delta), -1)
+    when[list(run.status.state.begun or ())] = 0
+    for iteration, atoms in enumerate(run.new_atoms):
+        when[atoms] = iteration
+    return run.split(when)
 
 
 def cell_edges(atoms: Atoms) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,9 +10,11 @@ import numpy as np
 
 from amp.nft.amp_io import read_amp
 from amp.nft.errors import UnsupportedModel
-from amp.nft.report.checks import Checks, Comparison
+from amp.nft.report.checks import Checks
+from amp.nft.report.comparison import Comparison
 from amp.nft.run import verdict
 from amp.nft.run.history import Run, Step
+from amp.nft.run.rounds import RoundRecord
 from amp.nft.run.status import duration
 from amp.nft.uncertainty.forces import CONFIDENCE
 
@@ -45,13 +48,15 @@ class Verdict:
     advice: str
 
 
-def judge(run: Run, checks: Checks) -> Verdict:
+def judge(run: Run, checks: Checks, rounds: Sequence[RoundRecord] = ()) -> Verdict:
     """Put a run's verdict into words, with reasons from its uncertainty, members and labels.
 
     Parameters
     ----------
     run : Run
     checks : Checks
+    rounds : sequence of RoundRecord, optional
+        Of the refinement that the run belongs to.
 
     Returns
     -------
@@ -67,9 +72,10 @@ def judge(run: Run, checks: Checks) -> Verdict:
         errors=verdict.RandomErrors(std_i=best.delta / CONFIDENCE),
         factor=_error95_factor(run, best),
     )
-    reasons = [*_state(run), *_about_uncertainty(run, stop), *_about_members(best, _floor(run)), *_about_labels(run, checks)]
+    reasons = [*_state(run), *_about_rounds(run, rounds), *_about_uncertainty(run, stop)]
+    reasons += [*_about_members(best, _floor(run)), *_about_labels(run, checks)]
     reasons += [f"In doubt: {doubt}." for doubt in _doubts(best, checks)]
-    advice = _if_converged(run, stop, largest) if largest < stop else _if_not_converged(run)
+    advice = _if_converged(run, stop, largest) if largest < stop else _if_not_converged(run, rounds)
     if found.state == "FAILED":
         advice = "Rattle the target: all forces on it seem to vanish by symmetry."
     elif found.state == "UNKNOWN" and largest < stop:
@@ -98,12 +104,34 @@ def _state(run: Run) -> list[str]:
     return [f"The run has not ended: {status.phase} in iteration {status.iteration}; driver: {status.driver}."]
 
 
+def _about_rounds(run: Run, rounds: Sequence[RoundRecord]) -> list[str]:
+    """Say which structures the uncertainty of a round of a refinement is about."""
+    here = next((one for one in rounds if one.label == run.label), None)
+    if here is None:
+        return []
+    if here.number == 0:
+        return [f"It was refined: the report on {rounds[-1].label}-training shows the last of {len(rounds) - 1} rounds."]
+    if not here.n_frames:
+        return [
+            f"Round {here.number} of a refinement that labels chunks of explored frames. Uncertainty and convergence are those on the "
+            "target, not on the frames; the table of rounds shows what was learned about their chunks."
+        ]
+    return [f"Round {here.number} of a refinement, for the target and {here.n_frames} frames of explorations. {here.outcome}"]
+
+
 def _about_uncertainty(run: Run, stop: float) -> list[str]:
     best = run.best
     above = int((best.delta >= stop).sum())
-    text = f"In the best ensemble, of iteration {best.iteration} with {best.n_chunks} chunks, the uncertainty is "
+    text = f"In the best ensemble, of iteration {best.iteration} with {_counted(best.n_chunks, 'chunk')}, the uncertainty is "
     text += f"{best.delta.max():.3g} eV/Å at most and {best.delta.mean():.3g} on average"
-    return [text + (f"; {above} of {len(best.delta)} atoms are above stop_delta." if above else ", and no atom is above stop_delta.")]
+    return [
+        text
+        + (
+            f"; {above} of {len(best.delta)} atoms {'is' if above == 1 else 'are'} above stop_delta."
+            if above
+            else ", and no atom is above stop_delta."
+        )
+    ]
 
 
 def _floor(run: Run) -> float:
@@ -137,11 +165,7 @@ def _about_labels(run: Run, checks: Checks) -> list[str]:
     lines = [checks.why_not] if checks.why_not else []
     unseen = _last_unseen(checks)
     if unseen is not None:
-        lines.append(
-            f"The last {len(unseen)} labels, as the ensemble of iteration {unseen.iteration[0]} predicted them before it "
-            f"was trained on them: error {unseen.errors.mean():.3g} eV/Å on average, {unseen.errors.max():.3g} at most; "
-            f"{unseen.coverage:.0%} within the predicted uncertainty. These were its most uncertain atoms."
-        )
+        lines.append(_about_unseen(unseen))
     if checks.target is not None:
         target = checks.target
         text = f"Against the true forces on all {len(target)} atoms: error {target.errors.mean():.3g} eV/Å on average, "
@@ -149,8 +173,28 @@ def _about_labels(run: Run, checks: Checks) -> list[str]:
         rank = target.correlation
         lines.append(text + ("." if np.isnan(rank) else f"; rank correlation of the two {rank:.2f}."))
     if run.failures:
-        lines.append(f"{len(run.failures)} labels failed; the next most uncertain atoms replaced them.")
+        lines.append(f"{_counted(len(run.failures), 'label')} failed; the next most uncertain atoms replaced them.")
     return lines
+
+
+def _about_unseen(unseen: Comparison) -> str:
+    """Compare the last predictions made before their labels were known."""
+    errors, n = unseen.errors, len(unseen)
+    if n == 1:
+        relation = "within" if unseen.coverage == 1.0 else "above"
+        return (
+            f"The last label, as the ensemble of iteration {unseen.iteration[0]} predicted it before training on it: error {errors[0]:.3g} "
+            f"eV/Å, {relation} the predicted uncertainty of {unseen.delta[0]:.3g} eV/Å. One label says little."
+        )
+    return (
+        f"The last {n} labels, as the ensemble of iteration {unseen.iteration[0]} predicted them before it "
+        f"was trained on them: error {errors.mean():.3g} eV/Å on average, {errors.max():.3g} at most; "
+        f"{unseen.coverage:.0%} within the predicted uncertainty. These were its most uncertain atoms."
+    )
+
+
+def _counted(n: int, what: str) -> str:
+    return f"{n} {what}" + ("" if n == 1 else "s")
 
 
 def _missed(step: Step) -> list[int]:
@@ -193,10 +237,12 @@ def _if_converged(run: Run, stop: float, largest: float) -> str:
     return text
 
 
-def _if_not_converged(run: Run) -> str:
+def _if_not_converged(run: Run, rounds: Sequence[RoundRecord] = ()) -> str:
     """Return the next step for a run whose uncertainty is above stop_delta."""
     if run.status.phase != "finished":
         return _go_on(run)
+    if any(one.label == run.label and one.n_frames for one in rounds):
+        return f"Refine further: rerun the script with rounds={rounds[-1].number + 2} or more; finished rounds are kept."
     largest = [float(step.delta.max()) for step in run.steps]
     recent = largest[-3:]
     if len(recent) == 3 and max(recent) < FLAT * min(recent) and largest[0] > 2 * min(recent):

@@ -123,6 +123,25 @@ class Run:
             seen.update(atoms)
         return result
 
+    def target_of(self, atom: int) -> tuple[int, int]:
+        """Return the target of an atom.
+
+        Parameters
+        ----------
+        atom : int
+            Among the atoms of all targets.
+
+        Returns
+        -------
+        number : int
+            Of the target.
+        first : int
+            Its first atom.
+        """
+        first = np.cumsum([0, *map(len, self.targets)])
+        number = int(np.searchsorted(first, atom, side="right")) - 1
+        return number, int(first[number])
+
     def members(self, step: Step) -> list[str]:
         """Return the members of an iteration.
 

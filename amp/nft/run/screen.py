@@ -7,6 +7,7 @@ from collections import Counter
 from typing import IO, TYPE_CHECKING, Any
 
 from amp.nft.records import MemberStep
+from amp.nft.run.rounds import read_rounds
 from amp.nft.run.status import Status, duration
 
 if TYPE_CHECKING:
@@ -79,9 +80,10 @@ def _rows(status: Status, elsewhere: bool) -> list[tuple[str, str]]:
     rows.append(("time", f"{duration(status.elapsed)} since the last start; {_left(status)}"))
     if elsewhere:
         rows.append(("driver", status.driver))
-    if status.message:
+    rounds = [one for one in read_rounds(status.directory) if one.number] if elsewhere else []
+    if status.message and not any(one.record.directory == status.directory.resolve() / "saved-info" for one in rounds):
         rows.append(("outcome", status.message))
-    return rows
+    return rows + [(one.label, f"round {one.number}: {one.work}. {one.outcome}") for one in rounds]
 
 
 def _subject(settings: dict[str, Any]) -> str:

@@ -89,7 +89,7 @@ class Status:
     @property
     def n_chunks(self) -> int:
         """Chunks in the training set."""
-        return len(self.state.added_atoms)
+        return len(dict.fromkeys([*(self.state.begun or ()), *self.state.added_atoms]))
 
     @property
     def deltas(self) -> list[float]:

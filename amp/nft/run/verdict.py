@@ -150,7 +150,8 @@ def judge(
     if not len(errors_k):
         return Verdict("UNKNOWN", _untested(converged, factor))
     squared_label = float(np.mean(differences_l**2)) if len(differences_l) else np.nan
-    bounds = bound_errors(errors_k, np.asarray(errors.std_k, dtype=float), std_i, float(np.sqrt(np.nan_to_num(squared_label))))
+    std_k, std_i = (np.maximum(std, VANISHING) for std in (np.asarray(errors.std_k, dtype=float), std_i))  # 0 on an atom without neighbours
+    bounds = bound_errors(errors_k, std_k, std_i, float(np.sqrt(np.nan_to_num(squared_label))))
     state, why = _state(errors_k, differences_l, bounds, aim, force_rmse, oob_rmse)
     label_error = MEAN_OVER_RMS * float(np.sqrt(squared_label))
     sentence = f"{_bounds_in_words(bounds, label_error, len(differences_l))}; {why}. {_energies(errors.energy_error)}"
@@ -192,9 +193,14 @@ def _untested(converged: bool, factor: float | None) -> str:
 def _bounds_in_words(bounds: Bounds, label_error: float, n_larger: int) -> str:
     text = (
         f"mean force error on the target below {bounds.mean:.3g} eV/Å, none above {bounds.max:.3g} "
-        f"(95 % confidence, {bounds.n} random labels; estimate of the mean {bounds.estimate:.3g})"
+        f"(95 % confidence, {bounds.n} random label{_s(bounds.n)}; estimate of the mean {bounds.estimate:.3g})"
     )
-    return text + (f"; labels have a mean error of {label_error:.3g} eV/Å ({n_larger} larger chunks)" if n_larger else "")
+    larger = f"; labels have a mean error of {label_error:.3g} eV/Å ({n_larger} larger chunk{_s(n_larger)})"
+    return text + (larger if n_larger else "")
+
+
+def _s(n: int) -> str:
+    return "" if n == 1 else "s"
 
 
 def _energies(energy_error: float | None) -> str:
