@@ -7,6 +7,10 @@ from collections.abc import Mapping, Sequence
 from string import Template
 from typing import Any
 
+import numpy as np
+from ase.data import chemical_symbols
+from ase.formula import Formula
+
 from amp.nft.report import tables
 from amp.nft.report.charts import Chart
 from amp.nft.report.checks import Checks
@@ -99,7 +103,8 @@ def _numbers(run: Run) -> str:
 
 
 def _scene(run: Run, number: int, name: str, scene: Any) -> str:
-    formula = run.targets[number].get_chemical_formula()
+    kinds, counts = np.unique(run.targets[number].numbers, return_counts=True)  # ASE's own formula takes a second for 100 000 atoms
+    formula = Formula.from_dict({chemical_symbols[z]: int(n) for z, n in zip(kinds, counts, strict=True)}).format("hill")
     return (
         f'<figure class="wide"><figcaption><h2>{text(name)}: {text(formula)}, drag to rotate</h2></figcaption>'
         f'<form class="choices" data-for="scene-{number}" autocomplete="off"></form><div class="scene" id="scene-{number}"></div>'
