@@ -20,7 +20,10 @@ from amp.nft.activelearner import NFT
 from amp.nft.calculator import EnsembleCalculator, read_card
 from amp.nft.initialization import initial_images
 from amp.nft.refinement import Dynamics, Relaxation, refine
+from amp.nft.report import report
+from amp.nft.report.checks import learned
 from amp.nft.run.replay import replay
+from amp.nft.run.rounds import read_rounds
 from amp.nft.run.store import RunStore, RunStoreError
 
 CALC_TEXT = """
@@ -94,6 +97,9 @@ def test_the_minimum_is_nearer_to_the_parents_afterwards(seed):
     frames, uncertain, candidates = after.exploration
     assert frames >= uncertain > 0 and candidates >= after.chunks > 0
     assert (before.label, after.label) == ("al", "al-refined-1")
+    assert before.outcome == before.end == "" and "on the new structures" in after.outcome and after.outcome in str(after)
+    assert after.end == "Refinement ends: all of the rounds = 1 are done."
+    assert f"Explored {frames} frames, {uncertain} uncertain enough" in str(after)
     assert largest_true_force(after.ensemble) < largest_true_force(before.ensemble)
 
 
@@ -118,6 +124,13 @@ def test_it_goes_on_where_it_was_and_does_nothing_twice():
     again = run(parent, k=3)
     assert len(calls) == done and files() == results
     assert again[1].chunks == 3
+    found = read_rounds(Path("al-refined-1-training"))
+    assert [one.number for one in found] == [0, 1] and not found[1].frames and "3 labels" in found[1].work
+    before, after = learned(found)["al-refined-1"]
+    assert f"from {before:.3g} to {after:.3g} eV/Å" in again[1].outcome
+    verdict = report("al-refined-1-training")
+    assert any("not on the frames" in reason for reason in verdict.reasons)
+    assert f"{before:.3g} before and {after:.3g} after on its chunks" in Path("report.html").read_text(encoding="utf-8")
 
     os.mkdir("whole")
     os.chdir("whole")
@@ -158,6 +171,7 @@ def test_chunks_that_cannot_be_labelled_are_left_out_for_good():
 def test_it_ends_where_no_frame_is_uncertain_enough():
     rounds = run(band=(50.0, 60.0), rounds=3)
     assert [one.label for one in rounds] == ["al"]
+    assert rounds[0].end == "Refinement ends after 0 of 3 rounds: no frame reaches the lower end of the band."
     with RunStore("al-refined-1-training/exploration") as store:
         frames, uncertain, candidates = replay(store.events).exploration.counts
     assert frames > 0 == uncertain == candidates

@@ -63,17 +63,19 @@ def refine(
 ) -> list[Round]:
     """Learn a target, then structures from its relaxation or dynamics with the ensemble.
 
-    After the run itself (which resumes, or is finished already) each round explores from the targets with the best ensemble of the
-    round before, takes the frames whose largest uncertainty lies between `band` times that on the targets (the first above, where
-    the path jumps over the band), carves chunks around their atoms above the lower end of the band, labels the `k` most
-    different of these, and trains again on all images and chunks, from the weights that there are. Run the same script
-    again to resume after a crash.
+    The run itself is done first, or resumed. Then each round explores from the targets with the best ensemble of the round before. What
+    it learns depends on what is trained:
 
-    Where more than central forces are trained, or labels are corrected (`forces`, `correction`, as with the method "robust"), a round
-    keeps the last frame of each exploration instead, or the first whose uncertainty passes the limit. These frames become targets:
-    the environments of their `k` most uncertain atoms, far apart, are labelled, more of the more uncertain frames, and all labels are
-    trained again, from random weights if members stop out of bag. Rounds end where no exploration passes the limit. Test labels are drawn
-    after the last one, on the target and the frames.
+    - Chunks (central forces, the method "paper"): frames whose largest uncertainty lies within `band` are taken, or the first above it
+      where a path jumps over the band. Chunks are carved around their atoms above the lower end of the band, and the `k` most different
+      are labelled. The training continues on all images and chunks. Rounds end where no frame is uncertain enough.
+    - Frames (`forces` or `correction` given, or the method "robust"): the last frame of each exploration becomes a target, or the first
+      whose uncertainty passes `limit`. The environments of the `k` most uncertain atoms of these frames, far apart, are labelled, more of
+      the more uncertain frames. All labels are trained again, once, from random weights if members stop out of bag. Rounds end where no
+      exploration passes the limit. Test labels are drawn after the last round, on the target and the frames.
+
+    The log, each :class:`Round`, ``amp-nft status`` and the report give the frames, chunks and labels of a round, whether the new
+    structures converged, and why the refinement ended. Run the same script again to resume after a crash.
 
     Parameters
     ----------
@@ -84,15 +86,17 @@ def refine(
     rounds : int
         Largest number of rounds. Refinement ends earlier if no frame is uncertain enough.
     k : int
-        Chunks that are added in each round, at most.
+        Labels in each round, at most.
     explore : callable, or sequence of these
         ``explore(atoms, limit)`` is given a target with the ensemble as its calculator, and the upper end of the band in
         eV/Å; it returns frames. `Relaxation()` if not given; if frames become targets, ``Relaxation(optimizer=FIRE)`` and then
         `Dynamics()`. Each begins where the last one before that stayed within the limit ended.
     band : (float, float)
-        Which frames are taken, in multiples of the largest uncertainty on the targets.
+        Uncertainties of the frames that are taken, in multiples of the largest one on the targets: below the lower end nothing is to be
+        learned, above the upper end the path itself is wrong. An exploration ends at the upper end.
     limit : float, optional
-        Uncertainty above which an exploration has left the trained structures, eV/Å; the upper end of the band if not given.
+        Only where frames become targets: uncertainty at which an exploration ends, eV/Å; the upper end of the band after the first run if
+        not given. Give several times ``stop_delta``, for example.
     label : str
         Name of the first run's results; those of round 1 are called ``<label>-refined-1``, and so on.
     parent_calc, cutoff, executor, label_timeout, label_retries, **settings : as there

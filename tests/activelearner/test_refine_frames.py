@@ -1,5 +1,6 @@
 """Refinement with the robust method: last frames of relaxation and dynamics become targets, and are tested."""
 
+import io
 import json
 import os
 from functools import partial
@@ -8,12 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ase.calculators.emt import EMT
-from small_runs import CALC_TEXT, pt55
+from small_runs import CALC_TEXT, cells, pt55
 
 from amp.nft.activelearner import NFT
 from amp.nft.calculator import EnsembleCalculator
 from amp.nft.errors import InputError, RunStoreError
 from amp.nft.refinement import Dynamics, Relaxation, refine
+from amp.nft.report import report
+from amp.nft.run import read_status, show
+from amp.nft.run.rounds import read_rounds
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*outside the range of the training set")
 
@@ -67,6 +71,23 @@ def test_last_frames_become_targets_and_keep_the_labels_of_before():
     assert before.verdict.n_test == after.verdict.n_test == 3
     assert "tested on random atoms of the target alone" in str(before)
     assert "Relaxation" in str(after) and "tested on random atoms of the target and 2 frames" in str(after)
+    found = read_rounds(Path("al-refined-1-training"))
+    assert [one.n_frames for one in found] == [0, 2] and found[1].frames == after.frames and found[1].outcome == after.outcome
+    np.testing.assert_allclose(found[1].deltas, after.history[0].structures)
+    assert after.outcome.startswith("Not converged: trained once") and "2 of 2 explorations pass the limit" in after.end
+
+
+def test_the_report_and_the_status_show_the_rounds():
+    before, after = refined()
+    verdict = report("al-refined-1-training")
+    assert after.outcome in next(reason for reason in verdict.reasons if "Round 1" in reason) and "rounds=2" in verdict.advice
+    text = Path("report.html").read_text(encoding="utf-8")
+    assert all(f"Round 1, {frame.name}" in text for frame in after.frames) and "al-refined-1 (this report)" in text
+    screen = io.StringIO()
+    show(read_status("al-refined-1-training"), screen)
+    shown = " ".join(screen.getvalue().split())
+    assert "round 1:" in shown and "4 labels" in shown and "max_iterations" not in shown
+    assert any("al-refined-1-training" in reason for reason in report("al-training").reasons) and before.end == ""
 
 
 def test_paths_that_end_at_their_start_are_one_target():
@@ -128,7 +149,7 @@ def test_errors_come_before_any_work():
     with pytest.raises(ValueError, match="limit is -1"):
         refined(limit=-1)
     with pytest.raises(InputError, match="limit is for refinements whose frames become targets"):
-        refine(NFT(log=os.devnull), [], pt55(), parent_calc=EMT(), limit=0.1)
+        refine(NFT(log=os.devnull), cells(), pt55(), parent_calc=EMT(), limit=0.1)
     with pytest.raises(InputError, match="images is None"):
         refine(NFT(log=os.devnull), None, pt55(), parent_calc=EMT())
     assert not list(Path().iterdir())

@@ -15,6 +15,7 @@ from small_runs import cluster, run
 from amp.nft.report import report
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="uv run --group screens")
+Select = pytest.importorskip("selenium.webdriver.support.ui").Select
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 SWITCHES = (
     "--headless=new --no-sandbox --disable-quic --no-first-run --disable-background-networking --disable-component-update "
@@ -51,6 +52,18 @@ def open_page(browser, path):
     while not browser.execute_script("return document.querySelector('.scene canvas') !== null"):
         assert time.monotonic() < end, browser.get_log("browser")
         time.sleep(0.2)
+
+
+OVERLAPS = """
+const found = [];
+for (const svg of document.querySelectorAll(".panels svg")) {
+  const boxes = [...svg.querySelectorAll("text")].map(text => [text.textContent, text.getBoundingClientRect()]);
+  boxes.forEach(([a, p], i) => boxes.slice(i + 1).forEach(([b, q]) => {
+    if (p.left < q.right - 1 && q.left < p.right - 1 && p.top < q.bottom - 3 && q.top < p.bottom - 3) found.push(a + " and " + b);
+  }));
+}
+return found;
+"""
 
 
 def colours(browser):
@@ -92,6 +105,15 @@ def test_the_report_opens_draws_and_turns_offline(tmp_path, monkeypatch, browser
         shades[scheme] = background(browser)
         assert colours(browser) > 10
     assert len(set(shades.values())) == len(shades)
+    for width in (480, 1300):
+        browser.set_window_size(width, 1000)
+        for name in ("elements", "chunks, by iteration", "uncertainty δ (eV/Å)"):
+            Select(browser.find_element("css selector", ".choices select")).select_by_visible_text(name)
+            time.sleep(2.0)
+            assert colours(browser) > 2, name
+            assert browser.find_element("css selector", "ul.legend").is_displayed() == (name == "elements")
+        assert browser.execute_script("return document.documentElement.scrollWidth <= window.innerWidth")
+    assert browser.execute_script(OVERLAPS) == []
     camera = "return JSON.stringify(document.querySelector('.scene')._fullLayout.scene._scene.getCamera().eye)"
     before = browser.execute_script(camera)
     view = browser.find_element("css selector", ".scene")

@@ -112,8 +112,9 @@ function balls(scene, some, colour) {
     for (let f = 0; f < m; f++) for (let a = 0; a < 3; a++) ijk[a][place * m + f] = place * n + ball.faces[f][a];
   });
   const shade = p => colour.values[some[Math.floor(p / n)]];
-  const intensity = colour.values ? Float32Array.from({length: n * some.length}, (_, p) => shade(p)) : undefined;
-  return {type: "mesh3d", x: xyz[0], y: xyz[1], z: xyz[2], i: ijk[0], j: ijk[1], k: ijk[2], intensity, ...colour.mesh, hoverinfo: "skip",
+  const length = n * some.length;
+  const intensity = colour.values ? {intensity: Float32Array.from({length}, (_, p) => shade(p))} : {showscale: false};
+  return {type: "mesh3d", x: xyz[0], y: xyz[1], z: xyz[2], i: ijk[0], j: ijk[1], k: ijk[2], ...intensity, ...colour.mesh, hoverinfo: "skip",
     lighting: {ambient: 0.72, diffuse: 0.5, specular: 0.15, roughness: 0.6, fresnel: 0.1}, lightposition: {x: 500, y: -1500, z: 1200}};
 }
 function atoms(scene, some, colour) {
@@ -125,29 +126,27 @@ function atoms(scene, some, colour) {
 function traces(scene, by, show) {
   const some = chosen(scene, show, by), found = [];
   for (const [from, to] of scene.edges) found.push({type: "scatter3d", mode: "lines", x: [from[0], to[0]], y: [from[1], to[1]],
-    z: [from[2], to[2]], hoverinfo: "skip", showlegend: false, line: {color: SHADOW, width: 2}});
+    z: [from[2], to[2]], hoverinfo: "skip", line: {color: SHADOW, width: 2}});
   if (some.length < scene.n) {
     const step = Math.ceil(scene.n / 20000), rest = scene.order.filter((_, place) => place % step === 0);
     found.push({...marks(scene, rest, {size: Math.min(Math.max(160 / Math.cbrt(scene.n), 1.5), 10), color: SHADOW,
-      opacity: scene.n < 5000 ? 0.12 : 0.04, line: {width: 0}}), hovertemplate: undefined, hoverinfo: "skip", showlegend: false});
+      opacity: scene.n < 5000 ? 0.12 : 0.04, line: {width: 0}}), hovertemplate: undefined, hoverinfo: "skip"});
   }
   if (by !== ELEMENTS) {
     const {values, low, high, bar} = shades(scene, by);
     const mesh = {colorscale: "Viridis", cmin: low, cmax: high, showscale: true, colorbar: {...bar, len: 0.8, thickness: 16}};
-    return found.concat(atoms(scene, some, {values, mesh}).map(trace => ({...trace, showlegend: false})));
+    return found.concat(atoms(scene, some, {values, mesh}));
   }
   scene.elements.forEach((element, kind) => {
     const here = some.filter(k => scene.kind[k] === kind);
-    if (here.length) found.push(...atoms(scene, here, {mesh: {color: element.colour}}).map((trace, part) => (
-      {...trace, name: element.symbol, showlegend: part === 0})));
+    if (here.length) found.push(...atoms(scene, here, {mesh: {color: element.colour}}));
   });
   return found;
 }
 function layout(scene) {
   const axis = {visible: false, showspikes: false}, d = scene.distance;
-  return {paper_bgcolor: "rgba(0,0,0,0)", margin: {l: 0, r: 0, t: 0, b: 0}, font: {color: ink()}, uirevision: "same", showlegend: true,
+  return {paper_bgcolor: "rgba(0,0,0,0)", margin: {l: 0, r: 0, t: 0, b: 0}, font: {color: ink()}, uirevision: "same", showlegend: false,
     modebar: {bgcolor: "rgba(0,0,0,0)", orientation: "h"},
-    legend: {x: 1, xanchor: "right", y: 1, bgcolor: "rgba(0,0,0,0)", itemsizing: "constant"},
     scene: {xaxis: axis, yaxis: axis, zaxis: axis, aspectmode: "data", uirevision: "same",
       camera: {eye: {x: 0.45 * d, y: -1.5 * d, z: 0.4 * d}}}};
 }
@@ -185,9 +184,20 @@ for (const data of document.querySelectorAll("script.scene-data")) {
   if (scene.n >= 1000) parts.push(["0.01", "most uncertain 1 %"]);
   if (scene.taken) parts.push(["chunks", "centres of chunks"]);
   const show = choice(form, "Show:", parts);
+  const key = document.createElement("ul");
+  key.className = "legend";
+  for (const element of scene.elements) {
+    const item = document.createElement("li"), mark = document.createElement("i");
+    mark.className = "mark"; mark.style.color = element.colour; item.append(mark, element.symbol); key.append(item);
+  }
+  place.after(key);
   let webgl = true;
-  const draw = () => webgl ? Plotly.react(place, traces(scene, by.value, show.value), layout(scene), {responsive: true, displaylogo: false})
-    .catch(() => { webgl = false; draw(); }) : flat(place, scene, by.value, show.value);
+  const draw = () => {
+    key.hidden = by.value !== ELEMENTS;
+    if (!webgl) return flat(place, scene, by.value, show.value);
+    return Plotly.react(place, traces(scene, by.value, show.value), layout(scene), {responsive: true, displaylogo: false})
+      .catch(() => { webgl = false; draw(); });
+  };
   try { webgl = !!document.createElement("canvas").getContext("webgl"); } catch { webgl = false; }
   form.addEventListener("change", draw);
   dark.addEventListener("change", () => webgl && Plotly.relayout(place, {"font.color": ink()}));
@@ -232,6 +242,7 @@ figcaption p { margin: .4rem 0 0; }
 .line { stroke-width: 1.8; stroke-linejoin: round; } .dots { stroke-width: 6; stroke-linecap: round; }
 .many { stroke-width: 3.5; stroke-opacity: .55; }
 .legend { display: flex; flex-wrap: wrap; gap: .1rem 1.2rem; margin: .4rem 0 0; padding: 0; list-style: none; font-size: .88rem; }
+.legend[hidden] { display: none; }
 .mark { display: inline-block; width: .7rem; height: .7rem; margin-right: .4rem; border-radius: 50%; background: currentColor; }
 .mark.steps, .mark.bars { border-radius: 0; } .mark.curve { height: .2rem; width: 1.1rem; border-radius: 0; vertical-align: middle; }
 .mark.guide { height: 0; width: 1.1rem; border-radius: 0; background: none; border-top: 2px dashed; vertical-align: middle; }
