@@ -104,7 +104,7 @@ def series(kind: Literal["points", "line", "curve", "steps", "bars"], x: ArrayLi
 
 
 def limits(axis: Axis, values: Sequence[np.ndarray], least: float | None = None) -> tuple[float, float]:
-    """Return the limits of an axis: around the data, with some room.
+    """Return the limits of an axis: around the data, with a margin.
 
     Parameters
     ----------
@@ -130,8 +130,8 @@ def limits(axis: Axis, values: Sequence[np.ndarray], least: float | None = None)
         return (low / 1.25, high * 1.25) if high < 1.0001 * low else (low / (high / low) ** 0.05, high * (high / low) ** 0.05)
     if least is not None:
         low, high = min(low, least), max(high, least)
-    room = 0.05 * (high - low) or max(abs(high), 1.0) * 0.5
-    return (low if low == least else low - room), high + room
+    margin = 0.05 * (high - low) or max(abs(high), 1.0) * 0.5
+    return (low if low == least else low - margin), high + margin
 
 
 def ticks(axis: Axis, low: float, high: float) -> list[float]:

@@ -243,8 +243,8 @@ def energies(checks: Checks) -> Chart | None:
         return None
     known, predicted = checks.energies.T
     error = np.abs(known - predicted)
-    room = 0.05 * np.ptp(checks.energies) or 0.5
-    ends = float(checks.energies.min() - room), float(checks.energies.max() + room)
+    margin = 0.05 * np.ptp(checks.energies) or 0.5
+    ends = float(checks.energies.min() - margin), float(checks.energies.max() + margin)
     axes = Axis("labelled energy (eV/atom)", limits=ends), Axis("predicted energy (eV/atom)", limits=ends)
     return Chart(
         "energies", "Energies of the images",

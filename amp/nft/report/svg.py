@@ -10,7 +10,7 @@ import numpy as np
 from amp.nft.report.charts import INK, Axis, Chart, Guide, Panel, Series, limits, number, ticks
 
 WIDTH, HEIGHT = 460.0, 290.0  # of a panel, in units in which text is 13 high
-LABEL, RIGHT, TOP, BOTTOM = 20.0, 12.0, 12.0, 44.0  # room for the label of the vertical axis, and around the panel
+LABEL, RIGHT, TOP, BOTTOM = 20.0, 12.0, 12.0, 44.0  # width of the label of the vertical axis, and margins
 BAR = 0.36  # half the height of a bar
 CHARACTER = 7.6  # width of one in a number or name of an axis
 

@@ -46,7 +46,7 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[Any]], kind: str = "") -
     heads : sequence of str
     rows : iterable of sequences
     kind : str
-        'long' breaks the words of the last column, 'words' gives columns of text room.
+        'long' breaks the words of the last column, 'words' keeps columns of text wide.
 
     Returns
     -------
