@@ -15,7 +15,7 @@ from amp.nft.activelearner.chunk_rows import rows_of_chunks
 from amp.nft.activelearner.parent_record import ParentRecord
 from amp.nft.activelearner.stored_labels import read_labels
 from amp.nft.calculator.baseline import Baseline
-from amp.nft.chunks import carve_numbered
+from amp.nft.chunks.numbered import carve_numbered
 from amp.nft.chunks.termination import CLASH, Termination
 from amp.nft.errors import LabellingError
 from amp.nft.labels.pool import LabelPool

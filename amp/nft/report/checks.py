@@ -13,8 +13,9 @@ from ase import Atoms
 
 from amp.nft.amp_io import read_amp
 from amp.nft.calculator.evaluate import target_uncertainty
-from amp.nft.chunks import Correction, carve_numbered
+from amp.nft.chunks import Correction
 from amp.nft.chunks.label_error import LabelError, label_rows
+from amp.nft.chunks.numbered import carve_numbered
 from amp.nft.chunks.termination import check_termination
 from amp.nft.errors import ChunkError, UnsupportedModel
 from amp.nft.report.comparison import NOTHING, Comparison, compare, count_neighbors, join
