@@ -242,7 +242,7 @@ def _if_not_converged(run: Run, rounds: Sequence[RoundRecord] = ()) -> str:
     if run.status.phase != "finished":
         return _go_on(run)
     if any(one.label == run.label and one.n_frames for one in rounds):
-        return f"Refine further: rerun the script with rounds={rounds[-1].number + 2} or more; finished rounds are kept."
+        return f"Refine further: rerun the script with rounds={rounds[-1].number + 1} or more; finished rounds are kept."
     largest = [float(step.delta.max()) for step in run.steps]
     recent = largest[-3:]
     if len(recent) == 3 and max(recent) < FLAT * min(recent) and largest[0] > 2 * min(recent):
