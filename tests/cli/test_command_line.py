@@ -338,7 +338,7 @@ def test_the_commands_of_the_page_run_in_order(tmp_path):
         amp_nft(*command, code=3 if command[0] == "run" else 0, cwd=tmp_path)
     assert (tmp_path / "report.html").exists()
     codes = {"relax": 3, "run": 3}
-    for line in blocks("console")[1].splitlines():
+    for line in blocks("console")[1].strip().splitlines():
         command = line.removeprefix("$ amp-nft ").split()
         amp_nft(*command, code=codes.get(command[0], 0), cwd=tmp_path)
     left = ("path.extxyz", "relaxed.extxyz", "figures/uncertainty.png", "curve.png", "imported.extxyz", "predicted.extxyz")
