@@ -13,7 +13,7 @@ from amp.nft.activelearner.early_checks import check_baseline, check_correction,
 from amp.nft.activelearner.inheritance import Inheritance
 from amp.nft.activelearner.limits import Limits, check_limits
 from amp.nft.activelearner.loop import Loop
-from amp.nft.activelearner.method import check_beginning, check_method, check_trainer, choose_method
+from amp.nft.activelearner.method import check_beginning, check_method, check_number_of_models, check_trainer, choose_method
 from amp.nft.activelearner.run_settings import changed_versions, circumstances, identity, note_interruption
 from amp.nft.activelearner.setup import Setup
 from amp.nft.activelearner.start_checks import check_start, fitting_method
@@ -37,6 +37,7 @@ from amp.nft.run.store import RunStore, explains_full_disks
 from amp.nft.run.verdict import Verdict, verdict_of
 from amp.nft.system.signals import stops_cleanly
 from amp.nft.training.choose import Choice, choose_trainer, read_start
+from amp.nft.training.command import Command
 from amp.nft.uncertainty.forces import CONFIDENCE, check_threshold
 
 start_command = "python3 run.py &"
@@ -65,8 +66,9 @@ class NFT:
         Gaussian fingerprints with a neural network).
     seed : int
         Seed of everything random. The same seed and input give the same ensemble.
-    trainer : 'auto', 'batched' or 'jobs'
-        How members are trained: all in this process, or as one Amp job each. 'auto' takes the first where it can.
+    trainer : 'auto', 'batched', 'jobs' or Command
+        How members are trained: all in this process, or as one Amp job each. 'auto' takes the first where it can. A
+        :class:`amp.nft.training.Command` trains models of another program; `calc_text` and the other texts of `run` are not used then.
     threads : int, optional
         Threads of the batched trainer and of predictions; the processor cores that this process may use if not given.
         Results do not depend on it.
@@ -108,7 +110,7 @@ class NFT:
         dblabel: str = "amp-data",
         *,
         seed: int = 0,
-        trainer: str = "auto",
+        trainer: str | Command = "auto",
         threads: int | None = None,
         progress: bool = True,
         method: str = "paper",
@@ -300,6 +302,8 @@ class NFT:
         for options in (labels, LabelOptions(parent_calc if images_calc is None else images_calc)):
             check_label_options(options)
         terms = checked_terms(card)
+        if isinstance(self.trainer, Command) and fit_until is None:
+            fit_until = "criteria"  # those of the command
         method = choose_method(
             self.method, forces=forces, fit_until=fit_until, termination=termination, min_atoms=min_atoms, check_parent=check_parent,
             test_labels=test_labels, larger_labels=larger_labels, aim=aim, batch=batch,
@@ -324,6 +328,7 @@ class NFT:
         choice = choose_trainer(self.trainer, jobs, threads=self.threads, log=self.log)
         check_trainer(method, choice.trainer.name, correction is not None, choice.spec is not None)
         first = check_baseline(baseline, correction, choice.spec)
+        check_number_of_models(n, choice.command, self.load)
         for target, name in zip(targets, structures.target_names(targets), strict=True):
             check_chunks(target, cutoff, choice.radius or 6.5, name)  # Amp's default radius
         compare_radii(cutoff, choice.radius, self.log)
@@ -341,7 +346,7 @@ class NFT:
             spec=spec, images_calc=images_calc, inherit=self.inheritance, correction=correction,
             gate=check_correction(correction, gate, carving), terms=terms, baseline=first,
         )  # fmt: skip
-        settings = identity(setup, calc_text, train_line) | {"distinct": distinct}
+        settings = identity(setup, calc_text, train_line) | {"distinct": distinct} | choice.identity
         return not dry_run and self._carry_out(setup, choice, settings, directory, notes, until)
 
     def _carry_out(

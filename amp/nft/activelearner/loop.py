@@ -28,8 +28,7 @@ from amp.nft.activelearner.run_card import card_of_run
 from amp.nft.activelearner.setup import Setup
 from amp.nft.activelearner.stopping import Iteration, StopReason, StopRule, best_of, first_reason, nothing_above
 from amp.nft.activelearner.verdict_stage import record_verdict
-from amp.nft.amp_io.card import with_card
-from amp.nft.calculator.evaluate import error95_factor, target_uncertainty
+from amp.nft.calculator.members import Members, open_members
 from amp.nft.errors import TrainingError
 from amp.nft.labels.identity import identify
 from amp.nft.records import Ensemble, MemberStep, Trainer, TrainingTask
@@ -234,12 +233,12 @@ class Loop:
     def _save_best(self, iteration: int, texts: list[str], verdict: Verdict | None = None) -> None:
         """Write the best ensemble with its model card."""
         card = card_of_run(self.setup, self.store.events, self.state(), texts, iteration, verdict)
-        self.files.save_best(with_card(self.setup.baseline.marked(texts), card))
+        self.files.save_best(self.setup.baseline.marked(texts), card)
 
     def _evaluate_now(self, iteration: int, texts: list[str]) -> None:
         setup = self.setup
-        deltas = [target_uncertainty(texts, some, setup.dblabel, setup.threads) for some in setup.targets]
-        delta = np.concatenate(deltas)
+        members = self._open(texts)
+        delta = np.concatenate([members.predict(target)[1] for target in setup.targets])
         if not np.isfinite(delta).all():
             raise TrainingError(
                 f"The ensemble of iteration {iteration} predicts forces on atom {int(np.flatnonzero(~np.isfinite(delta))[0])} of the "
@@ -251,8 +250,11 @@ class Loop:
             file=self.store.keep_array(delta),
             delta_max=delta.max(),
             delta_mean=delta.mean(),
-            error95_factor=error95_factor(texts),
+            error95_factor=members.error95_factor,
         )
+
+    def _open(self, texts: list[str]) -> Members:
+        return open_members(texts, self.files.saved_info.parent, self.setup.dblabel, self.setup.threads)
 
     def _entry(self, iteration: int, delta: np.ndarray) -> Iteration:
         trained = self.state().trained(iteration)
@@ -336,7 +338,7 @@ class Loop:
         best = best_of(self.history).iteration
         texts = self.store.texts(self.state().trained(best).file)
         if self.setup.method.test_labels and reason.name != "vanishing":
-            record_verdict(self.setup, self.test, self.history, texts, self._chunk_atoms(), reason)
+            record_verdict(self.setup, self.test, self.history, self._open(texts), self._chunk_atoms(), reason)
         self.store.append("stopped", reason=reason.name, message=reason.message, converged=reason.converged)
         self._save_best(best, texts, recorded_verdict(self.state()))
         self._leave_training_directory()

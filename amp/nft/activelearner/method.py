@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from amp.nft.chunks.termination import Termination, check_termination
 from amp.nft.inputs.arguments import check_count, check_positive
+from amp.nft.training.command import Command
 
 FORCES = ("centre", "weighted", "all")
 FIT_UNTIL = ("criteria", "out-of-bag")
@@ -132,7 +133,7 @@ def check_trainer(method: Method, trainer: str, corrected: bool = False, readabl
     ----------
     method : Method
     trainer : str
-        'batched' or 'jobs'.
+        'batched', 'jobs' or 'command'.
     corrected : bool
         The labels are corrected by a cheap calculator.
     readable : bool
@@ -145,6 +146,8 @@ def check_trainer(method: Method, trainer: str, corrected: bool = False, readabl
     """
     if method.batch == "spread" and not readable:
         raise ValueError("batch='spread' needs a calculator of Gaussian fingerprints and a neural network: use batch='top'.")
+    if trainer == "command" and method.fit_until != "criteria":
+        raise ValueError("fit_until='out-of-bag' is for amp.nft's own training: a Command decides itself when to stop, by NFT_VALID.")
     if trainer == "jobs" and corrected:
         raise ValueError(
             "correction trains forces of several chunks on one target, which Amp's jobs cannot express: use start_command='python run.py' "
@@ -156,6 +159,30 @@ def check_trainer(method: Method, trainer: str, corrected: bool = False, readabl
             f"{' and '.join(other)} cannot be trained by Amp's jobs, which know one force per chunk and their criteria: use "
             "start_command='python run.py' or trainer='batched', or forces='centre' with fit_until='criteria'."
         )
+
+
+def check_number_of_models(n: int, command: Command | None, load: str | None) -> None:
+    """Check that a command has as many models to begin with as there are members.
+
+    Parameters
+    ----------
+    n : int
+        Number of members.
+    command : Command or None
+    load : str or None
+        `load` of `NFT`.
+
+    Raises
+    ------
+    ValueError
+        The numbers differ, or Amp's members are to begin the training of another program.
+    """
+    if command is None:
+        return
+    if load is not None:
+        raise ValueError(f"load is {load!r}: the members of a Command begin with its `start`, one model for each.")
+    if command.start and len(command.start) != n:
+        raise ValueError(f"start has {len(command.start)} models, but n is {n}: give one for each member.")
 
 
 def check_beginning(method: Method, has_images: bool) -> None:

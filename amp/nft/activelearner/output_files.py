@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ase import Atoms
 
+from amp.nft.amp_io import with_card
+from amp.nft.amp_io.external import is_external
+from amp.nft.calculator.members import COMMITTEE, ENSEMBLE, best_path, save_committee
 from amp.nft.errors import RunStoreError
 from amp.nft.run.metrics import metrics_csv
 from amp.nft.run.state import RunState
@@ -27,8 +31,8 @@ class RunFiles:
     """
 
     def __init__(self, label: str, saved_info: Path) -> None:
-        self.current = Path(f"{label}.ensemble").absolute()
-        self.best = self.current.with_name(f"best.{self.current.name}")
+        self.name = Path(label).absolute()
+        self.best = best_path(label).absolute()
         self.saved_info = saved_info
         self.labels = saved_info.parent / "labels"  # one directory in it for each label
         self._deltas: list[np.ndarray] = []
@@ -44,7 +48,7 @@ class RunFiles:
             )
 
     def save_ensemble(self, iteration: int, texts: list[str]) -> None:
-        """Write ``<label>.ensemble`` and ``<label>.<k>.ensemble``.
+        """Write ``<label>.ensemble`` and ``<label>.<k>.ensemble``, or directories of models.
 
         Parameters
         ----------
@@ -53,19 +57,29 @@ class RunFiles:
         texts : list of str
             The members.
         """
-        data = json.dumps(texts).encode()
-        _ensure(self.current, data)
-        _ensure(self.current.with_suffix(f".{iteration}.ensemble"), data)
+        for name in (self.name.name, f"{self.name.name}.{iteration}"):
+            self._save(name, texts, None)
 
-    def save_best(self, texts: list[str]) -> None:
-        """Write ``best.<label>.ensemble``.
+    def save_best(self, texts: list[str], card: dict[str, Any]) -> None:
+        """Write ``best.<label>.ensemble``, or a directory of models.
 
         Parameters
         ----------
         texts : list of str
             The members.
+        card : dict
+            Their model card.
         """
-        _ensure(self.best, json.dumps(texts).encode())
+        self.best = self._save(f"best.{self.name.name}", texts, card)
+
+    def _save(self, name: str, texts: list[str], card: dict[str, Any] | None) -> Path:
+        if is_external(texts[0]):
+            path = self.name.with_name(name + COMMITTEE)
+            save_committee(path, texts, self.saved_info.parent, card)
+        else:
+            path = self.name.with_name(name + ENSEMBLE)
+            _ensure(path, json.dumps(texts if card is None else with_card(texts, card)).encode())
+        return path
 
     def save_deltas(self, iteration: int, delta: np.ndarray) -> None:
         """Write ``deltas.npy``, shape (iterations, atoms), eV/Å.

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import itertools
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,9 +19,10 @@ from amp.nft.activelearner.refine_results import Round
 from amp.nft.activelearner.resume import compare_settings
 from amp.nft.activelearner.stopping import best_of
 from amp.nft.activelearner.stored_labels import read_labels
-from amp.nft.amp_io import read_ensemble, read_texts, without_card
-from amp.nft.calculator.ase_calculator import EnsembleCalculator
+from amp.nft.calculator import Committee, EnsembleCalculator
 from amp.nft.calculator.explorers import Explorer, explorer_name, quiet
+from amp.nft.calculator.members import best_path, digest_of_members, models_of
+from amp.nft.calculator.members import load as load_calculator
 from amp.nft.chunks import carve_chunks
 from amp.nft.chunks.termination import Termination, termination_name
 from amp.nft.errors import LabellingError
@@ -36,6 +35,7 @@ from amp.nft.run.replay import replay
 from amp.nft.run.state import Exploration
 from amp.nft.run.store import FORMAT, RunStore
 from amp.nft.selection import choose_chunks
+from amp.nft.training import Command
 
 
 def refine_by_chunks(
@@ -128,9 +128,12 @@ def train(
     Round
     """
     again = copy.copy(learner)
-    again.load = load
+    if isinstance(learner.trainer, Command):
+        again.trainer = learner.trainer if load is None else learner.trainer.beginning_with(models_of(load))
+    else:
+        again.load = load
     again.run(images, targets, label=label, init_nft_ids=centres, **settings)
-    best = Path(label).with_name(f"best.{Path(label).name}.ensemble")
+    best = best_path(label)
     assert again.stop_reason is not None  # a run that returns has one
     return Round(label, best, best_of(again.history).delta_max, (0, 0, 0), 0, again.history, again.stop_reason)
 
@@ -181,14 +184,13 @@ class Search:
         return replay(store.events).exploration or self._explore(store, before, starts, log)
 
     def _explore(self, store: RunStore, before: Round, starts: list[Atoms], log: Callable[[str], object]) -> Exploration:
-        models = read_ensemble(before.ensemble)
-        calc = EnsembleCalculator(models, baseline=self.baseline)
+        calc = load_calculator(before.ensemble, baseline=self.baseline)
         low, high = (factor * before.delta for factor in self.band)
         frames, uncertain, beyond, candidates = 0, 0, 0, []
         with quiet():
             for start, explore in itertools.product(starts, self.explorers):
                 atoms = start.copy()
-                atoms.calc = EnsembleCalculator(models, baseline=self.baseline)
+                atoms.calc = load_calculator(before.ensemble, baseline=self.baseline)
                 seen = [(frame, calc.get_property("forces_uncertainty", frame)) for frame in explore(atoms, high)]
                 inside = [(frame, delta) for frame, delta in seen if low < delta.max() <= high]
                 above = [(frame, delta) for frame, delta in seen if delta.max() > high]
@@ -198,12 +200,17 @@ class Search:
                         frame, np.flatnonzero(delta > low), self.cutoff, termination=self.termination, min_atoms=self.min_atoms
                     )
         k = min(self.k, len(candidates))
-        chosen = choose_chunks(candidates, k, models[0].gs, cutoff=models[0].cutoff) if k else []
+        chosen = choose_chunks(candidates, k, **_fingerprints(calc)) if k else []
         log(f"\nExplored {frames} frames with {before.ensemble}: {uncertain} of them have a largest uncertainty between "
             f"{low:.4f} and {high:.4f} eV/Å, {beyond} a larger one; {k} of {len(candidates)} chunks chosen.")  # fmt: skip
         names, counts = [store.keep_image(candidates[i]) for i in chosen], (frames, uncertain, len(candidates))
         store.append("explored", counts=counts, chunks=names)
         return Exploration(counts, tuple(names))
+
+
+def _fingerprints(calc: EnsembleCalculator | Committee) -> dict[str, Any]:
+    """Return the fingerprints by which chunks differ: those of the members, or the defaults for models of another program."""
+    return {"Gs": calc.models[0].gs, "cutoff": calc.models[0].cutoff} if isinstance(calc, EnsembleCalculator) else {}
 
 
 def _labels(store: RunStore, found: Exploration, log: Callable[[str], object], options: LabelOptions) -> list[Atoms]:
@@ -234,18 +241,3 @@ def _labels(store: RunStore, found: Exploration, log: Callable[[str], object], o
     files = [have[number] for number in sorted(have)]
     store.append("labelled", files=files)
     return [store.image(name) for name in files]
-
-
-def digest_of_members(path: Path) -> str:
-    """Return a short digest of an ensemble file; a model card, whose terms of use may change, is no part of it.
-
-    Parameters
-    ----------
-    path : Path
-
-    Returns
-    -------
-    str
-    """
-    bare = [without_card(text) for text in read_texts(path)]
-    return hashlib.sha256(json.dumps(bare).encode()).hexdigest()[:16]

@@ -5,22 +5,22 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ase import Atoms
+from ase.calculators.calculator import Calculator
 
 from amp.nft.activelearner.batches import spread_atoms
 from amp.nft.activelearner.inheritance import Inheritance
 from amp.nft.activelearner.learner import NFT
-from amp.nft.activelearner.refine_chunks import digest_of_members
 from amp.nft.activelearner.refine_results import Round
 from amp.nft.activelearner.resume import compare_settings
 from amp.nft.activelearner.stopping import best_of
-from amp.nft.amp_io import AmpModel, read_ensemble
-from amp.nft.calculator.ase_calculator import EnsembleCalculator
 from amp.nft.calculator.explorers import Explorer, explorer_name, quiet
+from amp.nft.calculator.members import best_path, digest_of_members, load
 from amp.nft.inputs.structures import Images, read_images, read_targets
 from amp.nft.labels.single_point import Parent
 from amp.nft.run.replay import replay
@@ -67,7 +67,7 @@ class FrameSearch:
             store.append("run", format=FORMAT, settings=settings)
         compare_settings(replay(store.events).settings, settings, store.directory)
         if (found := replay(store.events).exploration) is None:
-            frames = self._explore(read_ensemble(before.ensemble), starts, limit)
+            frames = self._explore(partial(load, before.ensemble, baseline=self.baseline), starts, limit)
             names = [store.keep_image(frame) for frame in frames]
             some = [described(frame) for frame in frames]
             counts = (sum(one.number + 1 for one in some), sum(one.beyond for one in some), sum(len(one.atoms) for one in some))
@@ -77,9 +77,9 @@ class FrameSearch:
         assert found is not None
         return [store.image(name) for name in found.chunks]
 
-    def _explore(self, models: list[AmpModel], starts: list[Atoms], limit: float) -> list[Atoms]:
+    def _explore(self, members: Callable[[], Calculator], starts: list[Atoms], limit: float) -> list[Atoms]:
         with quiet():
-            last = [frame for number, start in enumerate(starts) for frame in _different(self._paths(models, number, start, limit))]
+            last = [frame for number, start in enumerate(starts) for frame in _different(self._paths(members, number, start, limit))]
         if any(frame.beyond for _, _, frame in last):
             shares = np.cumsum([frame.delta for _, _, frame in last])  # a path within the limit to its end needs fewer labels
             sizes = np.diff(np.r_[0.0, self.k * shares / shares[-1]].round().astype(int))
@@ -91,12 +91,14 @@ class FrameSearch:
             atoms.info[FRAME] = {**frame.__dict__, "atoms": list(frame.atoms)}
         return [atoms for atoms, _, _ in last]
 
-    def _paths(self, models: list[AmpModel], number: int, start: Atoms, limit: float) -> Iterator[tuple[Atoms, np.ndarray, Frame]]:
+    def _paths(
+        self, members: Callable[[], Calculator], number: int, start: Atoms, limit: float
+    ) -> Iterator[tuple[Atoms, np.ndarray, Frame]]:
         """Yield the last frame of each explorer with its uncertainty; it begins where the last one within the limit ended."""
-        calc, begin = EnsembleCalculator(models, baseline=self.baseline), start
+        calc, begin = members(), start
         for explore in self.explorers:
             atoms = begin.copy()
-            atoms.calc = EnsembleCalculator(models, baseline=self.baseline)
+            atoms.calc = members()
             frames = list(explore(atoms, limit))
             deltas = [calc.get_property("forces_uncertainty", frame) for frame in frames]
             place = next((place for place, delta in enumerate(deltas) if delta.max() > limit), len(frames) - 1)
@@ -189,7 +191,7 @@ def _train(
     if inheritance is not None:
         again.max_iterations = 0
     again.run(images, targets, label=label, **settings)
-    best = Path(label).with_name(f"best.{Path(label).name}.ensemble")
+    best = best_path(label)
     assert again.stop_reason is not None  # a run that returns has one
     return Round(
         label, best, best_of(again.history).delta_max, (0, 0, 0), 0, again.history, again.stop_reason, tuple(frames), again.verdict

@@ -9,11 +9,11 @@ import numpy as np
 from amp.nft.activelearner.random_test import RandomTest, out_of_bag_errors
 from amp.nft.activelearner.setup import Setup
 from amp.nft.activelearner.stopping import History, StopReason, best_of
-from amp.nft.calculator.evaluate import predict
+from amp.nft.calculator.members import Members
 from amp.nft.run.verdict import judge
 
 
-def record_verdict(setup: Setup, test: RandomTest, history: History, texts: list[str], used: Collection[int], reason: StopReason) -> None:
+def record_verdict(setup: Setup, test: RandomTest, history: History, members: Members, used: Collection[int], reason: StopReason) -> None:
     """Test the best ensemble of a run by random labels, and write the verdict into the journal.
 
     Parameters
@@ -22,14 +22,14 @@ def record_verdict(setup: Setup, test: RandomTest, history: History, texts: list
     test : RandomTest
         Its store gets the verdict.
     history : sequence of Iteration
-    texts : list of str
-        The members of the best ensemble.
+    members : Members
+        Of the best ensemble.
     used : collection of int
         Atoms whose chunks are in the training set.
     reason : StopReason
     """
     method = setup.method
-    predicted = [predict(texts, target, setup.dblabel, setup.threads) for target in setup.targets]
+    predicted = [members.predict(target) for target in setup.targets]
     forces, delta = (np.concatenate(values) for values in zip(*predicted, strict=True))
     errors = test.errors(forces, delta, used, method.test_labels, method.larger_labels)
     verdict = judge(

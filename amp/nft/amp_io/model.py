@@ -11,6 +11,7 @@ import numpy as np
 from ase.calculators.calculator import Parameters
 
 from amp.nft.amp_io import ranges
+from amp.nft.amp_io.external import is_external
 from amp.nft.amp_io.literal import parse_literal
 from amp.nft.errors import AmpFileError, UnsupportedModel
 
@@ -85,8 +86,10 @@ def read_amp(text: str) -> AmpModel:
     AmpFileError
         The text cannot be read, contains more than data, or its parts do not fit together.
     UnsupportedModel
-        The descriptor is not ``Gaussian`` or the model not ``NeuralNetwork``.
+        The descriptor is not ``Gaussian`` or the model not ``NeuralNetwork``, or another program trained the member.
     """
+    if is_external(text):
+        raise UnsupportedModel("another program trained this member: open it with amp.nft.calculator.load")
     parts = _mapping(parse_literal(text), "the file")
     descriptor, network = _descriptor_and_model(parts)
     own = _mapping(parts.get("nft", {}), "nft")
@@ -115,6 +118,8 @@ def with_data(text: str, **data: Any) -> str:
     AmpFileError
         The text cannot be read.
     """
+    if is_external(text):
+        raise UnsupportedModel("another program trained this member: open it with amp.nft.calculator.load")
     parts = _mapping(parse_literal(text), "the file")
     return Parameters(**{**parts, "nft": {**parts.get("nft", {}), **_finite(_plain(data))}}).tostring()
 

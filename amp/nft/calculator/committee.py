@@ -32,6 +32,8 @@ class Committee(Calculator):
         Each is one member, or several, if its results contain ``forces_comm``, ``forces_committee`` or ``forces_ensemble``.
     keep_members : bool
         Also keep ``results['forces_ensemble']``, shape (members, atoms, 3), eV/Å; ``results['forces_comm']`` is the same array.
+    error95_factor : float, optional
+        Factor on ``forces_uncertainty`` that covers 95 % of the force errors, as a calibration found it.
 
     Raises
     ------
@@ -47,6 +49,7 @@ class Committee(Calculator):
     - ``forces_committee_std``, shape (atoms, 3), eV/Å: one standard deviation of each component (with members - 1);
     - ``energy_uncertainty``, eV: 2.58 standard deviations of the members' energies; NaN if a calculator of several members
       gives their forces only;
+    - ``forces_error95``, shape (atoms,), eV/Å: `error95_factor` times the uncertainty, if it is given;
     - ``energies``, ``stress``, ``stresses`` and ``extrapolating``, if each calculator gives them. An atom extrapolates if it does so
       for one of the calculators.
 
@@ -56,16 +59,18 @@ class Committee(Calculator):
     atoms: Atoms
     ignored_changes: set[str] = set()  # noqa: RUF012 - ASE's own interface
 
-    def __init__(self, calculators: Sequence[Any], *, keep_members: bool = False) -> None:
+    def __init__(self, calculators: Sequence[Any], *, keep_members: bool = False, error95_factor: float | None = None) -> None:
         super().__init__()
         _check(calculators)
         self.calculators = list(calculators)
         self.keep_members = keep_members
+        self.error95_factor = error95_factor
         common = [name for name in OPTIONAL if all(name in each.implemented_properties for each in self.calculators)]
         self._common = common
         self.implemented_properties = [
             "energy", "free_energy", "forces", "forces_uncertainty", "forces_committee_std", "energy_uncertainty", *common,
             *(["n_extrapolating"] if "extrapolating" in common else []),
+            *([] if error95_factor is None else ["forces_error95"]),
             *(["forces_ensemble", "forces_comm"] if keep_members else []),
         ]  # fmt: skip
 
@@ -106,6 +111,8 @@ class Committee(Calculator):
         if "extrapolating" in wanted:
             found = np.any([part["extrapolating"] for part in parts], axis=0)
             self.results |= {"extrapolating": found, "n_extrapolating": int(found.sum())}
+        if self.error95_factor is not None:
+            self.results["forces_error95"] = self.error95_factor * self.results["forces_uncertainty"]
         if self.keep_members:
             self.results |= {"forces_ensemble": forces_mni, "forces_comm": forces_mni}
 

@@ -6,6 +6,7 @@ import numpy as np
 from ase import Atoms
 
 from amp.nft import amp_io
+from amp.nft.amp_io.external import is_external
 from amp.nft.errors import UnsupportedModel
 from amp.nft.uncertainty.forces import force_uncertainty
 
@@ -30,13 +31,13 @@ def target_uncertainty(texts: list[str], target: Atoms, dblabel: str, threads: i
     return predict(texts, target, dblabel, threads)[1]
 
 
-def predict(texts: list[str], target: Atoms, dblabel: str, threads: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+def predict(texts: list[str], target: Atoms, dblabel: str | None, threads: int | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Return the mean forces of an ensemble on a structure, and their uncertainty.
 
     Parameters
     ----------
     texts, target, dblabel, threads : as there
-        As for `target_uncertainty`.
+        As for `target_uncertainty`; without `dblabel` Amp itself does not predict.
 
     Returns
     -------
@@ -44,10 +45,17 @@ def predict(texts: list[str], target: Atoms, dblabel: str, threads: int | None =
         eV/Å.
     uncertainty : ndarray, shape (atoms,)
         eV/Å.
+
+    Raises
+    ------
+    UnsupportedModel
+        There is no `dblabel`, and only Amp itself can predict.
     """
     try:
         models = [amp_io.read_amp(text) for text in texts]
     except UnsupportedModel:
+        if dblabel is None or is_external(texts[0]):
+            raise
         forces_mni = amp_io.forces_by_amp(texts, target, dblabel)
         return forces_mni.mean(axis=0), force_uncertainty(forces_mni)
     from amp.nft.kernels.prediction.evaluate import Evaluator  # numba: only where it is needed

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 from pathlib import Path
 from typing import Any
 
 from amp.nft.errors import InputError
+from amp.nft.inputs.named import module_of
 
 DIRECTORY = "{directory}"  # in a text of the arguments: the directory of the label
 
@@ -46,7 +46,7 @@ class Source:
         """
         place = f"parent.factory {self.__module__}:" if self._file else f"parent.calculator {self.__module__}."
         try:
-            module = importlib.import_module(self.__module__) if self._file is None else _module_of(self._file)
+            module = importlib.import_module(self.__module__) if self._file is None else module_of(self._file)
             found = getattr(module, self.__qualname__)
         except Exception as error:  # an import runs any code
             raise InputError(
@@ -66,18 +66,6 @@ class Source:
         if isinstance(getattr(calculator, "directory", None), str | Path):
             calculator.directory = directory
         return calculator
-
-
-def _module_of(file: Path) -> Any:
-    """Run a Python file as a module."""
-    if not file.is_file():
-        raise FileNotFoundError(f"there is no file {file}")
-    spec = importlib.util.spec_from_file_location(f"_amp_nft_{file.stem}", file)
-    if spec is None or spec.loader is None:
-        raise ImportError(f"{file} is not a Python file")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def _placed(value: Any, directory: str) -> Any:

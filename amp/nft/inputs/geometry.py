@@ -209,3 +209,20 @@ def _search(atoms: Atoms, radius: float, **settings: float) -> Search:
     from amp.nft.kernels.fingerprints.neighbors import Search  # numba: only where it is needed
 
     return Search(atoms.positions, atoms.cell.array, atoms.pbc, radius, **settings)
+
+
+def with_cell(atoms: Atoms) -> Atoms:
+    """Return elements, positions and cell; free atoms without a cell get one with 10 Å of vacuum, which some trainers need.
+
+    Parameters
+    ----------
+    atoms : Atoms
+
+    Returns
+    -------
+    Atoms
+    """
+    plain = Atoms(numbers=atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
+    if not plain.pbc.any() and plain.cell.rank < 3:
+        plain.center(vacuum=10.0)
+    return plain

@@ -13,6 +13,7 @@ from amp.nft.chunks import carve_chunks
 from amp.nft.chunks.label_error import LabelError, default_floor, label_rows
 from amp.nft.chunks.termination import Termination, check_termination
 from amp.nft.errors import ChunkError, InputError, RunStoreError
+from amp.nft.inputs.geometry import with_cell
 from amp.nft.run.history import Run
 
 FORCES = ("centre", "weighted", "all")
@@ -150,7 +151,7 @@ def _image(image: Atoms, number: int, settings: dict, floor: float) -> Frame:
     weights = np.ones(len(image)) if some is None else np.isin(np.arange(len(image)), some).astype(float)
     index = np.full(len(image), -1)
     energy, forces_nx = image.get_potential_energy(apply_constraint=False), image.get_forces(apply_constraint=False)
-    return Frame(_plain(image), energy, forces_nx, weights, float(some is None), floor, "train", index)
+    return Frame(with_cell(image), energy, forces_nx, weights, float(some is None), floor, "train", index)
 
 
 def _chunk(run: Run, atom: int, chunk: Atoms, label: Atoms, weights: np.ndarray, held: set[int], energy: float, floor: float) -> Frame:
@@ -165,7 +166,7 @@ def _chunk(run: Run, atom: int, chunk: Atoms, label: Atoms, weights: np.ndarray,
     trained = {added: k + 1 for k, one in reversed(list(enumerate(state.iterations))) if one.added for added in one.added.atoms}
     trained |= dict.fromkeys(state.begun or (), 0)
     return Frame(
-        _plain(label), label.get_potential_energy(), label.get_forces(apply_constraint=False), np.where(allowed, weights, 0.0), energy,
+        with_cell(label), label.get_potential_energy(), label.get_forces(apply_constraint=False), np.where(allowed, weights, 0.0), energy,
         floor, split, index, target, -1 if split == "test" else trained.get(atom, -1), float(chunk.info["radius"]),
     )  # fmt: skip
 
@@ -215,11 +216,3 @@ def _target_of(run: Run, atom: int) -> tuple[int, int]:
     first: Sequence[int] = np.cumsum([0, *map(len, run.targets)]).tolist()
     number = int(np.searchsorted(first, atom, side="right")) - 1
     return number, first[number]
-
-
-def _plain(atoms: Atoms) -> Atoms:
-    """Return elements, positions and cell; free atoms without a cell get one with 10 Å of vacuum, which some trainers need."""
-    plain = Atoms(numbers=atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
-    if not plain.pbc.any() and plain.cell.rank < 3:
-        plain.center(vacuum=10.0)
-    return plain

@@ -23,6 +23,7 @@ from amp.nft.interfaces import snippets
 from amp.nft.interfaces.frames import SPLITS, Frame, read_frames
 from amp.nft.run.history import Run, read_run
 from amp.nft.run.journal import JOURNAL
+from amp.nft.training.columns import with_columns
 
 FORMATS = ("extxyz", "deepmd", "pacemaker", "grace")
 OF_DATAFRAMES = ("pacemaker", "grace")
@@ -122,19 +123,13 @@ def _cutoff(run: Run) -> float:
 
 def _extended(run: Run, frame: Frame) -> Any:
     """Return a structure with the columns that each of the trainers reads; plain names would replace these in some of them."""
-    atoms, trained = frame.atoms.copy(), frame.weights_n > 0
-    atoms.info = {
-        "REF_energy": frame.energy, "NFT_energy": frame.energy if frame.energy_weight else np.nan, "config_type": frame.kind,
-        "config_energy_weight": frame.energy_weight, "nft_parent": run.status.state.starts[-1].parent, "nft_target": frame.target,
+    atoms = with_columns(frame.atoms, frame.energy, frame.forces_nx, frame.weights_n, frame.energy_weight, frame.floor, frame.floor)
+    atoms.info |= {
+        "config_type": frame.kind, "nft_parent": run.status.state.starts[-1].parent, "nft_target": frame.target,
         "nft_iteration": frame.iteration, "nft_radius": frame.radius, "nft_version": version("amp-nft"),
     }  # fmt: skip
-    sigma = np.where(trained, frame.floor / np.sqrt(np.where(trained, frame.weights_n, 1.0)), 1.0)
-    for name, values in (
-        ("REF_forces", frame.forces_nx), ("NFT_forces", np.where(trained[:, None], frame.forces_nx, np.nan)),
-        ("REF_forces_atomic_weights", frame.weights_n), ("force_mask", ~trained), ("force_atom_sigma", sigma),
-        ("nft_center", (np.arange(len(atoms)) == 0) & (frame.target >= 0)), ("nft_target_index", frame.target_index_n),
-    ):  # fmt: skip
-        atoms.set_array(name, values)
+    atoms.set_array("nft_center", (np.arange(len(atoms)) == 0) & (frame.target >= 0))
+    atoms.set_array("nft_target_index", frame.target_index_n)
     return atoms
 
 

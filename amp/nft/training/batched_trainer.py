@@ -13,7 +13,7 @@ from amp.nft import amp_io
 from amp.nft.amp_io import AmpModel, CalculatorSpec
 from amp.nft.kernels.training.labelled import LabelledImages
 from amp.nft.records import Ensemble, ForceRows, MemberReport, Purpose, TrainingTask, Watch, random_stream, unwatched
-from amp.nft.training.trained_labels import energy_weight, force_divisor, force_weights, trained_energy, trained_forces
+from amp.nft.training.trained_labels import calibrating_forces, energy_weight, force_divisor, force_weights, trained_energy, trained_forces
 
 if TYPE_CHECKING:
     from amp.nft.kernels.fingerprints.gaussian import Fingerprints, Rows
@@ -90,7 +90,7 @@ class BatchedTrainer:
         OutOfBag or None
             None if too few forces are out of the samples of two members.
         """
-        from amp.nft.training.calibration import calibrate, calibrating_forces, least_factor  # numba: only where it is needed
+        from amp.nft.training.calibration import calibrate, least_factor  # numba: only where it is needed
 
         chosen = calibrating_forces(task)
         used = [i for i, forces in enumerate(chosen) if len(forces)]

@@ -13,29 +13,11 @@ from amp.nft.kernels.jit import run_threads
 from amp.nft.kernels.training.labelled import LabelledImages
 from amp.nft.kernels.training.loss import fill_residuals, make_scratch
 from amp.nft.kernels.training.network import change_inputs, make_problem, scaled_inputs
-from amp.nft.records import TrainingTask
 from amp.nft.training.batched_fit import layout_of, pack
 from amp.nft.uncertainty.calibration import OutOfBag, calibrate_out_of_bag
 
 if TYPE_CHECKING:
     from amp.nft.kernels.fingerprints.gaussian import Rows
-
-
-def calibrating_forces(task: TrainingTask) -> list[range]:
-    """Choose the forces that calibrate: of the central atoms of chunks, or all of a data set without a target.
-
-    Parameters
-    ----------
-    task : TrainingTask
-
-    Returns
-    -------
-    list of range
-        Trained forces of each image; none of the first images of a run, which represent its target poorly.
-    """
-    if task.targets or any(rows is not None for rows in task.rows):
-        return [range(rows is not None) for rows in task.rows]  # the central atom comes first
-    return [range(len(image)) for image in task.images]
 
 
 def least_factor(images: Sequence[Atoms]) -> float:

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -17,6 +18,8 @@ from amp.nft.errors import UnsupportedModel
 from amp.nft.records import JobOptions, Purpose, Trainer, random_stream
 from amp.nft.training.amp_jobs import AmpJobs, check_start_command, leave_training_directory
 from amp.nft.training.batched_trainer import BatchedTrainer
+from amp.nft.training.command import Command
+from amp.nft.training.command_trainer import CommandTrainer
 
 NO_FORCES = (
     "calc_text sets no force criterion (force_rmse or force_maxresid), and Amp then trains on energies alone: chunks, "
@@ -89,25 +92,33 @@ def _draw(rng: np.random.Generator, images: np.ndarray, times: int, total: int) 
 
 @dataclass(frozen=True)
 class Choice:
-    """A trainer, the reason for it, and the calculator that it trains, if amp.nft can read it."""
+    """A trainer, the reason for it, the calculator that it trains, if amp.nft can read it, and settings of its own for the journal."""
 
     trainer: Trainer
     why: str
     spec: CalculatorSpec | None
+    command: Command | None = None
 
     @property
     def radius(self) -> float | None:
-        """Cutoff radius of the fingerprints, Å."""
-        return None if self.spec is None else float(self.spec.cutoff["kwargs"]["Rc"])
+        """Cutoff radius of the fingerprints, or of another program's model, Å."""
+        if self.spec is None:
+            return None if self.command is None else self.command.cutoff
+        return float(self.spec.cutoff["kwargs"]["Rc"])
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Settings that a run cannot change once it has trained."""
+        return {} if self.command is None else {"committee": self.command.identity}
 
 
-def choose_trainer(wanted: str, options: JobOptions, *, threads: int | None, log: Callable[[str], None]) -> Choice:
+def choose_trainer(wanted: str | Command, options: JobOptions, *, threads: int | None, log: Callable[[str], None]) -> Choice:
     """Choose the trainer: all members in this process if that gives the requested result, else Amp's jobs.
 
     Parameters
     ----------
-    wanted : str
-        'auto', 'batched' or 'jobs'.
+    wanted : str or Command
+        'auto', 'batched', 'jobs', or the command of another program.
     options : JobOptions
     threads : int or None
         Of the batched trainer; None for all processors.
@@ -124,8 +135,10 @@ def choose_trainer(wanted: str, options: JobOptions, *, threads: int | None, log
         If `wanted` is not a trainer's name, `calc_text` defines no ``calc``, the start command is not found, or
         the batched trainer is requested and cannot train this calculator.
     """
+    if isinstance(wanted, Command):
+        return Choice(CommandTrainer(wanted, options.directory, log), f"requested: {wanted.command}", None, wanted)
     if wanted not in TRAINERS:
-        raise ValueError(f"trainer is {wanted!r}: it must be one of {', '.join(map(repr, TRAINERS))}.")
+        raise ValueError(f"trainer is {wanted!r}: it must be one of {', '.join(map(repr, TRAINERS))}, or a Command.")
     check_start_command(options.start_command)
     spec, obstacle = _read_spec(options)
     if spec is None and wanted == "batched":

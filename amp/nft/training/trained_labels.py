@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from ase import Atoms
 
-from amp.nft.records import ForceRows
+from amp.nft.records import ForceRows, TrainingTask
 
 
 def trained_energy(image: Atoms, chosen: ForceRows | None) -> float:
@@ -85,3 +85,20 @@ def energy_weight(chosen: ForceRows | None) -> float:
     float
     """
     return 1.0 if chosen is None else chosen.energy
+
+
+def calibrating_forces(task: TrainingTask) -> list[range]:
+    """Choose the forces that calibrate: of the central atoms of chunks, or all of a data set without a target.
+
+    Parameters
+    ----------
+    task : TrainingTask
+
+    Returns
+    -------
+    list of range
+        Trained forces of each image; none of the first images of a run, which represent its target poorly.
+    """
+    if task.targets or any(rows is not None for rows in task.rows):
+        return [range(rows is not None) for rows in task.rows]  # the central atom comes first
+    return [range(len(image)) for image in task.images]
