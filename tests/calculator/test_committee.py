@@ -1,5 +1,8 @@
 """Committees of plain calculators and of calculators with several members."""
 
+import json
+import shutil
+
 import numpy as np
 import pytest
 from ase.calculators.calculator import Calculator, all_changes
@@ -9,8 +12,11 @@ from ase.io import read
 from ase.md.verlet import VelocityVerlet
 from ase.optimize import BFGS
 
-from amp.nft.calculator import Committee, EnsembleCalculator, UncertaintyMonitor, keep
+from amp.nft.amp_io import write_amp
+from amp.nft.amp_io.external import ExternalMember, Loader, files_below
+from amp.nft.calculator import Committee, EnsembleCalculator, UncertaintyMonitor, keep, load
 from amp.nft.calculator.explorers import Dynamics
+from amp.nft.calculator.members import save_committee
 from amp.nft.chunks import carve_chunks
 from amp.nft.errors import InputError
 from amp.nft.features import g2x
@@ -190,3 +196,19 @@ def test_a_calculator_that_gives_nonsense(cluster):
 def test_committees_that_cannot_be(models, given, message):
     with pytest.raises(InputError, match=message):
         Committee(given(models))
+
+
+def test_single_members_from_a_directory_are_the_ensemble(tmp_path, models, cluster):
+    texts = []
+    for number, model in enumerate(models):
+        place = tmp_path / "trained" / str(number) / "model"
+        place.mkdir(parents=True)
+        (place / "one.amp").write_text(write_amp(model))
+        loader = Loader("amp.nft.calculator.EnsembleCalculator")
+        texts.append(ExternalMember(loader, f"trained/{number}/model/one.amp", files_below(place, tmp_path)).text())
+    save_committee(tmp_path / "x.committee", texts, tmp_path, {"licence": "none"})
+    shutil.rmtree(tmp_path / "trained")
+    found, expected = load(tmp_path / "x.committee"), EnsembleCalculator(models)
+    for name in ("energy", "forces", "forces_uncertainty", "forces_committee_std", "energy_uncertainty", "extrapolating"):
+        np.testing.assert_allclose(found.get_property(name, cluster), expected.get_property(name, cluster), rtol=1e-12, atol=1e-12)
+    assert json.loads((tmp_path / "x.committee" / "committee.json").read_text())["card"] == {"licence": "none"}

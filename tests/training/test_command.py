@@ -1,7 +1,6 @@
 """Committees that a user's command trains: the loop, kills, failures, results, and what cannot be."""
 
 import contextlib
-import json
 import os
 import shlex
 import shutil
@@ -16,7 +15,7 @@ import pytest
 from ase.io import read
 from small_runs import N, cells, cluster, run
 
-from amp.nft.calculator import Committee, EnsembleCalculator, UncertaintyMonitor, load
+from amp.nft.calculator import Committee, UncertaintyMonitor, load
 from amp.nft.errors import AmpFileError, InputError, JobError, RunStoreError
 from amp.nft.interfaces import write_labels
 from amp.nft.run.history import read_run
@@ -157,9 +156,9 @@ def test_ctrl_c_ends_the_command(tmp_path, monkeypatch):
     until(lambda: Path("starts.txt").exists() and not Path("hang-0").exists())
     driver.send_signal(signal.SIGINT)
     output, _ = driver.communicate(timeout=60)
-    assert "Stopped by SIGINT" in output
+    assert output.rstrip().endswith("KeyboardInterrupt")
     own = str(tmp_path)
-    assert not [pid for pid in os.listdir("/proc") if pid.isdigit() and _directory(pid) == own]
+    assert not [pid for pid in os.listdir("/proc") if pid.isdigit() and int(pid) != os.getpid() and _directory(pid) == own]
 
 
 def _directory(pid):
@@ -204,15 +203,8 @@ def test_another_command_is_another_run(finished, tmp_path, monkeypatch):
     assert starts() == before
     models = Path("al-training/models/0/1/model/pairs.json")
     models.write_text("[]")
-    run(trainer=command(), max_iterations=1)
     with pytest.raises(AmpFileError, match="was changed since its training"):
-        load_members(read_run("."), 0)
-
-
-def load_members(found, iteration):
-    from amp.nft.calculator.members import open_members
-
-    return open_members(found.members(found.steps[iteration]), found.record.directory.parent)
+        run(trainer=command(), max_iterations=2)
 
 
 def test_later_trainings_begin_with_the_last_model(tmp_path, monkeypatch):
@@ -241,26 +233,6 @@ def test_a_committee_stops_dynamics_and_exports_its_labels(finished, tmp_path):
     assert monitor.exceeded
     counts = write_labels(finished, tmp_path / "out", ["extxyz"])
     assert counts["train"] == len(cells()) + len(read_run(finished).status.state.added_atoms)
-
-
-def test_single_members_from_a_directory_are_the_ensemble(tmp_path, models, cluster):
-    from amp.nft.amp_io import write_amp
-    from amp.nft.amp_io.external import ExternalMember, Loader, files_below
-    from amp.nft.calculator.members import save_committee
-
-    texts = []
-    for number, model in enumerate(models):
-        place = tmp_path / "trained" / str(number) / "model"
-        place.mkdir(parents=True)
-        (place / "one.amp").write_text(write_amp(model))
-        loader = Loader("amp.nft.calculator.EnsembleCalculator")
-        texts.append(ExternalMember(loader, f"trained/{number}/model/one.amp", files_below(place, tmp_path)).text())
-    save_committee(tmp_path / "x.committee", texts, tmp_path, {"licence": "none"})
-    shutil.rmtree(tmp_path / "trained")
-    found, expected = load(tmp_path / "x.committee"), EnsembleCalculator(models)
-    for name in ("energy", "forces", "forces_uncertainty", "forces_committee_std", "energy_uncertainty", "extrapolating"):
-        np.testing.assert_allclose(found.get_property(name, cluster), expected.get_property(name, cluster), rtol=1e-12, atol=1e-12)
-    assert json.loads((tmp_path / "x.committee" / "committee.json").read_text())["card"] == {"licence": "none"}
 
 
 @pytest.mark.parametrize(
