@@ -207,7 +207,9 @@ def files_below(place: Path, base: Path) -> dict[str, str]:
     -------
     dict of str to str
     """
-    return {path.relative_to(base).as_posix(): digest_of(path) for path in sorted(place.rglob("*")) if path.is_file()}
+    return {
+        path.relative_to(base).as_posix(): digest_of(path) for path in sorted(place.rglob("*")) if path.is_file() and path.suffix != ".pyc"
+    }
 
 
 def bare(text: str) -> Mapping[str, Any]:

@@ -61,10 +61,10 @@ def module_of(file: Path) -> Any:
     if not file.is_file():
         raise FileNotFoundError(f"there is no file {file}")
     spec = importlib.util.spec_from_file_location(f"_amp_nft_{file.stem}", file)
-    if spec is None or spec.loader is None:
+    if spec is None:
         raise ImportError(f"{file} is not a Python file")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    exec(compile(file.read_bytes(), str(file), "exec"), module.__dict__)  # exec_module would write bytecode next to the file
     return module
 
 
