@@ -121,3 +121,28 @@ def test_jobs_of_slurm_have_the_options_of_sbatch(given):
         script = cluster.job_script()
     for text in ("#SBATCH --ntasks=16", "#SBATCH --mem=32G", "#SBATCH -t 04:00:00", "module load x"):
         assert text in script
+
+
+def test_a_committee_of_another_program(given, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    parts = (
+        "committee.train=bash train.sh",
+        "committee.calculator=ase.calculators.emt.EMT",
+        "committee.model=m.xml",
+        "committee.members=4",
+    )
+    found = given(*parts, "committee.timeout=2 h", "committee.args={fixed_cutoff = true}")
+    settings = learner_of(found).trainer
+    assert (settings.command, settings.calculator, settings.model, settings.timeout) == (
+        "bash train.sh", "ase.calculators.emt.EMT", "m.xml", 7200.0
+    )  # fmt: skip
+    assert settings.options == {"fixed_cutoff": True} and settings.start == []
+    for name in ("b.xml", "a.xml"):
+        (tmp_path / name).touch()
+    assert learner_of(given(*parts[:3], 'committee.members=["*.xml"]')).trainer.start == ["a.xml", "b.xml"]
+    with pytest.raises(InputError, match=r"names 0 files"):
+        learner_of(given(*parts[:3], 'committee.members=["*.model"]'))
+    with pytest.raises(InputError, match="ensemble and committee exclude each other"):
+        given(*parts, "ensemble.members=4")
+    with pytest.raises(InputError, match="committee.calculator is missing"):
+        given(parts[0])

@@ -121,6 +121,24 @@ class Members(Table):
         return self
 
 
+class Foreign(Table):
+    """Models of another program in place of the ensemble: a command trains each, and a calculator of ASE loads it."""
+
+    members: Annotated[int, Field(ge=2)] | list[str] = Field(10, description="Number of members, or files of models with which they begin.")
+    train: Annotated[str, Field(min_length=1)] = Field(description="Shell command that trains one member, as 'bash train.sh'.")
+    calculator: str = Field(description="ASE calculator that loads a model: module.Class, or file.py:function.")
+    model: str = Field("model", description="File name of a model, with the extension that its calculator needs.")
+    argument: str | None = Field(None, description="Keyword of the calculator for the path of the model; its first argument if not given.")
+    args: dict[str, Any] = Field({}, description="Further keyword arguments of the calculator.")
+    samples: Literal["bootstrap", "all"] = Field("bootstrap", description="Data of a member: its bootstrap sample, or everything.")
+    sigma: Positive = Field(0.01, description="Error of an exact force in force_atom_sigma, eV/Å.")
+    parallel: Count = Field(1, description="Members that are trained at the same time.")
+    retries: CountFrom0 = Field(1, description="Further starts of a command that failed.")
+    timeout: Duration | None = Field(None, description="Longest time of one training: seconds, or a text such as '4 h'.")
+    from_previous: bool = Field(False, description="Later trainings begin with the member's last model.")
+    cutoff: Positive | None = Field(None, description="Radius to which a model sees, Å.")
+
+
 class Method(Table):
     """The method, and parts of it that differ from its defaults."""
 
@@ -202,12 +220,19 @@ class InputFile(Table):
     labels: Labels = Labels()
     chunks: Chunks = Chunks()
     ensemble: Members = Members()
+    committee: Foreign | None = Field(None, description="Models of another program, in place of the ensemble.")
     method: Method = Method()
     select: Select = Select()
     stop: Stop = Stop()
     run: Run = Run()
     card: Card = Card()
     relearn: Relearn = Relearn()
+
+    @model_validator(mode="after")
+    def _has_one_kind_of_members(self) -> InputFile:
+        if self.committee is not None and "ensemble" in self.model_fields_set:
+            raise ValueError("ensemble and committee exclude each other: remove one")
+        return self
 
 
 def read_input(path: str | os.PathLike[str], changes: Sequence[str] = ()) -> InputFile:

@@ -7,16 +7,18 @@ import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ase import Atoms
 
-from amp.nft.cli.input_file import InputFile, Labels, Members, Parent
+from amp.nft.cli.input_file import Foreign, InputFile, Labels, Members, Parent
 from amp.nft.cli.parent import Source
 from amp.nft.errors import InputError
 
 if TYPE_CHECKING:
     from amp.nft.activelearner import NFT
+    from amp.nft.training import Command
 
 OF_NFT = {
     "stop.delta": "stop_delta", "stop.max_iterations": "max_iterations", "stop.steps_not_improved": "steps_not_improved",
@@ -68,7 +70,35 @@ def learner_of(given: InputFile, **settings: Any) -> NFT:
 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="threshold is .* every atom above", category=UserWarning)  # `above` says so already
-        return NFT(**arguments_of_nft(given), **settings)
+        trainer = {} if given.committee is None else {"trainer": command_of(given.committee)}
+        return NFT(**arguments_of_nft(given), **trainer, **settings)
+
+
+def command_of(given: Foreign) -> Command:
+    """Return the trainer of another program.
+
+    Parameters
+    ----------
+    given : Foreign
+        Its files are relative to the working directory.
+
+    Returns
+    -------
+    Command
+
+    Raises
+    ------
+    InputError
+        A setting cannot work, or no file is found.
+    """
+    from amp.nft.training import Command
+
+    names = given.members if isinstance(given.members, list) else []
+    start = [path for name in names for path in sorted(map(str, Path().glob(name) if not Path(name).is_absolute() else [Path(name)]))]
+    if isinstance(given.members, list) and len(start) < 2:
+        raise InputError(f"committee.members is {given.members!r}, which names {len(start)} files: give two or more, or a number.")
+    settings = given.model_dump(exclude={"members", "train", "args"})
+    return Command(given.train, options=given.args, start=start, **settings)
 
 
 def arguments_of_run(given: InputFile) -> dict[str, Any]:
@@ -98,7 +128,7 @@ def arguments_of_run(given: InputFile) -> dict[str, Any]:
         **{name: parent_of(parent) for name, parent in others.items() if parent is not None},
         "images": images,
         "target_image": targets,
-        "calc_text": calc_text(given.ensemble, elements),
+        **_members(given, elements),
         "parent_calc": parent_of(given.parent),
         "card": given.card.model_dump(),
     }
@@ -130,6 +160,14 @@ def limits_of(texts: Iterable[str]) -> dict[str, float] | None:
         except ValueError:
             raise InputError(f"--until {text!r}: give a limit and a number, as labels=100, iterations=5 or hours=12.") from None
     return found or None
+
+
+def _members(given: InputFile, elements: Iterable[str]) -> dict[str, Any]:
+    """Return the arguments that describe the members: Amp's text, or the number of those that a command trains."""
+    if given.committee is None:
+        return {"calc_text": calc_text(given.ensemble, elements)}
+    start = command_of(given.committee).start
+    return {"n": len(start) if start else given.committee.members}
 
 
 def targets_of(given: InputFile) -> list[Atoms]:
