@@ -144,5 +144,5 @@ def test_a_committee_of_another_program(given, tmp_path, monkeypatch):
         learner_of(given(*parts[:3], 'committee.members=["*.model"]'))
     with pytest.raises(InputError, match="ensemble and committee exclude each other"):
         given(*parts, "ensemble.members=4")
-    with pytest.raises(InputError, match="committee.calculator is missing"):
+    with pytest.raises(InputError, match=r"committee\.calculator is missing"):
         given(parts[0])
