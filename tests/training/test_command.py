@@ -44,7 +44,7 @@ def starts():
 
 
 def results():
-    """All that a run leaves under its usual names, without times."""
+    """Results of a run under their usual names."""
     found = {str(path): path.read_bytes() for path in Path("al-training/saved-info").glob("*.npy")}
     return found | {str(path): path.read_bytes() for path in Path().glob("*.committee/**/*") if path.is_file()}
 
@@ -193,7 +193,7 @@ def test_a_command_without_a_usable_model_fails(tmp_path, monkeypatch):
         run(trainer=command(command="sleep 60", retries=0, timeout=0.3))
 
 
-def test_another_command_is_another_run(finished, tmp_path, monkeypatch):
+def test_a_changed_command_needs_a_new_run(finished, tmp_path, monkeypatch):
     shutil.copytree(finished, tmp_path / "copy")
     monkeypatch.chdir(tmp_path / "copy")
     before = starts()

@@ -78,7 +78,12 @@ class ExternalMember:
     nft: dict[str, Any] = field(default_factory=dict)
 
     def text(self) -> str:
-        """Return the description as a text, which `read_external` reads."""
+        """Return the description as a text, which `read_external` reads.
+
+        Returns
+        -------
+        str
+        """
         return _BEGIN + json.dumps(asdict(self), sort_keys=True, ensure_ascii=False)[1:]
 
     def check(self, directory: Path) -> None:

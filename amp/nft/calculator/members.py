@@ -36,11 +36,18 @@ class Members(Protocol):
     error95_factor: float | None
 
     def predict(self, atoms: Atoms) -> tuple[np.ndarray, np.ndarray]:
-        """Return mean forces, shape (atoms, 3), and their uncertainty, shape (atoms,), in eV/Å.
+        """Return mean forces and their uncertainty.
 
         Parameters
         ----------
         atoms : Atoms
+
+        Returns
+        -------
+        forces : ndarray, shape (atoms, 3)
+            eV/Å.
+        uncertainty : ndarray, shape (atoms,)
+            eV/Å.
         """
         ...
 
@@ -61,11 +68,18 @@ class AmpMembers:
         self.error95_factor = error95_factor(self.texts)
 
     def predict(self, atoms: Atoms) -> tuple[np.ndarray, np.ndarray]:
-        """Return mean forces and their uncertainty, as `Members` has it.
+        """Return mean forces and their uncertainty.
 
         Parameters
         ----------
         atoms : Atoms
+
+        Returns
+        -------
+        forces : ndarray, shape (atoms, 3)
+            eV/Å.
+        uncertainty : ndarray, shape (atoms,)
+            eV/Å.
         """
         return predict(self.texts, atoms, self.dblabel, self.threads)
 
@@ -86,11 +100,18 @@ class CommitteeMembers:
         self.error95_factor = self.committee.error95_factor
 
     def predict(self, atoms: Atoms) -> tuple[np.ndarray, np.ndarray]:
-        """Return mean forces and their uncertainty, as `Members` has it.
+        """Return mean forces and their uncertainty.
 
         Parameters
         ----------
         atoms : Atoms
+
+        Returns
+        -------
+        forces : ndarray, shape (atoms, 3)
+            eV/Å.
+        uncertainty : ndarray, shape (atoms,)
+            eV/Å.
         """
         return self.committee.get_property("forces", with_cell(atoms)), self.committee.results["forces_uncertainty"]
 

@@ -70,8 +70,8 @@ def learner_of(given: InputFile, **settings: Any) -> NFT:
 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="threshold is .* every atom above", category=UserWarning)  # `above` says so already
-        trainer = {} if given.committee is None else {"trainer": command_of(given.committee)}
-        return NFT(**arguments_of_nft(given), **trainer, **settings)
+        trainer: str | Command = "auto" if given.committee is None else command_of(given.committee)
+        return NFT(**arguments_of_nft(given), trainer=trainer, **settings)
 
 
 def command_of(given: Foreign) -> Command:

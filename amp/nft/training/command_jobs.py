@@ -121,7 +121,12 @@ class Job:
             self._shell = None
 
     def tail(self) -> str:
-        """Return the last lines of the output, indented, for an error."""
+        """Return the last lines of the output, indented, for an error.
+
+        Returns
+        -------
+        str
+        """
         path = self.place / OUTPUT
         lines = path.read_text(errors="replace").splitlines()[-TAIL:] if path.exists() else []
         return "".join(f"\n    | {line}" for line in lines) or " (none)"
