@@ -16,7 +16,6 @@ from ase import Atoms
 from ase.io import write
 
 from amp.nft.amp_io.external import ExternalMember, Loader, files_below, is_external, read_external
-from amp.nft.chunks.label_error import default_floor
 from amp.nft.errors import TrainingError
 from amp.nft.inputs.geometry import with_cell
 from amp.nft.records import Ensemble, ForceRows, MemberReport, Purpose, TrainingTask, Watch, random_stream, unwatched
@@ -26,6 +25,7 @@ from amp.nft.training.command_jobs import Job, carry_out, end_started
 from amp.nft.training.trained_labels import calibrating_forces, energy_weight, trained_energy
 from amp.nft.uncertainty.calibration import OutOfBag, calibrate_out_of_bag
 
+FLOOR = 0.1  # of the mean force of the chunks: the floor of the weights in amp.nft.chunks.label_error
 MODELS = "models"  # in the training directory: models/<iteration>/<member>
 
 
@@ -91,7 +91,7 @@ class CommandTrainer:
         """Return the images with columns for the trainer."""
         forces = [image.get_forces(apply_constraint=False) for image in task.images]
         chunks = [known for known, rows in zip(forces, task.rows, strict=True) if rows is not None]
-        floor = default_floor(np.concatenate(chunks or forces))
+        floor = FLOOR * float(np.linalg.norm(np.concatenate(chunks or forces), axis=1).mean())
         found = []
         for image, rows, known in zip(task.images, task.rows, forces, strict=True):
             energy = trained_energy(image, rows)
