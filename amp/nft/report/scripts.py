@@ -113,7 +113,8 @@ function balls(scene, some, colour) {
   });
   const shade = p => colour.values[some[Math.floor(p / n)]];
   const length = n * some.length;
-  const intensity = colour.values ? {intensity: Float32Array.from({length}, (_, p) => shade(p))} : {showscale: false};
+  const intensity = colour.values ? {intensity: Float32Array.from({length}, (_, p) => shade(p))} : {intensity: new Float32Array(length),
+    colorscale: [[0, colour.mesh.color], [1, colour.mesh.color]], cmin: 0, cmax: 1, showscale: false};  // plotly keeps an old intensity
   return {type: "mesh3d", x: xyz[0], y: xyz[1], z: xyz[2], i: ijk[0], j: ijk[1], k: ijk[2], ...intensity, ...colour.mesh, hoverinfo: "skip",
     lighting: {ambient: 0.72, diffuse: 0.5, specular: 0.15, roughness: 0.6, fresnel: 0.1}, lightposition: {x: 500, y: -1500, z: 1200}};
 }
