@@ -10,7 +10,7 @@ from amp.nft.activelearner.batches import START_BATCH, spread_atoms
 from amp.nft.activelearner.chunk_labels import ChunkLabels
 from amp.nft.activelearner.setup import Setup
 from amp.nft.chunks.correction import FEWEST, Gate, judge
-from amp.nft.errors import CorrectionError
+from amp.nft.errors import CorrectionError, LabellingError
 from amp.nft.records import Purpose, random_stream
 from amp.nft.run.replay import LiveState
 
@@ -42,11 +42,18 @@ def first_chunks(
     ------
     CorrectionError
         If the correction does not move the forces towards those of larger chunks.
+    LabellingError
+        If none of the atoms that `setup.inherit` names can be labelled.
     """
     unjudged = setup.correction is not None and state().gate is None
     n_atoms = sum(map(len, setup.targets))
     if state().begun is None and setup.inherit is not None:
-        atoms, _ = labels.label([*inherited, *setup.inherit.atoms], np.zeros(n_atoms), range(n_atoms))
+        atoms, failures = labels.label([*inherited, *setup.inherit.atoms], np.zeros(n_atoms), range(n_atoms))
+        if setup.inherit.atoms and not {*atoms} & {*setup.inherit.atoms}:
+            raise LabellingError(
+                f"None of {len(setup.inherit.atoms)} new chunks could be labelled: {next(iter(failures.values()))}. Fix parent_calc and "
+                "start again: finished work is kept."
+            )
         labels.store.append("begun", atoms=atoms)
     elif state().begun is None and (not setup.images or unjudged):
         ranking = np.random.default_rng(random_stream(setup.seed, Purpose.SELECTION)).uniform(size=n_atoms)
