@@ -156,7 +156,7 @@ def test_ctrl_c_ends_the_command(tmp_path, monkeypatch):
     until(lambda: Path("starts.txt").exists() and not Path("hang-0").exists())
     driver.send_signal(signal.SIGINT)
     output, _ = driver.communicate(timeout=60)
-    assert output.rstrip().endswith("KeyboardInterrupt")
+    assert "KeyboardInterrupt" in output
     own = str(tmp_path)
     assert not [pid for pid in os.listdir("/proc") if pid.isdigit() and int(pid) != os.getpid() and _directory(pid) == own]
 
