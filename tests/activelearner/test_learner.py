@@ -147,7 +147,7 @@ def test_the_journal_says_under_what_circumstances_it_was_written():
     assert [start["settings"]["max_iterations"] for start in starts] == [0, 1]
     assert starts[0]["settings"]["stop_delta"] == 0.125
     assert starts[0]["process"]["pid"] == os.getpid()
-    assert starts[0]["versions"]["amp-nft-amp"] == "1.0.1"
+    assert starts[0]["versions"]["amp-atomistics"] == "1.0.1"
     assert read(f"al-training/saved-info/content/{starts[0]['targets'][0]}") == cluster()
 
 

@@ -53,7 +53,7 @@ def test_the_card_of_a_run_says_where_the_ensemble_comes_from():
     assert card["verdict"]["state"] == al.verdict.state and card["verdict"]["mean_bound"] == al.verdict.mean_bound
     assert Verdict(**card["verdict"] | {"label_error": np.nan}).sentence == al.verdict.sentence
     assert card["method"]["name"] == "paper" and card["method"]["iteration"] == best.iteration
-    assert {"amp-nft", "amp-nft-amp", "numpy", "ase"} <= set(card["versions"])
+    assert {"amp-nft", "amp-atomistics", "numpy", "ase"} <= set(card["versions"])
 
 
 def test_the_card_of_a_resumed_run_is_the_same_byte_by_byte():

@@ -317,7 +317,7 @@ def test_the_module_is_the_same_program():
         for command in ([PROGRAM], [sys.executable, "-m", "amp.nft"])
     ]
     assert {*of_both} == {amp_nft("--version")[0]}
-    assert re.match(r"amp-nft \d+\.\d+\.\d+.* \(amp-nft-amp 1\.0\.1, ase ", of_both[0])
+    assert re.match(r"amp-nft \d+\.\d+\.\d+.* \(amp-atomistics 1\.0\.1, ase ", of_both[0])
 
 
 PAGE = (TESTS.parent / "docs" / "command_line.rst").read_text(encoding="utf-8")

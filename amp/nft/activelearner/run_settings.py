@@ -9,13 +9,13 @@ from typing import Any
 
 from amp.nft.activelearner.identity import digests
 from amp.nft.activelearner.setup import Setup
-from amp.nft.amp_io.card import versions
 from amp.nft.errors import RunStoreError
 from amp.nft.labels.executors import executor_name
 from amp.nft.labels.identity import identify
 from amp.nft.labels.single_point import parent_name
 from amp.nft.run.state import Start
 from amp.nft.run.store import RunStore
+from amp.nft.system.packages import versions
 from amp.nft.system.processes import this_process
 from amp.nft.training import Choice
 

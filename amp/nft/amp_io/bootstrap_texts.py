@@ -11,7 +11,7 @@ def _strings(module: str) -> dict[str, str]:
     """Return the strings that a module assigns to names, without running it."""
     spec = find_spec(module)
     if spec is None or spec.origin is None:
-        raise ImportError(f"{module} has no source file: reinstall amp-nft-amp.", name=module)
+        raise ImportError(f"{module} has no source file: reinstall Amp (amp-atomistics, or amp-nft-amp).", name=module)
     tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
     found: dict[str, str] = {}
     for node in tree.body:

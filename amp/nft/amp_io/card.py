@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import platform
 from collections.abc import Iterable, Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +17,8 @@ from amp.nft.amp_io.model import read_amp, with_data
 from amp.nft.errors import AmpFileError, InputError, UnsupportedModel
 from amp.nft.records import MemberReport
 
-PACKAGES = ("amp-nft", "amp-nft-amp", "numpy", "ase", "numba")  # whose versions a journal and a card name
 TRAINING_ERRORS = {"training_force_rmse": "force_rmse", "oob_force_rmse": "oob_force_rmse"}  # of a card, by the field of a report
 TERMS = ("licence", "citation", "date")  # that the user gives
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages on which results depend.
-
-    Returns
-    -------
-    dict of str to str
-    """
-    return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
 
 
 def checked_terms(card: Mapping[str, str | None] | None, allowed: Sequence[str] = TERMS) -> dict[str, str | None]:

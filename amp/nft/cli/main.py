@@ -102,11 +102,11 @@ class _Version(argparse.Action):
     """Print the versions of this package and of those whose numbers it uses."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object, **__: object) -> NoReturn:
-        import platform
-        from importlib.metadata import version
+        from amp.nft.system.packages import versions
 
-        others = ", ".join(f"{name} {version(name)}" for name in ("amp-nft-amp", "ase", "numpy", "numba"))
-        print(f"amp-nft {version('amp-nft')} ({others}, Python {platform.python_version()})")
+        found = versions()
+        others = ", ".join(f"{name} {found[name]}" for name in ("amp-atomistics", "ase", "numpy", "numba"))
+        print(f"amp-nft {found['amp-nft']} ({others}, Python {found['python']})")
         parser.exit()
 
 

@@ -17,7 +17,7 @@ from ase import Atoms
 
 from amp.nft import features as feature_sets
 from amp.nft.amp_io import CalculatorSpec, calc_text_of, read_amp, read_calc_text, spec_of, with_data, write_amp
-from amp.nft.amp_io.card import TERMS, checked_terms, versions
+from amp.nft.amp_io.card import TERMS, checked_terms
 from amp.nft.calculator.baseline import Baseline
 from amp.nft.errors import InputError, RunStoreError
 from amp.nft.fitting.ensemble import Ensemble
@@ -29,6 +29,7 @@ from amp.nft.records import ForceRows, MemberReport, Purpose, TrainingTask, rand
 from amp.nft.run.schema import FORMAT
 from amp.nft.run.second_labels import SecondLabels
 from amp.nft.run.store import RunStore
+from amp.nft.system.packages import versions
 from amp.nft.training.batched_trainer import BatchedTrainer
 from amp.nft.training.choose import sample_weights
 from amp.nft.training.out_of_bag import UNTIL, Until
