@@ -12,12 +12,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ase.calculators.emt import EMT
 from ase.io import read
 from small_runs import N, cells, cluster, run
 
 from amp.nft.calculator import Committee, UncertaintyMonitor, load
 from amp.nft.errors import AmpFileError, InputError, JobError, RunStoreError
 from amp.nft.interfaces import write_labels
+from amp.nft.report import report
+from amp.nft.report.checks import check
 from amp.nft.run.history import read_run
 from amp.nft.training import Command
 
@@ -270,3 +273,12 @@ def test_arguments_of_a_run_that_cannot_be(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="start has 1 models, but n is 3"):
         run(trainer=command(start=[given]))
     assert not Path("al-training").exists()
+
+
+def test_the_report_compares_the_committee_with_the_labels(finished, tmp_path):
+    report(finished, tmp_path / "report.html")
+    found = check(read_run(finished), truth=EMT().get_forces(cluster()))
+    assert found.why_not == "" and len(found.trained) >= 3 and len(found.target) == len(cluster())
+    committee = load(finished / "best.al.committee")
+    np.testing.assert_allclose(found.target.delta, committee.get_property("forces_uncertainty", cluster()), rtol=1e-9)
+    assert "best.al.ensemble" not in (tmp_path / "report.html").read_text(encoding="utf-8")

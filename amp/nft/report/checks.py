@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
 from ase import Atoms
 
 from amp.nft.amp_io import read_amp
+from amp.nft.amp_io.external import is_external
 from amp.nft.calculator.evaluate import target_uncertainty
+from amp.nft.calculator.members import committee_of
 from amp.nft.chunks import Correction
 from amp.nft.chunks.label_error import LabelError, label_rows
 from amp.nft.chunks.numbered import carve_numbered
 from amp.nft.chunks.termination import check_termination
 from amp.nft.errors import ChunkError, UnsupportedModel
+from amp.nft.inputs.geometry import with_cell
 from amp.nft.report.comparison import NOTHING, Comparison, compare, count_neighbors, join
 from amp.nft.run.history import Run
 from amp.nft.run.rounds import RoundRecord
@@ -211,7 +215,7 @@ class _Ensembles:
 
     def __init__(self, run: Run) -> None:
         self.run, self.baseline = run, SecondLabels(run.record)
-        self._read: dict[int, tuple[object, float]] = {}
+        self._read: dict[int, _AmpMembers | _Committee] = {}
 
     def central(self, iteration: int, atoms: Sequence[int], labels: _Labels, in_target: bool = False) -> Comparison:
         """Predict the forces on central atoms, in their chunks, or in the target where that is what the label estimates."""
@@ -219,17 +223,23 @@ class _Ensembles:
             return NOTHING
         chunks = [labels.chunk(atom) for atom in atoms]
         counts = [count_neighbors(chunk, [0])[0] for chunk in chunks]
-        evaluator, reach = self._evaluator(iteration)
-        places: Iterable[Atoms] = chunks
+        members = self._members(iteration)
         if in_target or labels.corrected:
-            around = carve_numbered(self.run.targets, atoms, reach)
-            places, added = [around[atom] for atom in atoms], [self._baseline_in_target(atom) for atom in atoms]
+            found = [members.on_atom(*place) for place in self._in_targets(atoms, members.reach)]
+            added = [self._baseline_in_target(atom) for atom in atoms]
         else:
-            added = [self.baseline.forces(chunk)[0] for chunk in chunks]
-        found = [_evaluated(evaluator, place) for place in places]
+            found, added = [members.on_atom(chunk, 0) for chunk in chunks], [self.baseline.forces(chunk)[0] for chunk in chunks]
         known, numbers = [labels.central(atom) for atom in atoms], [chunk.numbers[0] for chunk in chunks]
-        predicted = [one.forces[0] + more for one, more in zip(found, added, strict=True)]
-        return compare(known, predicted, [one.forces_uncertainty[0] for one in found], iteration, numbers, counts, atoms)
+        predicted = [force + more for (force, _), more in zip(found, added, strict=True)]
+        return compare(known, predicted, [delta for _, delta in found], iteration, numbers, counts, atoms)
+
+    def _in_targets(self, atoms: Sequence[int], reach: float | None) -> list[tuple[Atoms, int]]:
+        """Return for each atom a structure with all atoms that act on it as in the target, and its index there."""
+        if reach is not None:
+            around = carve_numbered(self.run.targets, atoms, reach)
+            return [(around[atom], 0) for atom in atoms]
+        places = (self.run.target_of(atom) for atom in atoms)
+        return [(self.run.targets[number], atom - first) for atom, (number, first) in zip(atoms, places, strict=True)]
 
     def _baseline_in_target(self, atom: int) -> np.ndarray:
         """Return the force of the baseline on an atom of a target, eV/Å."""
@@ -238,9 +248,8 @@ class _Ensembles:
 
     def everywhere(self, iteration: int, known: np.ndarray) -> Comparison:
         """Predict the forces on all atoms of the targets."""
-        evaluator, _ = self._evaluator(iteration)
-        found = [_evaluated(evaluator, target) for target in self.run.targets]
-        forces, delta = (np.concatenate([getattr(one, name) for one in found]) for name in ("forces", "forces_uncertainty"))
+        found = [self._members(iteration).evaluate(target) for target in self.run.targets]
+        forces, delta = (np.concatenate(parts) for parts in list(zip(*found, strict=True))[1:])
         forces += np.concatenate([self.baseline.forces(target) for target in self.run.targets])
         numbers = np.concatenate([target.numbers for target in self.run.targets])
         counts = np.concatenate([count_neighbors(target) for target in self.run.targets])
@@ -254,22 +263,57 @@ class _Ensembles:
         images = [image for number, image in enumerate(images) if number not in chunks]
         if not images:
             return np.zeros((0, 2))
-        evaluator, _ = self._evaluator(iteration)
         added = [label.energy if (label := self.baseline.get(image)) is not None else 0.0 for image in images]
-        predicted = [_evaluated(evaluator, image).energy_m.mean() + more for image, more in zip(images, added, strict=True)]
+        predicted = [self._members(iteration).evaluate(image)[0] + more for image, more in zip(images, added, strict=True)]
         pairs = [(image.get_potential_energy(), energy) for image, energy in zip(images, predicted, strict=True)]
         return np.array(pairs) / np.array([[len(image)] for image in images])
 
-    def _evaluator(self, iteration: int) -> tuple[object, float]:
-        """Return the evaluator of an iteration, and the distance within which atoms act on a force, Å."""
+    def _members(self, iteration: int) -> _AmpMembers | _Committee:
+        """Return the members of an iteration."""
         if iteration not in self._read:
-            from amp.nft.kernels.prediction.evaluate import Evaluator  # numba: only where it is needed
-
             step = next(step for step in self.run.steps if step.iteration == iteration)
-            models = [read_amp(text) for text in self.run.members(step)]
-            self._read = {iteration: (Evaluator(models), 2 * float(models[0].cutoff["kwargs"]["Rc"]) + BEYOND)}
+            texts = list(self.run.members(step))
+            self._read = {iteration: _Committee(texts, self.run.record.directory.parent) if is_external(texts[0]) else _AmpMembers(texts)}
         return self._read[iteration]
 
 
-def _evaluated(evaluator, image: Atoms):
-    return evaluator.evaluate(image.positions, image.numbers, np.asarray(image.cell), image.pbc)
+class _Predictions:
+    """Predictions of members for structures."""
+
+    reach: float | None = None  # Å; distance within which atoms act on a force, where that is known
+
+    def evaluate(self, image: Atoms) -> tuple[float, np.ndarray, np.ndarray]:
+        """Return the energy, the forces and their uncertainties."""
+        raise NotImplementedError
+
+    def on_atom(self, image: Atoms, index: int) -> tuple[np.ndarray, float]:
+        """Return the force on an atom, and its uncertainty."""
+        _, forces, delta = self.evaluate(image)
+        return forces[index], float(delta[index])
+
+
+class _AmpMembers(_Predictions):
+    """Members that the kernels evaluate."""
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        from amp.nft.kernels.prediction.evaluate import Evaluator  # numba: only where it is needed
+
+        models = [read_amp(text) for text in texts]
+        self._evaluator, self.reach = Evaluator(models), 2 * float(models[0].cutoff["kwargs"]["Rc"]) + BEYOND
+
+    def evaluate(self, image: Atoms) -> tuple[float, np.ndarray, np.ndarray]:
+        """Return the energy, the forces and their uncertainties."""
+        found = self._evaluator.evaluate(image.positions, image.numbers, np.asarray(image.cell), image.pbc)
+        return float(found.energy_m.mean()), found.forces, found.forces_uncertainty
+
+
+class _Committee(_Predictions):
+    """Models of another program, whose reach is not known."""
+
+    def __init__(self, texts: Sequence[str], directory: Path) -> None:
+        self._committee = committee_of(texts, directory)
+
+    def evaluate(self, image: Atoms) -> tuple[float, np.ndarray, np.ndarray]:
+        """Return the energy, the forces and their uncertainties."""
+        forces = self._committee.get_property("forces", with_cell(image))
+        return float(self._committee.results["energy"]), forces, self._committee.results["forces_uncertainty"]

@@ -230,6 +230,8 @@ def _go_on(run: Run) -> str:
 def _if_converged(run: Run, stop: float, largest: float) -> str:
     more = ", baseline=..." if "baseline" in run.settings else ""
     script = f'EnsembleCalculator("best.{run.label}.ensemble"{more})'
+    if "committee" in run.settings:
+        script = f'amp.nft.calculator.load("best.{run.label}.committee")'
     text = f"Use {script}, with an UncertaintyMonitor of threshold={max(stop, largest):.3g} eV/Å or somewhat more in relaxations "
     text += "and molecular dynamics, and label a few chunks of what you find there to check it."
     if _missed(run.best):
