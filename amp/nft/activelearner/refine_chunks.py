@@ -83,7 +83,7 @@ def refine_by_chunks(
         training, centres = training + new, centres + [(get_hash(chunk), 0) for chunk in new]
         after = train(learner, training, targets, centres, name, str(before.ensemble), settings)
         counts = (found.counts[0], found.counts[1], found.counts[2])
-        learned = _outcome(before, after, chunks, learner.stop_delta)
+        learned = _outcome((before, after), chunks, learner.stop_delta, settings.get("baseline"))
         done.append(replace(after, exploration=counts, chunks=len(chunks), outcome=learned))
         learner.log(f"\n{done[-1]}")
     if rounds and not done[-1].end:
@@ -93,10 +93,10 @@ def refine_by_chunks(
     return done
 
 
-def _outcome(before: Round, after: Round, chunks: list[Atoms], stop_delta: float) -> str:
+def _outcome(rounds: tuple[Round, Round], chunks: list[Atoms], stop_delta: float, baseline: Parent | None) -> str:
     """Say how far the uncertainty on the central atoms of the new chunks fell."""
     with quiet():
-        calculators = [EnsembleCalculator(one.ensemble) for one in (before, after)]
+        calculators = [EnsembleCalculator(one.ensemble, baseline=baseline) for one in rounds]
         old, new = (max(calc.get_property("forces_uncertainty", chunk)[0] for chunk in chunks) for calc in calculators)
     done = new < stop_delta
     return (
