@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 from typing import Any
 
 from amp.nft.errors import InputError
-from amp.nft.inputs.named import module_of
+from amp.nft.inputs.named import load_named
 
 DIRECTORY = "{directory}"  # in a text of the arguments: the directory of the label
 
@@ -44,18 +43,9 @@ class Source:
         InputError
             If that fails.
         """
-        place = f"parent.factory {self.__module__}:" if self._file else f"parent.calculator {self.__module__}."
-        try:
-            module = importlib.import_module(self.__module__) if self._file is None else module_of(self._file)
-            found = getattr(module, self.__qualname__)
-        except Exception as error:  # an import runs any code
-            raise InputError(
-                f"{place}{self.__qualname__} cannot be imported ({type(error).__name__}: {error}): check the name, and that the package "
-                "is installed in this Python."
-            ) from error
-        if not callable(found):
-            raise InputError(f"{place}{self.__qualname__} is a {type(found).__name__}: it must be a class or a function.")
-        return found
+        if self._file is not None:
+            return load_named(f"{self._file}:{self.__qualname__}", "parent.factory")
+        return load_named(f"{self.__module__}.{self.__qualname__}", "parent.calculator")
 
     def __call__(self, directory: str, **arguments: Any) -> Any:
         """Return a fresh calculator that works in `directory`."""
