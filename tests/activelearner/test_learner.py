@@ -19,8 +19,9 @@ from ase.constraints import FixAtoms
 from ase.io import read, write
 from small_runs import CALC_TEXT, Fragile, N, cells, cluster, results, run
 
-from amp.nft.amp_io import card, read_texts, without_card
+from amp.nft.amp_io import read_texts, without_card
 from amp.nft.run.store import RunStore, RunStoreError
+from amp.nft.system import packages
 
 
 @pytest.fixture(autouse=True)
@@ -153,8 +154,8 @@ def test_the_journal_says_under_what_circumstances_it_was_written():
 
 def test_a_run_resumes_with_other_versions_and_names_them(monkeypatch):
     run(max_iterations=0, log="log.txt")
-    before, installed = results(), card.version
-    monkeypatch.setattr(card, "version", lambda name: "1.2.3" if name == "numpy" else installed(name))
+    before, installed = results(), packages.version
+    monkeypatch.setattr(packages, "version", lambda name: "1.2.3" if name == "numpy" else installed(name))
     run(max_iterations=0, log="log.txt")
     line = f"Versions changed since the last start: numpy {installed('numpy')} is now 1.2.3. Finished work is kept"
     assert Path("log.txt").read_text().count(line) == 1 and results() == before
