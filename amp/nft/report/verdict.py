@@ -223,7 +223,7 @@ def _doubts(best: Step, checks: Checks) -> list[str]:
 
 def _go_on(run: Run) -> str:
     if run.status.phase == "interrupted" or run.status.alive is False:
-        return "Rerun the script: the run resumes where it stopped."
+        return "Run the script or command again: the run resumes where it stopped."
     return "Wait: `amp-nft status` shows the progress."
 
 
@@ -244,7 +244,7 @@ def _if_not_converged(run: Run, rounds: Sequence[RoundRecord] = ()) -> str:
     if run.status.phase != "finished":
         return _go_on(run)
     if any(one.label == run.label and one.n_frames for one in rounds):
-        return f"Refine further: rerun the script with rounds={rounds[-1].number + 1} or more; finished rounds are kept."
+        return f"Refine further: run again with rounds={rounds[-1].number + 1} or more; finished rounds are kept."
     largest = [float(step.delta.max()) for step in run.steps]
     recent = largest[-3:]
     if len(recent) == 3 and max(recent) < FLAT * min(recent) and largest[0] > 2 * min(recent):
@@ -252,13 +252,13 @@ def _if_not_converged(run: Run, rounds: Sequence[RoundRecord] = ()) -> str:
     if len(largest) >= 2 and largest[-1] <= 1.05 * min(largest):
         spent = sum(step.seconds for step in run.steps[-3:]) / len(run.steps[-3:])
         return (
-            f"It is falling: rerun the script with max_iterations={_more(run)} (training recently took {duration(spent)} per iteration); "
+            f"It is falling: run again with max_iterations={_more(run)} (training recently took {duration(spent)} per iteration); "
             "finished work is kept."
         )
     if len(largest) < EARLY:
-        return f"Too early to say: rerun the script with max_iterations={_more(run)}; finished work is kept."
+        return f"Too early to say: run again with max_iterations={_more(run)}; finished work is kept."
     return (
-        "It goes up and down: rerun the script with a larger steps_not_improved (for example 5) and max_iterations. If this "
+        "It goes up and down: run again with a larger steps_not_improved (for example 5) and max_iterations. If this "
         "does not help, label more atoms per iteration (a threshold nearer to 0 selects more), or use more fingerprints."
     )
 
@@ -279,6 +279,6 @@ def _at_a_floor(run: Run, floor: float) -> str:
     tighter = "" if not criteria else f" (force_rmse below {criteria:g} eV/Å)"
     return (
         f"It has levelled off near {floor:.2g} eV/Å. All members meet their criteria, which set this limit; more chunks will not "
-        f"help. If {floor:.2g} eV/Å is enough, raise stop_delta above it and rerun the script; if not, tighten the criteria in "
+        f"help. If {floor:.2g} eV/Å is enough, raise stop_delta above it and run again; if not, tighten the criteria in "
         f"calc_text{tighter} under another label."
     )
