@@ -203,7 +203,7 @@ def test_a_run_without_a_finished_iteration_has_a_report_too():
 def test_a_run_on_another_machine_that_stopped_showing_life_is_called_interrupted():
     with RunStore("al-training/saved-info") as store:
         begin(store, machine="node07 pid:[1]", pid=7)
-    for age, said in ((5.0, "Wait"), (600.0, "Rerun the script")):
+    for age, said in ((5.0, "Wait"), (600.0, "Run the script or command again")):
         beat = Path("al-training/saved-info/progress.json")
         Heartbeat(beat).beat(iteration=0, members=[])
         os.utime(beat, (time.time() - age,) * 2)
