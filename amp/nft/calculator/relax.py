@@ -22,7 +22,7 @@ from amp.nft.calculator.ase_calculator import EnsembleCalculator
 from amp.nft.calculator.keep import keep
 from amp.nft.calculator.monitor import UncertaintyMonitor, end
 from amp.nft.errors import InputError
-from amp.nft.inputs.arguments import check_count, check_positive
+from amp.nft.inputs.arguments import check_count, check_new, check_positive
 from amp.nft.inputs.geometry import check_atoms, check_places
 from amp.nft.labels.single_point import Parent
 
@@ -121,8 +121,8 @@ def relax(
     check_places(atoms)
     if cell and not atoms.pbc.all():
         raise InputError(f"cell=True relaxes a cell that is periodic in all directions, and pbc is {atoms.pbc.tolist()}: use cell=False.")
-    if trajectory is not None and Path(trajectory).exists():
-        raise InputError(f"{os.fspath(trajectory)} exists, and is not overwritten: remove it, or give another name.")
+    if trajectory is not None:
+        check_new(trajectory)
     work = atoms.copy()
     work.calc = ensemble if isinstance(ensemble, Calculator) else EnsembleCalculator(ensemble, baseline=baseline)
     limit = _threshold(work, ensemble) if threshold is None else float(threshold)

@@ -28,7 +28,7 @@ def relax(options: Namespace) -> int:
     from amp.nft.inputs.structures import read_images
 
     for name in filter(None, (options.output, options.trajectory)):
-        check_new(name)
+        check_output(name)
     structures = read_images(options.structure, "STRUCTURE")
     if len(structures) > 1:
         raise InputError(f"{options.structure} has {len(structures)} structures: choose one, as {options.structure}@-1.")
@@ -75,8 +75,8 @@ def refine(options: Namespace) -> int:
     return CONVERGED if ended else UNCONVERGED
 
 
-def check_new(path: str) -> None:
-    """Check that a file does not exist.
+def check_output(path: str) -> None:
+    """Check that a file can be written: it does not exist, and its directory does.
 
     Parameters
     ----------
@@ -85,9 +85,10 @@ def check_new(path: str) -> None:
     Raises
     ------
     InputError
-        It does.
+        It cannot.
     """
-    if Path(path).exists():
-        raise InputError(f"{path} exists, and is not overwritten: remove it, or give another name.")
+    from amp.nft.inputs.arguments import check_new
+
+    check_new(path)
     if not Path(path).absolute().parent.is_dir():
         raise InputError(f"{path}: there is no directory {str(Path(path).parent)!r}: make it, or give another name.")

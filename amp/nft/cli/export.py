@@ -48,11 +48,11 @@ def import_labels(options: Namespace) -> int:
     """
     from ase.io import write
 
-    from amp.nft.cli.explore import check_new
+    from amp.nft.cli.explore import check_output
     from amp.nft.inputs.structures import CENTRAL
     from amp.nft.interfaces import gather_labels
 
-    check_new(options.output)
+    check_output(options.output)
     images = gather_labels(
         options.sources, energy_key=options.energy_key, forces_key=options.forces_key, accept_parent=options.accept_parent
     )

@@ -65,11 +65,11 @@ def label(options: Namespace) -> int:
     from ase.io import write
 
     from amp.nft.cli.main import NO_LABELS
+    from amp.nft.inputs.arguments import check_new
     from amp.nft.inputs.structures import read_images
 
     output = Path(options.output).absolute()
-    if output.exists():
-        raise InputError(f"{options.output} exists, and is not overwritten: remove it, or give another name.")
+    check_new(options.output)
     images = [image for name in options.files for image in read_images(name, "FILE")]
     found: dict[int, Atoms] = {}
     try:

@@ -73,6 +73,24 @@ def check_texts(**texts: str) -> None:
             raise TypeError(f"{name} is {text!r}: it must be a str.")
 
 
+def check_new(path: str | os.PathLike[str], kind: str = "name") -> None:
+    """Check that a file or directory to be written does not exist.
+
+    Parameters
+    ----------
+    path : path
+    kind : str
+        What the user can give another of: 'name', or 'directory'.
+
+    Raises
+    ------
+    InputError
+        It exists.
+    """
+    if Path(path).exists():
+        raise InputError(f"{os.fspath(path)} exists, and is not overwritten: remove it, or give another {kind}.")
+
+
 def check_label(label: str | os.PathLike[str]) -> None:
     """Check that a label names the files of a run.
 

@@ -19,6 +19,7 @@ from ase.io import write
 from amp.nft.amp_io import read_amp
 from amp.nft.chunks.termination import Termination
 from amp.nft.errors import InputError, UnsupportedModel
+from amp.nft.inputs.arguments import check_new
 from amp.nft.interfaces import snippets
 from amp.nft.interfaces.frames import SPLITS, Frame, read_frames
 from amp.nft.run.history import Run, read_run
@@ -100,8 +101,7 @@ def _check(to: Sequence[str], output: str | os.PathLike[str]) -> None:
     if needy := [name for name in to if name in OF_DATAFRAMES]:
         if importlib.util.find_spec("pandas") is None:
             raise InputError(f"{needy[0]} reads a pickled DataFrame, and pandas is not installed: pip install pandas.")
-    if Path(output).exists():
-        raise InputError(f"{os.fspath(output)} exists, and is not overwritten: remove it, or give another directory.")
+    check_new(output, "directory")
 
 
 def _check_deepmd(frames: Sequence[Frame]) -> None:

@@ -18,6 +18,7 @@ from ase.units import Bohr, Hartree
 
 from amp.nft.amp_io import AmpModel, read_ensemble
 from amp.nft.errors import InputError, UnsupportedModel
+from amp.nft.inputs.arguments import check_new
 from amp.nft.interfaces.pair_baseline import refuse_baseline
 from amp.nft.system import files
 
@@ -80,8 +81,8 @@ def write_runner(
     for member, model in enumerate(models):
         _check(model, models[0], f"member {member}")
     paths = [Path(directory) / f"member-{member:03d}" for member in range(len(models))]
-    if present := [path for path in paths if path.exists()]:
-        raise InputError(f"{present[0]} exists, and is not overwritten: remove it, or give another directory.")
+    for path in paths:
+        check_new(path, "directory")
     texts = [_texts(models, model, *UNITS[units]) for model in models]
     for path, found in zip(paths, texts, strict=True):
         path.mkdir(parents=True)
