@@ -1,6 +1,5 @@
 """Committees of plain calculators and of calculators with several members."""
 
-import json
 import shutil
 
 import numpy as np
@@ -13,20 +12,21 @@ from ase.md.verlet import VelocityVerlet
 from ase.optimize import BFGS
 
 from amp.nft.amp_io import write_amp
+from amp.nft.amp_io.committee_file import save_committee
 from amp.nft.amp_io.external import ExternalMember, Loader, files_below
-from amp.nft.calculator import Committee, EnsembleCalculator, UncertaintyMonitor, keep, load
+from amp.nft.calculator import Committee, EnsembleCalculator, UncertaintyMonitor, keep, load, read_card
 from amp.nft.calculator.explorers import Dynamics
-from amp.nft.calculator.members import save_committee
+from amp.nft.calculator.members import open_members
 from amp.nft.chunks import carve_chunks
 from amp.nft.errors import InputError
 from amp.nft.features import g2x
 from amp.nft.selection import choose_chunks
-from amp.nft.uncertainty import select
+from amp.nft.uncertainty import force_uncertainty, select
 
 SAME = 1e-12  # of sums in another order
 KNOWN = [
     "energy", "free_energy", "energies", "forces", "stress", "stresses", "forces_uncertainty", "forces_committee_std",
-    "energy_uncertainty", "extrapolating", "n_extrapolating", "forces_comm", "forces_ensemble",
+    "energy_uncertainty", "extrapolating", "n_extrapolating", "forces_comm", "forces_ensemble", "energy_comm",
 ]  # fmt: skip
 pytestmark = pytest.mark.filterwarnings("ignore:.* outside the range of the training set")
 
@@ -198,7 +198,9 @@ def test_committees_that_cannot_be(models, given, message):
         Committee(given(models))
 
 
-def test_single_members_from_a_directory_are_the_ensemble(tmp_path, models, cluster):
+@pytest.fixture
+def described(tmp_path, models):
+    """Return members of the ensemble as models of another program, in a directory; their descriptions name files there."""
     texts = []
     for number, model in enumerate(models):
         place = tmp_path / "trained" / str(number) / "model"
@@ -206,9 +208,25 @@ def test_single_members_from_a_directory_are_the_ensemble(tmp_path, models, clus
         (place / "one.amp").write_text(write_amp(model))
         loader = Loader("amp.nft.calculator.EnsembleCalculator")
         texts.append(ExternalMember(loader, f"trained/{number}/model/one.amp", files_below(place, tmp_path)).text())
-    save_committee(tmp_path / "x.committee", texts, tmp_path, {"licence": "none"})
+    return texts
+
+
+def test_single_members_from_a_directory_are_the_ensemble(tmp_path, models, cluster, described):
+    save_committee(tmp_path / "x.committee", described, tmp_path, {"licence": "none"})
     shutil.rmtree(tmp_path / "trained")
-    found, expected = load(tmp_path / "x.committee"), EnsembleCalculator(models)
-    for name in ("energy", "forces", "forces_uncertainty", "forces_committee_std", "energy_uncertainty", "extrapolating"):
-        np.testing.assert_allclose(found.get_property(name, cluster), expected.get_property(name, cluster), rtol=1e-12, atol=1e-12)
-    assert json.loads((tmp_path / "x.committee" / "committee.json").read_text())["card"] == {"licence": "none"}
+    found, expected = load(tmp_path / "x.committee", keep_members=True), EnsembleCalculator(models, keep_members=True)
+    for name in [name for name in KNOWN if name not in ("stress", "stresses")]:
+        np.testing.assert_allclose(found.get_property(name, cluster), expected.get_property(name, cluster), rtol=SAME, atol=SAME)
+    assert read_card(tmp_path / "x.committee") == {"licence": "none"}
+
+
+def test_members_of_another_program_predict_as_the_same_members_of_amp(tmp_path, models, cluster, described):
+    foreign, own = open_members(described, tmp_path), open_members([write_amp(model) for model in models], tmp_path)
+    assert foreign.reach is None and own.reach > 2 * models[0].cutoff["kwargs"]["Rc"]
+    found, expected = (members.predict(cluster, each=True) for members in (foreign, own))
+    assert expected.forces_mni.shape == (len(models), len(cluster), 3) and expected.energy_m.shape == (len(models),)
+    for name in ("energy", "energy_m", "forces", "uncertainty", "forces_mni"):
+        np.testing.assert_allclose(getattr(found, name), getattr(expected, name), rtol=SAME, atol=SAME, err_msg=name)
+    assert foreign.predict(cluster).forces_mni is None and own.predict(cluster).forces_mni is None
+    np.testing.assert_allclose(expected.forces_mni.mean(axis=0), expected.forces, atol=SAME)
+    np.testing.assert_allclose(force_uncertainty(expected.forces_mni), expected.uncertainty, atol=SAME)

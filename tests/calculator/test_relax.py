@@ -11,6 +11,7 @@ from amp.nft.calculator import EnsembleCalculator, relax
 from amp.nft.errors import InputError
 
 ENSEMBLE = "best.al.ensemble"
+ROUNDED = 1e-5  # eV/Å, by eight decimals of the positions in a file: an untrained atom has steep forces
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +48,8 @@ def test_the_frames_have_the_forces_of_the_ensemble_at_their_places(trained):
     for frame in [*frames, found.atoms]:
         again = frame.copy()
         again.calc = EnsembleCalculator(trained)
-        np.testing.assert_allclose(frame.arrays["nft_forces"], again.get_forces(), atol=1e-6)
-        assert frame.info["nft_delta_max"] == pytest.approx(again.calc.results["forces_uncertainty"].max(), abs=1e-6)
+        np.testing.assert_allclose(frame.arrays["nft_forces"], again.get_forces(), atol=ROUNDED)
+        assert frame.info["nft_delta_max"] == pytest.approx(again.calc.results["forces_uncertainty"].max(), abs=ROUNDED)
     with pytest.raises(InputError, match=r"path.extxyz exists, and is not overwritten"):
         relax(cluster(), trained, trajectory="path.extxyz")
 

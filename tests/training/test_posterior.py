@@ -5,7 +5,7 @@ import pytest
 from small_runs import CALC_TEXT, cells, cluster
 
 from amp.nft.amp_io import read_calc_text
-from amp.nft.calculator.evaluate import predict
+from amp.nft.calculator.members import open_members
 from amp.nft.chunks import carve_chunks
 from amp.nft.records import ForceRows, TrainingTask
 from amp.nft.selection import by_log_det
@@ -40,7 +40,7 @@ def test_labelled_forces_have_less_variance(tmp_path):
     assert np.linalg.eigvalsh(found).min() > -1e-9 * found.max()
     variance = np.diagonal(found, axis1=1, axis2=2).mean(axis=0).reshape(-1, 3).sum(axis=1)
     assert variance[:6].mean() < variance[6:].mean()
-    assert predict(texts, cluster(), "amp-data", 1)[0].shape == (len(cluster()), 3)
+    assert open_members(texts, tmp_path, threads=1).predict(cluster()).forces.shape == (len(cluster()), 3)
 
 
 def test_blocks_of_images_give_the_same_covariance(tmp_path, monkeypatch):

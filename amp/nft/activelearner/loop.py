@@ -238,7 +238,7 @@ class Loop:
     def _evaluate_now(self, iteration: int, texts: list[str]) -> None:
         setup = self.setup
         members = self._open(texts)
-        delta = np.concatenate([members.predict(target)[1] for target in setup.targets])
+        delta = np.concatenate([members.predict(target).uncertainty for target in setup.targets])
         if not np.isfinite(delta).all():
             raise TrainingError(
                 f"The ensemble of iteration {iteration} predicts forces on atom {int(np.flatnonzero(~np.isfinite(delta))[0])} of the "

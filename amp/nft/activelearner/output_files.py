@@ -10,8 +10,9 @@ import numpy as np
 from ase import Atoms
 
 from amp.nft.amp_io import with_card
+from amp.nft.amp_io.committee_file import COMMITTEE, save_committee
 from amp.nft.amp_io.external import is_external
-from amp.nft.calculator.members import COMMITTEE, ENSEMBLE, best_path, save_committee
+from amp.nft.calculator.members import ENSEMBLE, best_path
 from amp.nft.errors import RunStoreError
 from amp.nft.run.metrics import metrics_csv
 from amp.nft.run.state import RunState

@@ -19,9 +19,10 @@ from amp.nft.activelearner.refine_results import Round
 from amp.nft.activelearner.resume import compare_settings
 from amp.nft.activelearner.stopping import best_of
 from amp.nft.activelearner.stored_labels import read_labels
+from amp.nft.amp_io.committee_file import models_of
 from amp.nft.calculator import Committee, EnsembleCalculator
 from amp.nft.calculator.explorers import Explorer, explorer_name, quiet
-from amp.nft.calculator.members import best_path, digest_of_members, models_of
+from amp.nft.calculator.members import best_path, digest_of_members
 from amp.nft.calculator.members import load as load_calculator
 from amp.nft.chunks import carve_chunks
 from amp.nft.chunks.termination import Termination, termination_name
@@ -96,7 +97,7 @@ def refine_by_chunks(
 def _outcome(rounds: tuple[Round, Round], chunks: list[Atoms], stop_delta: float, baseline: Parent | None) -> str:
     """Say how far the uncertainty on the central atoms of the new chunks fell."""
     with quiet():
-        calculators = [EnsembleCalculator(one.ensemble, baseline=baseline) for one in rounds]
+        calculators = [load_calculator(one.ensemble, baseline=baseline) for one in rounds]
         old, new = (max(calc.get_property("forces_uncertainty", chunk)[0] for chunk in chunks) for calc in calculators)
     done = new < stop_delta
     return (

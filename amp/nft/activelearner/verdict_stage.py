@@ -30,7 +30,7 @@ def record_verdict(setup: Setup, test: RandomTest, history: History, members: Me
     """
     method = setup.method
     predicted = [members.predict(target) for target in setup.targets]
-    forces, delta = (np.concatenate(values) for values in zip(*predicted, strict=True))
+    forces, delta = (np.concatenate([getattr(one, name) for one in predicted]) for name in ("forces", "uncertainty"))
     errors = test.errors(forces, delta, used, method.test_labels, method.larger_labels)
     verdict = judge(
         converged=reason.converged,

@@ -11,7 +11,9 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Parameters
 
+from amp.nft.amp_io.committee_file import is_committee, read_index
 from amp.nft.amp_io.ensemble_file import read_texts
+from amp.nft.amp_io.external import is_external, read_external
 from amp.nft.amp_io.literal import parse_literal
 from amp.nft.amp_io.model import read_amp, with_data
 from amp.nft.errors import AmpFileError, InputError, UnsupportedModel
@@ -89,14 +91,16 @@ def network_fields(text: str, elements: Iterable[str]) -> dict[str, Any]:
     Parameters
     ----------
     text : str
-        Its ``.amp`` text.
+        Its ``.amp`` text, or its description if another program trained it.
     elements : iterable of str
-        Of the structures, for a model that only Amp can read.
+        Of the structures, for a model that only Amp or another program can read.
 
     Returns
     -------
     dict
     """
+    if is_external(text):
+        return {"elements": sorted(set(elements)), "fingerprints": None, "error95_factor": read_external(text).error95_factor}
     try:
         model = read_amp(text)
     except (AmpFileError, UnsupportedModel):
@@ -161,7 +165,7 @@ def read_card(path: str | os.PathLike[str]) -> dict[str, Any] | None:
     Parameters
     ----------
     path : path
-        An ``.ensemble`` file, or an ``.amp`` file of one member.
+        An ``.ensemble`` file, an ``.amp`` file of one member, or a ``.committee`` directory.
 
     Returns
     -------
@@ -173,6 +177,8 @@ def read_card(path: str | os.PathLike[str]) -> dict[str, Any] | None:
     AmpFileError, FileNotFoundError
         The file is missing or damaged.
     """
+    if is_committee(path):
+        return read_index(path)["card"]
     texts = [Path(path).read_text(encoding="utf-8", errors="replace")] if Path(path).suffix == ".amp" else read_texts(path)
     cards = [card_of(text) for text in texts]
     return cards[0] if all(card == cards[0] for card in cards) else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -85,6 +85,13 @@ class ExternalMember:
         str
         """
         return _BEGIN + json.dumps(asdict(self), sort_keys=True, ensure_ascii=False)[1:]
+
+    @property
+    def error95_factor(self) -> float | None:
+        """Factor on the uncertainty that covers 95 % of the out-of-bag errors; None if it is not known."""
+        found = self.nft.get("out_of_bag")
+        factor = found.get("factor") if isinstance(found, dict) else None
+        return float(factor) if isinstance(factor, int | float) else None
 
     def check(self, directory: Path) -> None:
         """Raise AmpFileError unless all files of the model are in a directory, unchanged.
@@ -184,6 +191,21 @@ def member_of(parts: Any) -> ExternalMember:
         if path.is_absolute() or ".." in path.parts:
             raise AmpFileError(f"the description of a member names {name!r}, outside its directory: restore the files of the run")
     return found
+
+
+def common_factor(members: Sequence[ExternalMember]) -> float | None:
+    """Return the factor on the uncertainty that covers 95 % of the out-of-bag errors, if all members have the same one.
+
+    Parameters
+    ----------
+    members : sequence of ExternalMember
+
+    Returns
+    -------
+    float or None
+    """
+    factors = {member.error95_factor for member in members}
+    return factors.pop() if len(factors) == 1 else None
 
 
 def digest_of(path: Path) -> str:

@@ -44,7 +44,8 @@ class EnsembleCalculator(Calculator):
     threads : int, optional
         Threads of one evaluation; the processors that this process may use if not given. Results do not depend on it.
     keep_members : bool
-        Also keep ``results['forces_ensemble']``, shape (members, atoms, 3), eV/Å; ``results['forces_comm']`` is the same array.
+        Also keep ``results['forces_ensemble']``, shape (members, atoms, 3), eV/Å, and ``results['energy_comm']``, shape (members,), eV;
+        ``results['forces_comm']`` is the same array as the first.
     skin : float
         A neighbour list is kept until an atom has moved half of this, Å.
     progress : bool or callable
@@ -113,7 +114,7 @@ class EnsembleCalculator(Calculator):
         if self.error95_factor is not None:
             self.implemented_properties = [*self.implemented_properties, "forces_error95"]
         if keep_members:
-            self.implemented_properties = [*self.implemented_properties, "forces_ensemble", "forces_comm"]
+            self.implemented_properties = [*self.implemented_properties, "forces_ensemble", "forces_comm", "energy_comm"]
         self.skin = skin
         self.progress = progress
         self._evaluator: Evaluator | None = None
@@ -161,6 +162,7 @@ class EnsembleCalculator(Calculator):
             found["forces_error95"] = self.error95_factor * found["forces_uncertainty"]
         if result.forces_mni is not None:
             found["forces_ensemble"] = found["forces_comm"] = result.forces_mni
+            found["energy_comm"] = energy_m
         if result.virial_iab is not None:
             found["stresses"] = full_3x3_to_voigt_6_stress(-result.virial_iab / self.atoms.get_volume())
             found["stress"] = found["stresses"].sum(axis=0)

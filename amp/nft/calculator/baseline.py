@@ -328,7 +328,10 @@ class Baseline:
         bare.set_constraint()
         bare.calc = self._calculator()
         energy, forces = bare.get_potential_energy(), bare.get_forces()
-        found = {**results, "energy": results["energy"] + energy, "free_energy": results["free_energy"] + energy}
+        found = dict(results)
+        for name in ("energy", "free_energy", "energy_comm"):
+            if name in results:
+                found[name] = results[name] + energy
         for name in ("forces", "forces_ensemble", "forces_comm"):
             if name in results:
                 found[name] = results[name] + forces

@@ -31,7 +31,8 @@ class Committee(Calculator):
     calculators : sequence of ASE calculators
         Each is one member, or several, if its results contain ``forces_comm``, ``forces_committee`` or ``forces_ensemble``.
     keep_members : bool
-        Also keep ``results['forces_ensemble']``, shape (members, atoms, 3), eV/Å; ``results['forces_comm']`` is the same array.
+        Also keep ``results['forces_ensemble']``, shape (members, atoms, 3), eV/Å, and ``results['energy_comm']``, shape (members,), eV;
+        ``results['forces_comm']`` is the same array as the first.
     error95_factor : float, optional
         Factor on ``forces_uncertainty`` that covers 95 % of the force errors, as a calibration found it.
 
@@ -71,7 +72,7 @@ class Committee(Calculator):
             "energy", "free_energy", "forces", "forces_uncertainty", "forces_committee_std", "energy_uncertainty", *common,
             *(["n_extrapolating"] if "extrapolating" in common else []),
             *([] if error95_factor is None else ["forces_error95"]),
-            *(["forces_ensemble", "forces_comm"] if keep_members else []),
+            *(["forces_ensemble", "forces_comm", "energy_comm"] if keep_members else []),
         ]  # fmt: skip
 
     def calculate(
@@ -114,7 +115,7 @@ class Committee(Calculator):
         if self.error95_factor is not None:
             self.results["forces_error95"] = self.error95_factor * self.results["forces_uncertainty"]
         if self.keep_members:
-            self.results |= {"forces_ensemble": forces_mni, "forces_comm": forces_mni}
+            self.results |= {"forces_ensemble": forces_mni, "forces_comm": forces_mni, "energy_comm": energy_m}
 
     def _evaluate(self, number: int, wanted: Sequence[str]) -> dict[str, Any]:
         """Return the members' forces and energies of one calculator, and its own value of each further property."""

@@ -1,53 +1,88 @@
-"""Trained members in use, whichever program trained them: predictions, calculators, and the directory of a committee."""
+"""Trained members in use, whichever program trained them: their predictions, and their calculator."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from ase import Atoms
 
-from amp.nft.amp_io import without_card
+from amp.nft.amp_io import forces_by_amp, read_amp, without_card
+from amp.nft.amp_io.committee_file import COMMITTEE, is_committee, read_index
 from amp.nft.amp_io.ensemble_file import read_texts
-from amp.nft.amp_io.external import bare, is_external, member_of, read_external
+from amp.nft.amp_io.external import bare, common_factor, is_external, read_external
 from amp.nft.calculator.ase_calculator import EnsembleCalculator
 from amp.nft.calculator.committee import Committee
-from amp.nft.calculator.evaluate import error95_factor, predict
-from amp.nft.errors import AmpFileError, InputError
+from amp.nft.errors import InputError, UnsupportedModel
 from amp.nft.inputs.geometry import with_cell
 from amp.nft.labels.single_point import Parent
-from amp.nft.system import files
+from amp.nft.uncertainty.forces import force_uncertainty
 
-ENSEMBLE, COMMITTEE = ".ensemble", ".committee"
-INDEX = "committee.json"
-FORMAT = 1
+if TYPE_CHECKING:
+    from amp.nft.kernels.prediction.evaluate import Evaluator
+
+ENSEMBLE = ".ensemble"
+BEYOND = 0.1  # Å, by which the reach of the members exceeds the range of a force
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Predictions of all members for one structure.
+
+    Attributes
+    ----------
+    energy : float
+        Mean, eV; nan where only Amp itself evaluates the members, for their forces.
+    energy_m : ndarray, shape (members,)
+        eV; nan where it is not known.
+    forces : ndarray, shape (atoms, 3)
+        Mean, eV/Å.
+    uncertainty : ndarray, shape (atoms,)
+        `amp.nft.uncertainty.force_uncertainty` of the members, eV/Å.
+    forces_mni : ndarray, shape (members, atoms, 3), or None
+        eV/Å; None unless requested.
+    """
+
+    energy: float
+    energy_m: np.ndarray
+    forces: np.ndarray
+    uncertainty: np.ndarray
+    forces_mni: np.ndarray | None = None
 
 
 class Members(Protocol):
-    """Trained members of one ensemble."""
+    """Trained members of one ensemble.
+
+    Attributes
+    ----------
+    error95_factor : float or None
+        Factor on the uncertainty that covers 95 % of the out-of-bag errors; None if it is not known.
+    reach : float or None
+        Distance within which atoms act on a force, Å; None if it is not known.
+    """
 
     error95_factor: float | None
+    reach: float | None
 
-    def predict(self, atoms: Atoms) -> tuple[np.ndarray, np.ndarray]:
-        """Return mean forces and their uncertainty.
+    def predict(self, atoms: Atoms, each: bool = False) -> Prediction:
+        """Return the predictions for one structure.
 
         Parameters
         ----------
         atoms : Atoms
+        each : bool
+            Also return the forces of each member.
 
         Returns
         -------
-        forces : ndarray, shape (atoms, 3)
-            eV/Å.
-        uncertainty : ndarray, shape (atoms,)
-            eV/Å.
+        Prediction
         """
         ...
 
@@ -59,29 +94,57 @@ class AmpMembers:
     ----------
     texts : sequence of str
     dblabel : str or None
-        Prefix of Amp's database files, where Amp itself must predict.
+        Prefix of Amp's database files, where Amp itself must predict; None: it does not.
     threads : int, optional
+
+    Raises
+    ------
+    UnsupportedModel
+        There is no `dblabel`, and only Amp itself can predict.
     """
 
-    def __init__(self, texts: Sequence[str], dblabel: str | None, threads: int | None) -> None:
+    def __init__(self, texts: Sequence[str], dblabel: str | None, threads: int | None = None) -> None:
         self.texts, self.dblabel, self.threads = list(texts), dblabel, threads
-        self.error95_factor = error95_factor(self.texts)
+        self.error95_factor: float | None = None
+        self.reach: float | None = None
+        try:
+            self._models = [read_amp(text) for text in self.texts]
+        except UnsupportedModel:
+            if dblabel is None:
+                raise
+            self._models = []
+        else:
+            self.error95_factor = self._models[0].error95_factor
+            self.reach = 2 * float(self._models[0].cutoff["kwargs"]["Rc"]) + BEYOND
 
-    def predict(self, atoms: Atoms) -> tuple[np.ndarray, np.ndarray]:
-        """Return mean forces and their uncertainty.
+    def predict(self, atoms: Atoms, each: bool = False) -> Prediction:
+        """Return the predictions for one structure.
 
         Parameters
         ----------
         atoms : Atoms
+        each : bool
+            Also return the forces of each member.
 
         Returns
         -------
-        forces : ndarray, shape (atoms, 3)
-            eV/Å.
-        uncertainty : ndarray, shape (atoms,)
-            eV/Å.
+        Prediction
         """
-        return predict(self.texts, atoms, self.dblabel, self.threads)
+        if not self._models:
+            assert self.dblabel is not None
+            forces_mni = forces_by_amp(self.texts, atoms, self.dblabel)
+            unknown = np.full(len(forces_mni), np.nan)
+            return Prediction(np.nan, unknown, forces_mni.mean(axis=0), force_uncertainty(forces_mni), forces_mni if each else None)
+        found = self._evaluator.evaluate(
+            atoms.positions, atoms.numbers, np.asarray(atoms.cell), atoms.pbc, forces_ensemble=each, threads=self.threads
+        )
+        return Prediction(float(found.energy_m.mean()), found.energy_m, found.forces, found.forces_uncertainty, found.forces_mni)
+
+    @cached_property
+    def _evaluator(self) -> Evaluator:
+        from amp.nft.kernels.prediction.evaluate import Evaluator  # numba: only where it is needed
+
+        return Evaluator(self._models)
 
 
 class CommitteeMembers:
@@ -95,28 +158,34 @@ class CommitteeMembers:
         Directory in which the descriptions name files.
     """
 
+    reach: float | None = None
+
     def __init__(self, texts: Sequence[str], directory: str | os.PathLike[str]) -> None:
-        self.committee = committee_of(texts, directory)
+        self.committee = committee_of(texts, directory, keep_members=True)
         self.error95_factor = self.committee.error95_factor
 
-    def predict(self, atoms: Atoms) -> tuple[np.ndarray, np.ndarray]:
-        """Return mean forces and their uncertainty.
+    def predict(self, atoms: Atoms, each: bool = False) -> Prediction:
+        """Return the predictions for one structure.
 
         Parameters
         ----------
         atoms : Atoms
+        each : bool
+            Also return the forces of each member.
 
         Returns
         -------
-        forces : ndarray, shape (atoms, 3)
-            eV/Å.
-        uncertainty : ndarray, shape (atoms,)
-            eV/Å.
+        Prediction
         """
-        return self.committee.get_property("forces", with_cell(atoms)), self.committee.results["forces_uncertainty"]
+        forces, found = self.committee.get_property("forces", with_cell(atoms)), self.committee.results
+        return Prediction(
+            found["energy"], found["energy_comm"], forces, found["forces_uncertainty"], found["forces_comm"] if each else None
+        )
 
 
-def open_members(texts: Sequence[str], directory: str | os.PathLike[str], dblabel: str | None, threads: int | None = None) -> Members:
+def open_members(
+    texts: Sequence[str], directory: str | os.PathLike[str], dblabel: str | None = None, threads: int | None = None
+) -> Members:
     """Return the members of an iteration, ready to predict.
 
     Parameters
@@ -125,8 +194,8 @@ def open_members(texts: Sequence[str], directory: str | os.PathLike[str], dblabe
         As the journal of a run has them.
     directory : path
         Training directory of the run, which contains the models of other programs.
-    dblabel : str or None
-        Prefix of Amp's database files, where Amp itself must predict; None: it does not.
+    dblabel : str, optional
+        Prefix of Amp's database files, where Amp itself must predict; it does not if not given.
     threads : int, optional
         Of members that the kernels evaluate.
 
@@ -140,6 +209,8 @@ def open_members(texts: Sequence[str], directory: str | os.PathLike[str], dblabe
         The file of a model is missing or changed.
     InputError
         The calculator of a model cannot be imported.
+    UnsupportedModel
+        There is no `dblabel`, and only Amp itself can predict.
     """
     return CommitteeMembers(texts, directory) if is_external(texts[0]) else AmpMembers(texts, dblabel, threads)
 
@@ -161,9 +232,7 @@ def committee_of(texts: Sequence[str], directory: str | os.PathLike[str], **sett
     Committee
     """
     members = [read_external(text) for text in texts]
-    factors = {member.nft.get("out_of_bag", {}).get("factor") for member in members}
-    factor = factors.pop() if len(factors) == 1 else None
-    return Committee([member.open(Path(directory)) for member in members], error95_factor=factor, **settings)
+    return Committee([member.open(Path(directory)) for member in members], error95_factor=common_factor(members), **settings)
 
 
 def load(path: str | os.PathLike[str], *, baseline: Parent | None = None, **settings: Any) -> EnsembleCalculator | Committee:
@@ -190,97 +259,11 @@ def load(path: str | os.PathLike[str], *, baseline: Parent | None = None, **sett
     InputError
         The calculator of a model cannot be imported, or a baseline is given for models of another program.
     """
-    if Path(path).suffix != COMMITTEE:
+    if not is_committee(path):
         return EnsembleCalculator(path, baseline=baseline, **settings)
     if baseline is not None:
         raise InputError(f"baseline is given for {os.fspath(path)}, whose models were trained without: remove it.")
     return committee_of(read_index(path)["members"], path, **settings)
-
-
-def read_index(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Return the content of ``committee.json``.
-
-    Parameters
-    ----------
-    path : path
-        The directory of a committee.
-
-    Returns
-    -------
-    dict
-        ``members``, the texts of the members, and ``card``.
-
-    Raises
-    ------
-    AmpFileError, FileNotFoundError
-        It is missing or damaged.
-    """
-    index = Path(path) / INDEX
-    if not index.is_file():
-        raise FileNotFoundError(f"There is no file {index}: give the directory of a committee that a run has left, as best.al.committee.")
-    try:
-        found = json.loads(index.read_text(encoding="utf-8"))
-        if found["format"] != FORMAT or not found["members"]:
-            raise ValueError(f"format {found['format']!r}")
-        return {"members": [member_of(parts).text() for parts in found["members"]], "card": found.get("card")}
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise AmpFileError(f"{index} is not the index of a committee of format {FORMAT} ({error}): copy it again.") from None
-
-
-def save_committee(path: Path, texts: Sequence[str], directory: Path, card: dict[str, Any] | None = None) -> None:
-    """Write the directory of a committee: its models, and ``committee.json``, which names them.
-
-    Parameters
-    ----------
-    path : Path
-        It may exist; readers find the old or the new committee, never parts of both.
-    texts : sequence of str
-        The members.
-    directory : Path
-        Directory in which the texts name files.
-    card : dict, optional
-        Model card.
-
-    Raises
-    ------
-    AmpFileError
-        A file of a model is missing or changed.
-    """
-    path.mkdir(parents=True, exist_ok=True)
-    members, places = [], []
-    for number, member in enumerate(map(read_external, texts)):
-        member.check(directory)
-        place = f"member-{number}-{hashlib.sha256(''.join(member.files.values()).encode()).hexdigest()[:8]}"
-        base = Path(member.model).parent  # the model's own directory, with all of its files
-        names = {old: f"{place}/{Path(old).relative_to(base).as_posix()}" for old in member.files}
-        if not all((path / new).is_file() for new in names.values()):
-            shutil.rmtree(path / place, ignore_errors=True)
-            for old, new in names.items():
-                (path / new).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(directory / old, path / new)
-        model = f"{place}/{Path(member.model).name}"
-        members.append(asdict(replace(member, model=model, files={new: member.files[old] for old, new in names.items()})))
-        places.append(place)
-    data = json.dumps({"format": FORMAT, "members": members, "card": card}, indent=1, ensure_ascii=False).encode() + b"\n"
-    if not ((path / INDEX).is_file() and (path / INDEX).read_bytes() == data):
-        files.write(path / INDEX, data)
-    for stale in path.glob("member-*"):
-        if stale.name not in places:
-            shutil.rmtree(stale, ignore_errors=True)
-
-
-def models_of(path: str | os.PathLike[str]) -> list[Path]:
-    """Return the paths of the models in the directory of a committee.
-
-    Parameters
-    ----------
-    path : path
-
-    Returns
-    -------
-    list of Path
-    """
-    return [Path(path) / read_external(text).model for text in read_index(path)["members"]]
 
 
 def digest_of_members(path: str | os.PathLike[str]) -> str:
@@ -295,7 +278,7 @@ def digest_of_members(path: str | os.PathLike[str]) -> str:
     -------
     str
     """
-    if Path(path).suffix == COMMITTEE:
+    if is_committee(path):
         parts: list[Any] = [bare(text) for text in read_index(path)["members"]]
     else:
         parts = [without_card(text) for text in read_texts(path)]

@@ -6,22 +6,17 @@ import contextlib
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
 from ase import Atoms
 
-from amp.nft.amp_io import read_amp
-from amp.nft.amp_io.external import is_external
-from amp.nft.calculator.evaluate import target_uncertainty
-from amp.nft.calculator.members import committee_of
+from amp.nft.calculator.members import Members, open_members
 from amp.nft.chunks import Correction
 from amp.nft.chunks.label_error import LabelError, label_rows
 from amp.nft.chunks.numbered import carve_numbered
 from amp.nft.chunks.termination import check_termination
 from amp.nft.errors import ChunkError, UnsupportedModel
-from amp.nft.inputs.geometry import with_cell
 from amp.nft.report.comparison import NOTHING, Comparison, compare, count_neighbors, join
 from amp.nft.run.history import Run
 from amp.nft.run.rounds import RoundRecord
@@ -29,7 +24,6 @@ from amp.nft.run.second_labels import SecondLabels
 
 MOST_CHUNKS = 200  # from which the label error is estimated, evenly chosen
 SAME_PLACE = 1e-4  # Å
-BEYOND = 0.1  # Å by which a carved environment exceeds the range of a force
 
 
 @dataclass(frozen=True)
@@ -126,11 +120,12 @@ def learned(rounds: Sequence[RoundRecord]) -> dict[str, tuple[float, float]]:
         if after.explored is None or after.exploration is None or after.frames or not after.exploration.labelled:
             continue
         chunks = [after.explored.image(name) for name in after.exploration.labelled]
-        texts = [one.best_members() for one in (before, after)]
+        texts = [(one.best_members(), one.record.directory.parent) for one in (before, after)]
         with contextlib.suppress(UnsupportedModel):
-            if all(texts):
-                old, new = (max(target_uncertainty(some, chunk, "")[0] for chunk in chunks) for some in texts)
-                found[after.label] = (float(old), float(new))
+            if all(some for some, _ in texts):
+                both = [open_members(*some) for some in texts]
+                old, new = (max(float(members.predict(chunk).uncertainty[0]) for chunk in chunks) for members in both)
+                found[after.label] = (old, new)
     return found
 
 
@@ -215,7 +210,7 @@ class _Ensembles:
 
     def __init__(self, run: Run) -> None:
         self.run, self.baseline = run, SecondLabels(run.record)
-        self._read: dict[int, _AmpMembers | _Committee] = {}
+        self._read: dict[int, Members] = {}
 
     def central(self, iteration: int, atoms: Sequence[int], labels: _Labels, in_target: bool = False) -> Comparison:
         """Predict the forces on central atoms, in their chunks, or in the target where that is what the label estimates."""
@@ -225,10 +220,10 @@ class _Ensembles:
         counts = [count_neighbors(chunk, [0])[0] for chunk in chunks]
         members = self._members(iteration)
         if in_target or labels.corrected:
-            found = [members.on_atom(*place) for place in self._in_targets(atoms, members.reach)]
+            found = [_on_atom(members, *place) for place in self._in_targets(atoms, members.reach)]
             added = [self._baseline_in_target(atom) for atom in atoms]
         else:
-            found, added = [members.on_atom(chunk, 0) for chunk in chunks], [self.baseline.forces(chunk)[0] for chunk in chunks]
+            found, added = [_on_atom(members, chunk, 0) for chunk in chunks], [self.baseline.forces(chunk)[0] for chunk in chunks]
         known, numbers = [labels.central(atom) for atom in atoms], [chunk.numbers[0] for chunk in chunks]
         predicted = [force + more for (force, _), more in zip(found, added, strict=True)]
         return compare(known, predicted, [delta for _, delta in found], iteration, numbers, counts, atoms)
@@ -248,8 +243,8 @@ class _Ensembles:
 
     def everywhere(self, iteration: int, known: np.ndarray) -> Comparison:
         """Predict the forces on all atoms of the targets."""
-        found = [self._members(iteration).evaluate(target) for target in self.run.targets]
-        forces, delta = (np.concatenate(parts) for parts in list(zip(*found, strict=True))[1:])
+        found = [self._members(iteration).predict(target) for target in self.run.targets]
+        forces, delta = np.concatenate([one.forces for one in found]), np.concatenate([one.uncertainty for one in found])
         forces += np.concatenate([self.baseline.forces(target) for target in self.run.targets])
         numbers = np.concatenate([target.numbers for target in self.run.targets])
         counts = np.concatenate([count_neighbors(target) for target in self.run.targets])
@@ -264,56 +259,19 @@ class _Ensembles:
         if not images:
             return np.zeros((0, 2))
         added = [label.energy if (label := self.baseline.get(image)) is not None else 0.0 for image in images]
-        predicted = [self._members(iteration).evaluate(image)[0] + more for image, more in zip(images, added, strict=True)]
+        predicted = [self._members(iteration).predict(image).energy + more for image, more in zip(images, added, strict=True)]
         pairs = [(image.get_potential_energy(), energy) for image, energy in zip(images, predicted, strict=True)]
         return np.array(pairs) / np.array([[len(image)] for image in images])
 
-    def _members(self, iteration: int) -> _AmpMembers | _Committee:
+    def _members(self, iteration: int) -> Members:
         """Return the members of an iteration."""
         if iteration not in self._read:
             step = next(step for step in self.run.steps if step.iteration == iteration)
-            texts = list(self.run.members(step))
-            self._read = {iteration: _Committee(texts, self.run.record.directory.parent) if is_external(texts[0]) else _AmpMembers(texts)}
+            self._read = {iteration: open_members(self.run.members(step), self.run.record.directory.parent)}
         return self._read[iteration]
 
 
-class _Predictions:
-    """Predictions of members for structures."""
-
-    reach: float | None = None  # Å; distance within which atoms act on a force, where that is known
-
-    def evaluate(self, image: Atoms) -> tuple[float, np.ndarray, np.ndarray]:
-        """Return the energy, the forces and their uncertainties."""
-        raise NotImplementedError
-
-    def on_atom(self, image: Atoms, index: int) -> tuple[np.ndarray, float]:
-        """Return the force on an atom, and its uncertainty."""
-        _, forces, delta = self.evaluate(image)
-        return forces[index], float(delta[index])
-
-
-class _AmpMembers(_Predictions):
-    """Members that the kernels evaluate."""
-
-    def __init__(self, texts: Sequence[str]) -> None:
-        from amp.nft.kernels.prediction.evaluate import Evaluator  # numba: only where it is needed
-
-        models = [read_amp(text) for text in texts]
-        self._evaluator, self.reach = Evaluator(models), 2 * float(models[0].cutoff["kwargs"]["Rc"]) + BEYOND
-
-    def evaluate(self, image: Atoms) -> tuple[float, np.ndarray, np.ndarray]:
-        """Return the energy, the forces and their uncertainties."""
-        found = self._evaluator.evaluate(image.positions, image.numbers, np.asarray(image.cell), image.pbc)
-        return float(found.energy_m.mean()), found.forces, found.forces_uncertainty
-
-
-class _Committee(_Predictions):
-    """Models of another program, whose reach is not known."""
-
-    def __init__(self, texts: Sequence[str], directory: Path) -> None:
-        self._committee = committee_of(texts, directory)
-
-    def evaluate(self, image: Atoms) -> tuple[float, np.ndarray, np.ndarray]:
-        """Return the energy, the forces and their uncertainties."""
-        forces = self._committee.get_property("forces", with_cell(image))
-        return float(self._committee.results["energy"]), forces, self._committee.results["forces_uncertainty"]
+def _on_atom(members: Members, image: Atoms, index: int) -> tuple[np.ndarray, float]:
+    """Return the force on an atom, and its uncertainty."""
+    found = members.predict(image)
+    return found.forces[index], float(found.uncertainty[index])

@@ -8,8 +8,6 @@ from typing import Literal
 
 import numpy as np
 
-from amp.nft.amp_io import read_amp
-from amp.nft.errors import UnsupportedModel
 from amp.nft.report.checks import Checks
 from amp.nft.report.comparison import Comparison
 from amp.nft.run import verdict
@@ -70,7 +68,7 @@ def judge(run: Run, checks: Checks, rounds: Sequence[RoundRecord] = ()) -> Verdi
         converged=largest < stop,
         aim=np.inf,
         errors=verdict.RandomErrors(std_i=best.delta / CONFIDENCE),
-        factor=_error95_factor(run, best),
+        factor=best.error95_factor,
     )
     reasons = [*_state(run), *_about_rounds(run, rounds), *_about_uncertainty(run, stop)]
     reasons += [*_about_members(best, _floor(run)), *_about_labels(run, checks)]
@@ -81,14 +79,6 @@ def judge(run: Run, checks: Checks, rounds: Sequence[RoundRecord] = ()) -> Verdi
     elif found.state == "UNKNOWN" and largest < stop:
         advice = f"Test it: {verdict.TEST}. {advice}"
     return Verdict(GRADES[found.color], str(found), reasons, advice)
-
-
-def _error95_factor(run: Run, step: Step) -> float | None:
-    """Return the members' out-of-bag factor; None if they have none or are of a kind that only Amp reads."""
-    try:
-        return read_amp(run.members(step)[0]).error95_factor
-    except UnsupportedModel:
-        return None
 
 
 # -- reasons ---------------------------------------------------------------------------------------------------

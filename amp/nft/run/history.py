@@ -33,6 +33,8 @@ class Step:
         Of its training.
     file : str
         Where in the content its members are.
+    error95_factor : float or None
+        Factor on the uncertainty that covers 95 % of the out-of-bag errors; None if it is not known.
     """
 
     iteration: int
@@ -41,6 +43,7 @@ class Step:
     reports: list[MemberReport]
     seconds: float
     file: str
+    error95_factor: float | None
 
 
 @dataclass(frozen=True)
@@ -203,4 +206,4 @@ def _step(record: RunRecord, iteration: int, trained: Trained, evaluated: Evalua
         raise RunStoreError(
             f"{evaluated.file} in {record.directory} has no uncertainty for each atom of the targets: restore the files of the run."
         )
-    return Step(iteration, trained.chunks, delta, list(trained.reports), trained.seconds, trained.file)
+    return Step(iteration, trained.chunks, delta, list(trained.reports), trained.seconds, trained.file, evaluated.error95_factor)
