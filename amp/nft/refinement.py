@@ -25,6 +25,7 @@ from amp.nft.interfaces import RelearnedDynamics, run_and_relearn
 from amp.nft.labels.executors import Executors
 from amp.nft.labels.single_point import Parent
 from amp.nft.records import LabelOptions
+from amp.nft.training import Command
 
 __all__ = [
     "Dynamics",
@@ -213,6 +214,8 @@ def relearn(
     -----
     An error during learning, such as no label that succeeds, is printed and ends all processes, with exit code 1, or 4 for labels.
     """
+    if isinstance(learner.trainer, Command):
+        raise InputError("trainer is a command, and relearn trains networks of Amp for LAMMPS: use refine, or an NFT without trainer.")
     best = Path(label).with_name(f"best.{Path(label).name}.ensemble")
     settings |= {"parent_calc": parent_calc, "cutoff": cutoff, "executor": executor}
     lesson = Lesson(

@@ -44,6 +44,7 @@ def card_of_run(
         "cutoffs": {"fingerprints": network["fingerprints"], "chunks": setup.carving.cutoff},
         "parent": recorded_parents(events),
         **setup.baseline.settings,
+        **({"trainer": state.settings["committee"]} if "committee" in state.settings else {}),
         "target": described(setup.targets, state.settings.get("targets", [])),
         "labels": {"images": len(setup.images), "chunks": trained.chunks, "test": 0 if verdict is None else verdict.n_test},
         "errors": {

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from amp.nft.amp_io.external import member_of, read_external
-from amp.nft.errors import AmpFileError
+from amp.nft.errors import AmpFileError, UnsupportedModel
 from amp.nft.system import files
 
 COMMITTEE = ".committee"
@@ -32,6 +32,24 @@ def is_committee(path: str | os.PathLike[str]) -> bool:
     bool
     """
     return Path(path).suffix == COMMITTEE
+
+
+def refuse_committee(path: object, rule: str, remedy: str) -> None:
+    """Raise UnsupportedModel if a path is that of a committee, where only networks of Amp can be used.
+
+    Parameters
+    ----------
+    path : path, or anything else
+    rule : str
+        What the caller needs, and why.
+    remedy : str
+
+    Raises
+    ------
+    UnsupportedModel
+    """
+    if isinstance(path, str | os.PathLike) and is_committee(path):
+        raise UnsupportedModel(f"{os.fspath(path)} is a committee, models of another program: {rule}. {remedy}")
 
 
 def read_index(path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from ase import Atoms
 
+from amp.nft.amp_io.committee_file import refuse_committee
 from amp.nft.amp_io.model import AmpModel, read_amp
 from amp.nft.errors import AmpFileError, UnsupportedModel
 from amp.nft.system import files
@@ -34,7 +35,12 @@ def read_texts(path: str | os.PathLike[str]) -> list[str]:
         The file is no such list, or is cut off.
     FileNotFoundError
         There is no such file.
+    UnsupportedModel
+        It is the directory of a committee.
     """
+    refuse_committee(
+        path, "this needs networks of Amp", "Give an .ensemble file; amp.nft.calculator.load gives the committee's calculator."
+    )
     if not Path(path).is_file():
         raise FileNotFoundError(
             f"There is no file {os.fspath(path)!r} in {os.getcwd()}: give an ensemble that a run has left, such as best.al.ensemble."

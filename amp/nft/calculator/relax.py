@@ -18,8 +18,8 @@ from ase.io import write
 from ase.optimize import LBFGS
 
 from amp.nft.amp_io import read_card
-from amp.nft.calculator.ase_calculator import EnsembleCalculator
 from amp.nft.calculator.keep import keep
+from amp.nft.calculator.members import load
 from amp.nft.calculator.monitor import UncertaintyMonitor, end
 from amp.nft.errors import InputError
 from amp.nft.inputs.arguments import check_count, check_new, check_positive
@@ -89,7 +89,7 @@ def relax(
     atoms : Atoms
         Is not changed; its constraints apply.
     ensemble : path, or ASE calculator
-        An ``.ensemble`` file, or a calculator with ``forces_uncertainty``, such as a `Committee`.
+        An ``.ensemble`` file or a ``.committee``, or a calculator with ``forces_uncertainty``, such as a `Committee`.
     fmax : float
         Largest force at the end, eV/Å.
     steps : int
@@ -124,7 +124,7 @@ def relax(
     if trajectory is not None:
         check_new(trajectory)
     work = atoms.copy()
-    work.calc = ensemble if isinstance(ensemble, Calculator) else EnsembleCalculator(ensemble, baseline=baseline)
+    work.calc = ensemble if isinstance(ensemble, Calculator) else load(ensemble, baseline=baseline)
     limit = _threshold(work, ensemble) if threshold is None else float(threshold)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".* outside the range of the training set", category=UserWarning)  # frames say it

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ def lammps(options: argparse.Namespace) -> int:
     if wrong := [one for one in others if one.startswith("--")]:
         own.error(f"unknown argument {wrong[0]}")
     try:
+        _check_members(options.ensemble)
         if found.relearn is not None:
             message = _relearn(options, found, others)
         else:
@@ -47,6 +48,18 @@ def lammps(options: argparse.Namespace) -> int:
         return 0
     print(f"amp-nft lammps: {message}", file=sys.stderr)
     return HALTED
+
+
+def _check_members(ensemble: str) -> None:
+    """Raise UnsupportedModel for a committee, also where LAMMPS is not installed; the processes know their numbers then."""
+    from amp.nft.amp_io.committee_file import is_committee
+    from amp.nft.interfaces.deck import packages
+    from amp.nft.interfaces.lammps import networks
+
+    if is_committee(ensemble):
+        with suppress(InputError):
+            packages()
+        networks(ensemble)
 
 
 def _relearn(options: argparse.Namespace, own: argparse.Namespace, arguments: list[str]) -> str:
@@ -64,6 +77,8 @@ def _relearn(options: argparse.Namespace, own: argparse.Namespace, arguments: li
     if Path(path).absolute().parent != Path.cwd():
         raise InputError(f"{path} is in another directory: start the dynamics in that directory, since its paths are relative to it.")
     sys.path.insert(0, str(Path.cwd()))  # for a module of the user's next to the file
+    if given.committee is not None:
+        raise InputError(f"{path} has [committee], and --relearn trains networks of Amp: refine the run by `amp-nft refine` instead.")
     bounds = RelearnBounds(**given.relearn.model_dump())
     found = arguments_of_run(given)
     _check_model(given, options.ensemble)

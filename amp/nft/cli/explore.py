@@ -23,6 +23,7 @@ def relax(options: Namespace) -> int:
     from ase.io import write
 
     from amp.nft.calculator import relax
+    from amp.nft.cli.inputs import importing_from
     from amp.nft.cli.main import CONVERGED, HALTED, UNCONVERGED
     from amp.nft.cli.settings import baseline_in
     from amp.nft.inputs.structures import read_images
@@ -32,12 +33,10 @@ def relax(options: Namespace) -> int:
     structures = read_images(options.structure, "STRUCTURE")
     if len(structures) > 1:
         raise InputError(f"{options.structure} has {len(structures)} structures: choose one, as {options.structure}@-1.")
-    if not Path(options.ensemble).is_file():
-        raise FileNotFoundError(
-            f"--ensemble: there is no file {options.ensemble!r} in {Path.cwd()}: give the .ensemble file of a run or a fit."
-        )
+    ensemble = ensemble_of(options.ensemble)
     settings = {name: getattr(options, name) for name in ("fmax", "steps", "threshold", "cell", "trajectory")}
-    found = relax(structures[0], options.ensemble, **settings, baseline=baseline_in(options.baseline), log=print)
+    with importing_from(ensemble):
+        found = relax(structures[0], ensemble, **settings, baseline=baseline_in(options.baseline), log=print)
     write(options.output, found.atoms)
     print(found)
     print(f"{options.output} is written.")
@@ -73,6 +72,33 @@ def refine(options: Namespace) -> int:
     print(*rounds, sep="\n")
     ended = len(rounds) <= options.rounds or not rounds[-1].chunks
     return CONVERGED if ended else UNCONVERGED
+
+
+def ensemble_of(given: str | None) -> str:
+    """Return the path of the members that a command uses.
+
+    Parameters
+    ----------
+    given : str or None
+        As the user gave it; None: those of a run with the label ``al`` in this directory.
+
+    Returns
+    -------
+    str
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no such file.
+    """
+    from amp.nft.calculator.members import best_path
+
+    path = best_path("al") if given is None else Path(given)
+    if not path.exists():
+        raise FileNotFoundError(
+            f"--ensemble: there is no file {str(path)!r} in {Path.cwd()}: give the .ensemble file of a run or a fit, or a .committee."
+        )
+    return str(path)
 
 
 def check_output(path: str) -> None:

@@ -19,12 +19,15 @@ def export(options: Namespace) -> int:
     -------
     int
     """
+    from amp.nft.amp_io.committee_file import is_committee
     from amp.nft.interfaces import write_labels
 
     if "runner" in options.to:
         if len(set(options.to)) > 1:
             raise InputError(f"--to {' '.join(options.to)}: runner needs a directory of its own; give it in another command.")
         return _runner(options)
+    if is_committee(options.source):
+        raise InputError(f"{options.source} has models, and no labels: give the training directory of its run, such as al-training.")
     if Path(options.source).is_file():
         raise InputError(f"{options.source} is a file: labels are in the training directory of a run. An .ensemble file needs --to runner.")
     counts = write_labels(
@@ -67,13 +70,19 @@ def import_labels(options: Namespace) -> int:
 
 def _runner(options: Namespace) -> int:
     from amp.nft.amp_io import read_amp
+    from amp.nft.amp_io.committee_file import is_committee
     from amp.nft.interfaces import write_runner
     from amp.nft.run.history import read_run
 
-    if Path(options.source).is_dir():
+    if Path(options.source).is_dir() and not is_committee(options.source):
         run = read_run(options.source)
         if not run.steps:
             raise InputError(f"{options.source} has no finished iteration yet: export its labels, or wait for the first ensemble.")
+        if "committee" in run.settings:
+            raise InputError(
+                f"{options.source} is a run with models of another program, and the format of RuNNer describes networks of Amp: keep the "
+                f"models in best.{run.label}.committee, or export the labels (--to extxyz)."
+            )
         if "baseline" in run.settings:
             raise InputError(f"{options.source} is a run with a baseline, to which its networks add: RuNNer and n2p2 cannot express it.")
         paths = write_runner([read_amp(text) for text in run.members(run.best)], options.output, units=options.units)

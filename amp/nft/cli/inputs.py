@@ -142,12 +142,34 @@ def opened(options: Namespace) -> Iterator[InputFile]:
     given = read_input(options.input, options.set)
     before, folder = Path.cwd(), Path(options.input).absolute().parent
     os.chdir(folder)
-    sys.path.insert(0, str(folder))  # for a module of the user's next to the file
     try:
-        yield given
+        with importing_from(folder):
+            yield given
     finally:
-        sys.path.remove(str(folder))
         os.chdir(before)
+
+
+@contextmanager
+def importing_from(source: str | os.PathLike[str]) -> Iterator[None]:
+    """Import modules of the user's from a directory, or from the one of a file or of a run; a program has no such directory of its own.
+
+    Parameters
+    ----------
+    source : path
+        A directory, which need not exist; or one in it.
+
+    Yields
+    ------
+    None
+    """
+    place = Path(source).absolute()
+    folders = [str(place), str(place.parent)]
+    sys.path[:0] = folders
+    try:
+        yield
+    finally:
+        for folder in folders:
+            sys.path.remove(folder)
 
 
 def _size(path: Path) -> int:

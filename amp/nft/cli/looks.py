@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from argparse import Namespace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from amp.nft.errors import InputError
@@ -77,9 +78,11 @@ def report(options: Namespace) -> int:
     -------
     int
     """
+    from amp.nft.cli.inputs import importing_from
     from amp.nft.report import report
 
-    verdict = report(options.directory, options.output, figures=options.figures, truth=options.truth)
+    with importing_from(options.directory):
+        verdict = report(options.directory, options.output, figures=options.figures, truth=options.truth)
     print(f"{verdict.headline}\nWhat next: {verdict.advice}\n{options.output} is written.")
     return 0
 
@@ -95,6 +98,7 @@ def plot(options: Namespace) -> int:
     -------
     int
     """
+    from amp.nft.cli.inputs import importing_from
     from amp.nft.report import write_figures
     from amp.nft.report.metrics_curve import draw_metrics
 
@@ -107,7 +111,8 @@ def plot(options: Namespace) -> int:
         print(f"{output} is written.")
         return 0
     output = options.output or "figures"
-    names = write_figures(options.sources[0], output)
+    with importing_from(options.sources[0]):
+        names = write_figures(options.sources[0], output)
     print(f"{output}: {', '.join(names)}, each as PNG and SVG.")
     return 0
 
@@ -147,7 +152,7 @@ def ensemble_data(path: str) -> dict[str, Any]:
     Parameters
     ----------
     path : str
-        An ``.ensemble`` file.
+        An ``.ensemble`` file, or a ``.committee``.
 
     Returns
     -------
@@ -155,8 +160,11 @@ def ensemble_data(path: str) -> dict[str, Any]:
     """
     from amp.nft.amp_io import read_card, read_ensemble
     from amp.nft.amp_io.baseline_data import described, stored_baseline
+    from amp.nft.amp_io.committee_file import is_committee
     from amp.nft.calculator.ase_calculator import digest_of_models
 
+    if is_committee(path):
+        return _committee_data(path)
     models = read_ensemble(path)
     first = models[0]
     return {
@@ -173,6 +181,33 @@ def ensemble_data(path: str) -> dict[str, Any]:
         "digest": digest_of_models(models),
         **({} if (baseline := stored_baseline(models)) is None else {"baseline": described(baseline)}),
         "card": read_card(path),
+    }
+
+
+def _committee_data(path: str) -> dict[str, Any]:
+    """Return the content of a committee; its files must be complete, and its calculator is not imported."""
+    from amp.nft.amp_io.committee_file import read_index
+    from amp.nft.amp_io.external import common_factor, read_external
+    from amp.nft.calculator.members import digest_of_members
+
+    index = read_index(path)
+    members = [read_external(text) for text in index["members"]]
+    for member in members:
+        member.check(Path(path))
+    card = index["card"] or {}
+    first = members[0].loader
+    return {
+        "file": path,
+        "members": len(members),
+        "elements": card.get("elements"),
+        "calculator": first.calculator,
+        "argument": first.argument,
+        "options": first.options,
+        "models": [member.model for member in members],
+        "trainer": card.get("trainer", {}).get("command"),
+        "error95_factor": common_factor(members),
+        "digest": digest_of_members(path),
+        "card": index["card"],
     }
 
 

@@ -33,6 +33,7 @@ OF_DYNAMICS = """--relearn nft.toml: learn where an uncertainty halts the dynami
 types 1, 2, ...; --baseline-pair STYLE: pair style that gives the baseline; others go to LAMMPS"""
 EXPORTS = ("extxyz", "deepmd", "pacemaker", "grace", "runner")
 OF_BASELINE = "an input file with the table [baseline] to which the members add"
+OF_ENSEMBLE = "an .ensemble file or a .committee (that of the run al here)"
 PARENTS = ("emt", "tblite", "gpaw", "vasp", "lammps")
 
 
@@ -148,13 +149,13 @@ def _parser() -> argparse.ArgumentParser:
     _add_run_commands(commands)
     _add_steps(commands)
     info = commands.add_parser("info", help="members, elements, fingerprints, calibration and model card of an ensemble")
-    info.add_argument("ensemble", help="an .ensemble file")
+    info.add_argument("ensemble", help="an .ensemble file or a .committee")
     info.add_argument("--json", action="store_true", help="as JSON, for programs")
     info.set_defaults(command="looks.info")
     _add_export(commands)
-    add_more_commands(commands, _count, _positive)
+    add_more_commands(commands, _count, _positive, OF_ENSEMBLE)
     dynamics = commands.add_parser("lammps", help="run a LAMMPS deck with the forces of an ensemble; start it by mpirun")
-    dynamics.add_argument("ensemble", help="an .ensemble file")
+    dynamics.add_argument("ensemble", help="an .ensemble file; not a .committee, which LAMMPS cannot run")
     dynamics.add_argument("deck", help="an input deck with `fix nft all external pf/callback 1 1`")
     dynamics.add_argument("arguments", nargs=argparse.REMAINDER, help=OF_DYNAMICS)
     dynamics.set_defaults(command="dynamics.lammps")
@@ -233,7 +234,7 @@ def _add_steps(commands: Any) -> None:
     fit.set_defaults(command="steps.fit")
     evaluate = commands.add_parser("evaluate", help="errors of an ensemble on labelled images, by element")
     evaluate.add_argument("images", help="a file that ASE reads, with energies and forces")
-    evaluate.add_argument("--ensemble", default="best.al.ensemble", help="an .ensemble file (best.al.ensemble)")
+    evaluate.add_argument("--ensemble", metavar="FILE", help=OF_ENSEMBLE)
     evaluate.add_argument("-o", "--output", metavar="FILE", help="extended XYZ with predictions as nft_...")
     evaluate.add_argument("--figure", metavar="FILE", help="a parity figure")
     evaluate.add_argument("--csv", metavar="FILE", help="the table as CSV")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 
-def add_more_commands(commands: Any, count: Callable[[str], int], positive: Callable[[str], float]) -> None:
+def add_more_commands(commands: Any, count: Callable[[str], int], positive: Callable[[str], float], of_ensemble: str) -> None:
     """Add these commands to the parser.
 
     Parameters
@@ -14,10 +14,12 @@ def add_more_commands(commands: Any, count: Callable[[str], int], positive: Call
     commands : argparse subparsers
     count, positive : callable
         Types of arguments: an integer from 1 on, and a number above 0.
+    of_ensemble : str
+        Help of ``--ensemble``.
     """
     relax = commands.add_parser("relax", help="relax a structure with an ensemble; stop where it is too uncertain")
     relax.add_argument("structure", help="a file that ASE reads, or file@index")
-    relax.add_argument("--ensemble", default="best.al.ensemble", help="an .ensemble file (best.al.ensemble)")
+    relax.add_argument("--ensemble", metavar="FILE", help=of_ensemble)
     relax.add_argument(
         "-o", "--output", default="relaxed.extxyz", metavar="FILE", help="the last structure, with nft_ keys (relaxed.extxyz)"
     )

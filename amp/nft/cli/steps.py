@@ -143,13 +143,17 @@ def evaluate(options: Namespace) -> int:
     -------
     int
     """
+    from amp.nft.cli.explore import ensemble_of
+    from amp.nft.cli.inputs import importing_from
     from amp.nft.cli.settings import baseline_in
     from amp.nft.fitting import evaluate
 
-    table = evaluate(
-        options.ensemble, options.images, figure=options.figure, extxyz=options.output, energy_key=options.energy_key,
-        forces_key=options.forces_key, baseline=baseline_in(options.baseline),
-    )  # fmt: skip
+    ensemble = ensemble_of(options.ensemble)
+    with importing_from(ensemble):
+        table = evaluate(
+            ensemble, options.images, figure=options.figure, extxyz=options.output, energy_key=options.energy_key,
+            forces_key=options.forces_key, baseline=baseline_in(options.baseline),
+        )  # fmt: skip
     print(table)
     if options.csv is not None:
         rows = table.as_dicts()

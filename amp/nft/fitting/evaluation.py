@@ -12,7 +12,8 @@ from ase import Atoms
 from ase.io import write
 
 from amp.nft.amp_io import AmpModel, read_amp
-from amp.nft.calculator import EnsembleCalculator
+from amp.nft.amp_io.committee_file import is_committee
+from amp.nft.calculator import Committee, EnsembleCalculator, load
 from amp.nft.errors import InputError
 from amp.nft.fitting.ensemble import Ensemble
 from amp.nft.inputs.structures import Images, read_training_images
@@ -119,6 +120,7 @@ def evaluate(
     Parameters
     ----------
     ensemble : Ensemble, path or sequence of AmpModel
+        The path of an ``.ensemble`` file, or of a ``.committee``, whose models other programs trained.
     images : list of Atoms, dict, or a file that ASE reads
         Labelled images; duplicates count once.
     figure : path, optional
@@ -129,7 +131,7 @@ def evaluate(
     energy_key, forces_key : str, optional
         Names of the energy in ``info`` and of the forces in the arrays of the images, where they are not ASE's results.
     threads : int, optional
-        The result does not depend on it.
+        Of an ensemble; the result does not depend on it.
     baseline : ASE calculator, or callable, optional
         The one to which the members add, if they were trained with one.
 
@@ -143,8 +145,7 @@ def evaluate(
         An image has no labels, or contains an element that the ensemble was not trained on, or the baseline is missing or another one.
     """
     labelled = read_training_images(images, energy_key, forces_key)
-    models = [read_amp(text) for text in ensemble.texts] if isinstance(ensemble, Ensemble) else ensemble
-    calculator = EnsembleCalculator(models, threads=threads, baseline=baseline)
+    calculator = _calculator(ensemble, threads, baseline)
     predicted = [_predict(calculator, image) for image in labelled]
     if extxyz is not None:
         write(os.fspath(extxyz), [_annotated(*pair) for pair in zip(labelled, predicted, strict=True)], format="extxyz")
@@ -153,7 +154,14 @@ def evaluate(
     return _table(labelled, predicted)
 
 
-def _predict(calculator: EnsembleCalculator, image: Atoms) -> dict[str, Any]:
+def _calculator(ensemble: Any, threads: int | None, baseline: Parent | None) -> EnsembleCalculator | Committee:
+    if isinstance(ensemble, str | os.PathLike) and is_committee(ensemble):
+        return load(ensemble, baseline=baseline)
+    models = [read_amp(text) for text in ensemble.texts] if isinstance(ensemble, Ensemble) else ensemble
+    return EnsembleCalculator(models, threads=threads, baseline=baseline)
+
+
+def _predict(calculator: EnsembleCalculator | Committee, image: Atoms) -> dict[str, Any]:
     """Return the predictions for one image."""
     calculator.calculate(image)
     names = ("energy", "forces", "forces_uncertainty", "forces_error95")

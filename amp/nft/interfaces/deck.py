@@ -10,10 +10,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from amp.nft.amp_io import AmpModel, read_ensemble
+from amp.nft.amp_io import AmpModel
 from amp.nft.errors import InputError, LammpsError, NFTError
 from amp.nft.interfaces.halts import Deck, commands, noticing
-from amp.nft.interfaces.lammps import attach
+from amp.nft.interfaces.lammps import attach, networks
 from amp.nft.interfaces.waiting import from_first
 
 FIX = "fix nft all external pf/callback 1 1"
@@ -86,7 +86,7 @@ def run_deck(
     """
     mpi, lammps = packages()
     comm = mpi.COMM_WORLD
-    models, parts = from_first(comm, lambda: (read_ensemble(ensemble), noticing(split_deck(read_deck(deck)))))
+    models, parts = from_first(comm, lambda: (networks(ensemble), noticing(split_deck(read_deck(deck)))))
     lmp = lammps(cmdargs=list(arguments), comm=comm)
     try:
         with lammps_errors(comm, models), tempfile.TemporaryDirectory() as scratch:

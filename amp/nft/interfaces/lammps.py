@@ -13,6 +13,7 @@ import numpy as np
 from ase.data import atomic_numbers
 
 from amp.nft.amp_io import AmpModel, read_ensemble
+from amp.nft.amp_io.committee_file import refuse_committee
 from amp.nft.errors import InputError, NFTError
 from amp.nft.interfaces.ghosts import GhostMap
 from amp.nft.interfaces.pair_baseline import check_pair_styles
@@ -74,7 +75,7 @@ def attach(
     ``d_delta`` or ``i_extrapolating``, each atom has its own. If an error occurs during a run, its message is printed and all processes
     end with exit status 1, since LAMMPS cannot stop on one process alone.
     """
-    models = read_ensemble(ensemble) if isinstance(ensemble, str | os.PathLike) else list(ensemble)
+    models = networks(ensemble)
     comm = _communicator(lmp)
     _check_instance(lmp)
     check_pair_styles(lmp, models, baseline)
@@ -89,6 +90,27 @@ def attach(
     lmp.fix_external_set_vector_length(fix, VECTOR)
     lmp.set_fix_external_callback(fix, attached.compute, None)
     return attached
+
+
+def networks(ensemble: str | os.PathLike[str] | Sequence[AmpModel]) -> list[AmpModel]:
+    """Return the members, which must be networks of Amp.
+
+    Parameters
+    ----------
+    ensemble : path, or sequence of AmpModel
+
+    Returns
+    -------
+    list of AmpModel
+
+    Raises
+    ------
+    AmpFileError, UnsupportedModel, FileNotFoundError
+        The file cannot be read, or has models of another program.
+    """
+    remedy = "Use the pair style of that program, or dynamics of ASE with amp.nft.calculator.load and an UncertaintyMonitor."
+    refuse_committee(ensemble, "only networks of Amp run in LAMMPS, by the kernels of amp.nft on all processes", remedy)
+    return read_ensemble(ensemble) if isinstance(ensemble, str | os.PathLike) else list(ensemble)
 
 
 class Attached:
@@ -154,7 +176,7 @@ class Attached:
         """
         from amp.nft.kernels.prediction.evaluate import Evaluator
 
-        models = read_ensemble(ensemble) if isinstance(ensemble, str | os.PathLike) else list(ensemble)
+        models = networks(ensemble)
         radius = float(models[0].cutoff["kwargs"]["Rc"])
         if radius != getattr(self, "_radius", radius) or not {*self.elements.values()} <= {*models[0].elements}:
             raise InputError(

@@ -17,6 +17,7 @@ from ase.data import atomic_numbers
 from ase.units import Bohr, Hartree
 
 from amp.nft.amp_io import AmpModel, read_ensemble
+from amp.nft.amp_io.committee_file import refuse_committee
 from amp.nft.errors import InputError, UnsupportedModel
 from amp.nft.inputs.arguments import check_new
 from amp.nft.interfaces.pair_baseline import refuse_baseline
@@ -74,6 +75,7 @@ def write_runner(
     """
     if units not in UNITS:
         raise InputError(f"units = {units!r} must be one of {', '.join(map(repr, UNITS))}.")
+    refuse_committee(ensemble, "the format of RuNNer describes networks of Amp", "Keep the models, or export the labels of the run.")
     models = read_ensemble(ensemble) if isinstance(ensemble, str | os.PathLike) else list(ensemble)
     if not models:
         raise InputError("ensemble has no member: give at least one model.")

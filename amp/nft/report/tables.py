@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from ase.data import chemical_symbols
 
+from amp.nft.amp_io.committee_file import INDEX, is_committee
+from amp.nft.calculator.members import best_path
 from amp.nft.report.checks import Checks
 from amp.nft.report.comparison import MOST, Comparison
 from amp.nft.run.history import Run
@@ -326,11 +328,14 @@ def provenance(run: Run) -> str:
 def _hashes(run: Run) -> list[tuple[str, str]]:
     """Return names and hashes of the files and structures of a run; those that cannot be read are skipped."""
     directory = run.record.directory
-    paths = [directory / JOURNAL, directory.parents[1] / f"best.{run.label}.ensemble"]
+    best = best_path(str(directory.parents[1] / run.label))
+    paths = {JOURNAL: directory / JOURNAL, best.name: best}
+    if is_committee(best):  # the index has the hashes of the models
+        paths = {JOURNAL: directory / JOURNAL, f"{best.name}/{INDEX}": best / INDEX}
     rows = []
-    for path in paths:
+    for name, path in paths.items():
         try:
-            rows.append((path.name, hashlib.sha256(files.read(path, LARGEST)).hexdigest()))
+            rows.append((name, hashlib.sha256(files.read(path, LARGEST)).hexdigest()))
         except OSError:
             continue
     for what in ("target", "image"):
