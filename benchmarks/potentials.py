@@ -1,6 +1,6 @@
 """Models of other programs, and ours, in the loop on targets with known forces. One command for each row:
 
-    uv run --with quippy-ase python benchmarks/potentials.py pt260 --potential ours gap [--iterations 2] [--members 4]
+    uv run --group trainers python benchmarks/potentials.py pt260 --potential ours gap [--iterations 2] [--members 4]
     uv run --with nequip python benchmarks/potentials.py pt260 --potential nequip --members 2
 
 Each potential chooses its own atoms, in batches of the same size, by the uncertainty of its own members (``method="robust"``). Printed

@@ -1,6 +1,6 @@
 """Labels of a run as training data of other programs, read back by the documented layout, and by the programs where they are installed.
 
-``uv run --with deepmd-kit --with quippy-ase --with pandas pytest -m slow tests/interfaces/test_labels.py`` installs some of them.
+``uv run --group trainers --with deepmd-kit --with pandas pytest -m slow tests/interfaces/test_labels.py`` installs some of them.
 """
 
 import contextlib
