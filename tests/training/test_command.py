@@ -16,9 +16,11 @@ from ase.calculators.emt import EMT
 from ase.io import read
 from small_runs import N, cells, cluster, run
 
+from amp.nft.activelearner import NFT
 from amp.nft.calculator import Committee, UncertaintyMonitor, load
 from amp.nft.errors import AmpFileError, InputError, JobError, RunStoreError
 from amp.nft.interfaces import write_labels
+from amp.nft.refinement import Dynamics, Relaxation, refine, relearn
 from amp.nft.report import report
 from amp.nft.report.checks import check
 from amp.nft.run.history import read_run
@@ -238,6 +240,24 @@ def test_a_committee_stops_dynamics_and_exports_its_labels(finished, tmp_path):
     assert counts["train"] == len(cells()) + len(read_run(finished).status.state.added_atoms)
 
 
+@pytest.mark.slow
+def test_frames_of_a_refinement_become_targets(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    al = NFT(method="robust", trainer=command(parallel=2), stop_delta=1e-6, max_iterations=1, log=os.devnull)
+    explore = (Relaxation(steps=10), Dynamics(steps=40, interval=5, temperature=6000.0))
+    settings = {"rounds": 1, "k": 4, "explore": explore, "band": (0.5, 1.1), "n": 2, "parent_calc": EMT(), "cutoff": 6.0}
+    first, second = refine(al, cells(), cluster(), test_labels=2, larger_labels=0, **settings)
+    assert second.ensemble == Path("best.al-refined-1.committee") and len(second.frames) == 2 and 0 < second.chunks <= 4
+    found = read_run("al-refined-1-training")
+    assert len(found.targets) == 3 and found.status.state.labels.keys() > read_run("al-training").status.state.labels.keys()
+    delta = [load(second.ensemble).get_property("forces_uncertainty", target).max() for target in found.targets]
+    np.testing.assert_allclose(max(delta), second.delta, rtol=1e-6)
+    assert len(check(found).tested) == 2 and second.verdict is not None
+    begun = starts()
+    assert [str(one) for one in refine(al, cells(), cluster(), test_labels=2, larger_labels=0, **settings)] == [str(first), str(second)]
+    assert starts() == begun
+
+
 @pytest.mark.parametrize(
     "changes, message",
     [
@@ -268,6 +288,8 @@ def test_arguments_of_a_run_that_cannot_be(tmp_path, monkeypatch):
         run(trainer=command(), load="best.al.ensemble")
     with pytest.raises(ValueError, match="batch='spread'"):
         run(trainer=command(), batch="spread")
+    with pytest.raises(InputError, match="trainer is a command, and relearn trains networks of Amp"):
+        relearn(NFT(trainer=command(), log=os.devnull), cells(), cluster(), "in.lammps", parent_calc=EMT())
     given = tmp_path / "given.json"
     given.write_text("[]")
     with pytest.raises(ValueError, match="start has 1 models, but n is 3"):

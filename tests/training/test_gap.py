@@ -7,12 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ase.calculators.emt import EMT
+from ase.io import read, write
+from command_line import amp_nft
 from small_runs import cells, cluster
 
 from amp.nft.activelearner import NFT
 from amp.nft.calculator import Committee, load
 from amp.nft.errors import JobError
+from amp.nft.report.checks import learned
 from amp.nft.run.history import read_run
+from amp.nft.run.rounds import read_rounds
 from amp.nft.training import Command
 
 PAGE = Path(__file__).parents[2] / "docs" / "committees.rst"
@@ -79,3 +83,53 @@ def check_committee(committee, target):
         moved.positions[3, 1] += step
         energies.append(committee.get_property("energy", moved))
     assert forces[3, 1] == pytest.approx(-(energies[0] - energies[1]) / (2 * STEP), abs=GRADIENT)
+
+
+INPUT = """
+[system]
+target = "target.traj"
+images = "initial.traj"
+[parent]
+calculator = "ase.calculators.emt.EMT"
+[chunks]
+cutoff = 6.0
+[committee]
+members = 2
+parallel = 2
+train = "bash train.sh"
+calculator = "quippy.potential.Potential"
+argument = "param_filename"
+model = "gap.xml"
+[select]
+fraction = 0.4
+[stop]
+delta = 0.01
+max_iterations = 0
+"""
+
+
+def test_the_program_refines_with_a_committee(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("train.sh").write_text(script())
+    Path("nft.toml").write_text(INPUT)
+    write("initial.traj", cells())
+    write("target.traj", cluster())
+    arguments = ("refine", "--rounds", "1", "--labels", "3", "--explore", "relax", "--steps", "5")
+    output, _ = amp_nft(*arguments, code=3)
+    labelled = int(re.search(r"al-refined-1: .*\n.*; (\d+) chunks? labelled", output)[1])
+    before, after = (load(f"best.{name}.committee") for name in ("al", "al-refined-1"))
+    chunks = read("al-refined-1-training/models/0/0/train.extxyz", ":") + read("al-refined-1-training/models/0/0/valid.extxyz", ":")
+    chunks = {frame.positions.tobytes(): frame for frame in chunks if frame.info["config_type"] == "nft_chunk"}.values()
+    assert len(chunks) == labelled > 0 and all(
+        frame.arrays["force_mask"].tolist() == [False] + [True] * (len(frame) - 1) for frame in chunks
+    )
+    old, new = (
+        np.mean([np.linalg.norm(calc.get_property("forces", frame)[0] - frame.arrays["REF_forces"][0]) for frame in chunks])
+        for calc in (before, after)
+    )
+    assert new < old
+    delta = [max(calc.get_property("forces_uncertainty", frame)[0] for frame in chunks) for calc in (before, after)]
+    np.testing.assert_allclose(learned(read_rounds(Path("al-training")))["al-refined-1"], delta, rtol=1e-6)
+    starts = Path("starts.txt").read_text()
+    assert amp_nft(*arguments, code=3)[0].splitlines()[-3:] == output.splitlines()[-3:]
+    assert Path("starts.txt").read_text() == starts
