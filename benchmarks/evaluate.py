@@ -31,8 +31,8 @@ from data import pt260, pt1415
 from amp.nft.amp_io import AmpModel, write_ensemble
 from amp.nft.amp_io.model import write_amp
 from amp.nft.kernels.fingerprints.gaussian import Fingerprints
-from amp.nft.kernels.jit import available_cpus
 from amp.nft.kernels.prediction.evaluate import Evaluator
+from amp.nft.kernels.threads import available_cpus
 
 RESULTS = Path(__file__).parent / "results" / "evaluate.json"
 MEMBERS, HIDDEN = 10, (5, 5)

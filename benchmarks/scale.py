@@ -1,11 +1,12 @@
 """Times and memory of a training step as elements, parameters and forces grow. One command:
 
-    env OPENBLAS_NUM_THREADS=1 python benchmarks/scale.py [--against WORKTREE] [--tables] [--largest N]
+    env OPENBLAS_NUM_THREADS=1 python benchmarks/scale.py [--against WORKTREE] [--tables] [--largest N] [--threads N]
 
 The images have 40 atoms, all neighbours of each other, and made-up fingerprints. A step fills the Jacobian and the normal equations and
 solves them once; rates are parts of that of NumPy's matrix product on one thread, in the same run. With ``--against`` the same cases
 run in turn with the code of another worktree that has its own environment. ``--tables`` varies one quantity at a time instead, fits the
-power of the time in it, and evaluates ten members on targets of up to N atoms.
+power of the time in it, and evaluates ten members on targets of up to N atoms. ``--threads`` fits one member on N threads instead, in turn
+with one thread, and compares wall times; two members on two threads, each with its own, are the bound of that ratio.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from types import SimpleNamespace
 import numpy as np
 
 RESULTS = Path(__file__).parent / "results" / "scale.json"
-ATOMS, ROUNDS = 40, 5
+ATOMS, ROUNDS, STEPS = 40, 5, 5
 # elements, features of each, hidden layers, images with all forces, chunks with one
 CASES = {
     "1 element, 12 features, 26 chunks": (1, 12, (5, 5), 0, 26),
@@ -201,6 +202,38 @@ def tables(largest: int) -> dict[str, list[dict[str, float]]]:
     return found
 
 
+def shared(case: str, threads: int) -> dict[str, float]:
+    """Wall times of a few steps of one member, and of as many members as threads, on one thread and on several."""
+    from amp.nft.kernels.threads import Threads
+    from amp.nft.kernels.training.descent import Rules, descend
+
+    problem, theta = problem_of(*CASES[case])
+    weights, rules = np.ones(len(problem.data.images), dtype=np.int64), Rules(np.full(4, np.inf), STEPS)
+
+    def seconds(members: int, count: int) -> float:
+        """Fit some members."""
+        shared, found = Threads(count), []
+
+        def work(member: int) -> None:
+            """Fit one."""
+            found.append(descend(problem, theta, weights, rules, threads=shared).theta)
+
+        begin = time.perf_counter()
+        shared.run(work, range(members))
+        taken = time.perf_counter() - begin
+        assert all((some == first).all() for some in found)
+        return taken
+
+    first = descend(problem, theta, weights, rules).theta
+    seconds(1, threads)
+    rows = [[seconds(members, count) for members in (1, threads) for count in (1, threads)] for _ in range(ROUNDS)]
+    one, together, several, apart = np.array(rows).T
+    return {
+        "one_thread_s": statistics.median(one), "shared_s": statistics.median(together),
+        "ratio": statistics.median(one / together), "ratio_of_members": statistics.median(several / apart),
+    }  # fmt: skip
+
+
 def power(sizes: list[float], times: list[float]) -> float:
     """Return the least-squares power of the times in the sizes."""
     return float(np.polyfit(np.log(sizes), np.log(times), 1)[0])
@@ -235,6 +268,7 @@ def main() -> None:
     parser.add_argument("--case")
     parser.add_argument("--tables", action="store_true")
     parser.add_argument("--largest", type=int, default=110_000)
+    parser.add_argument("--threads", type=int)
     parser.add_argument("--only", type=int, nargs="*", default=range(len(CASES)))
     options = parser.parse_args()
     if options.case:
@@ -248,6 +282,11 @@ def main() -> None:
     for number, case in enumerate(CASES):
         if number not in options.only:
             continue
+        if options.threads:
+            row = shared(case, options.threads)
+            print(f"{case}: one member {row['one_thread_s']:.4f} s on one thread, {row['shared_s']:.4f} s on {options.threads}: ratio "
+                  f"{row['ratio']:.2f}; {options.threads} members: ratio {row['ratio_of_members']:.2f}", flush=True)  # fmt: skip
+            continue
         here = run(case, Path(__file__).parents[1])
         results[case] = {"here": here}
         print(f"{case}: {here['parameters']:.0f} parameters, {here['residuals']:.0f} residuals; Jacobian {here['jacobian_s']:.4f} s "
@@ -257,8 +296,9 @@ def main() -> None:
             there = results[case]["there"] = run(case, options.against.resolve())
             ratios = {name: there[name] / here[name] for name in ("jacobian_s", "gram_s", "cholesky_s", "step_s")}
             print("    ratios: " + ", ".join(f"{name[:-2]} {ratio:.2f}" for name, ratio in ratios.items()), flush=True)
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+    if results:
+        RESULTS.parent.mkdir(exist_ok=True)
+        RESULTS.write_text(json.dumps(results, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from amp.nft.kernels import jit
 from amp.nft.kernels.fingerprints import gaussian
 from amp.nft.kernels.fingerprints.gaussian import Fingerprints
 from amp.nft.kernels.fingerprints.neighbors import find_neighbors
-from amp.nft.kernels.jit import kernel, run_threads
+from amp.nft.kernels.jit import kernel
 from amp.nft.kernels.simd import vectors as simd
 
 RC = 4.5  # Å; Amp is slow
@@ -325,19 +325,6 @@ def test_an_unreadable_cache_is_rewritten(tmp_path):
     written = b"cno_such_module\nNoSuchClass\n."
     index.write_bytes(written)
     assert run().read_bytes() != written
-
-
-@pytest.mark.parametrize("threads", [1, 3, None])
-def test_threads_do_every_task_once_and_pass_on_the_first_error(threads):
-    done = []
-    run_threads(done.append, range(100), threads)
-    assert sorted(done) == list(range(100))
-
-    def fail(task):
-        raise ZeroDivisionError(task)
-
-    with pytest.raises(ZeroDivisionError):
-        run_threads(fail, range(100), threads)
 
 
 def test_a_kernel_is_recompiled_when_its_callees_change(tmp_path):

@@ -1,4 +1,6 @@
-"""Normal equations and steps against NumPy, and their independence of blocks."""
+"""Normal equations and steps against NumPy, and their independence of blocks and threads."""
+
+import time
 
 import numpy as np
 import pytest
@@ -8,15 +10,18 @@ from amp.nft.kernels.jit import kernel
 from amp.nft.kernels.simd.linalg import PAD, padded, solve
 from amp.nft.kernels.simd.tiles import BLOCKED_FROM, DEPTH, add_strip, cholesky, pack_columns, pack_rows, unpack_tiles
 from amp.nft.kernels.simd.vectors import zeros
-from amp.nft.kernels.training import normal
+from amp.nft.kernels.threads import Threads
+from amp.nft.kernels.training import normal, team
+from amp.nft.kernels.training.descent import Rules, descend
 from amp.nft.kernels.training.jacobian import fill_jacobian
-from amp.nft.kernels.training.lm import PROBE, accelerate, accelerate_streamed, propose
+from amp.nft.kernels.training.lm import PROBE, accelerate, accelerate_streamed, find_step, propose
 from amp.nft.kernels.training.loss import fill_residuals, make_scratch
 from amp.nft.kernels.training.network import make_problem
 
 ROUNDING = 1e-12  # relative, of sums and factors
 ROUNDING_OF_DIFFERENCES = 1e-9  # relative, of an acceleration
 SINGLE = 1e-4  # the same from a Jacobian in single precision
+MOST = 6 * 30 + 4 * 3  # residuals of an image or of a penalty
 
 
 @kernel
@@ -25,7 +30,7 @@ def run_rows(j, count, width, tiles, strip, a):
     for first in range(0, count, DEPTH):
         depth = min(DEPTH, count - first)
         pack_rows(j, first * width, depth, width, 0, strip)
-        add_strip(strip, depth, width // PAD, tiles)
+        add_strip(strip, depth, np.int64(0), width // PAD, tiles)
     unpack_tiles(tiles, width // PAD, a)
 
 
@@ -35,7 +40,7 @@ def run_columns(j, count, width, tiles, strip, a):
     for first in range(0, width, DEPTH):
         depth = min(DEPTH, width - first)
         pack_columns(j, width, first, depth, count, strip)
-        add_strip(strip, depth, count // PAD, tiles)
+        add_strip(strip, depth, np.int64(0), count // PAD, tiles)
     unpack_tiles(tiles, count // PAD, a)
 
 
@@ -93,7 +98,7 @@ def member(copies=1, hidden=(5, 4), seed=0):
 
 
 def linearized(problem, theta, weights, root, **options):
-    work = normal.make_work(root, len(theta), 6 * 20, **options)
+    work = normal.make_work(root, len(theta), MOST, **options)
     largest = normal.linearize(problem, theta, weights, make_scratch(problem), work)
     return work, largest
 
@@ -152,8 +157,61 @@ def test_sums_do_not_depend_on_blocks():
     first, _ = linearized(problem, theta, weights, root)
     for block_rows in (1, 100):
         other, _ = linearized(problem, theta, weights, root, block_rows=block_rows)
-        assert len(other.rows) < len(first.rows)
+        assert len(other.packed) < len(first.packed)
         assert (first.tiles == other.tiles).all()
         assert (first.gradient == other.gradient).all()
         assert (first.residual == other.residual).all()
         assert (first.single == other.single).all()
+
+
+SHARED = [  # fewer residuals than parameters, and more
+    {"hidden": (20, 10)},
+    {"copies": 40},
+    {"copies": 25, "hidden": (30, 20)},
+    {"copies": 60, "hidden": (20, 10)},
+]
+
+
+def run_alone_among(count, function):
+    """Call a function with `count` threads, of which all but its own wait."""
+    threads, results = Threads(count), []
+
+    def work(task):
+        end = time.monotonic() + 20.0
+        while threads.together < count and time.monotonic() < end:
+            time.sleep(1e-3)
+        assert threads.together == count
+        results.append(function(threads))
+
+    threads.run(work, [0])
+    return results[0]
+
+
+@pytest.mark.parametrize("case", SHARED)
+def test_a_step_does_not_depend_on_the_threads_that_share_it(case, monkeypatch):
+    monkeypatch.setattr(team, "SHARE_FROM", 0)
+    problem, theta, weights, root = member(**case)
+
+    def step(threads):
+        scratch, work = make_scratch(problem), normal.make_work(root, len(theta), MOST, block_rows=100)
+        helpers = team.Team(problem, weights, scratch, work, threads)
+        assert helpers.helps == (threads.together > 1)
+        largest = normal.linearize(problem, theta, weights, scratch, work, helpers)
+        promised = find_step(problem, theta, weights, scratch, work, 1e-3 * largest, helpers)
+        assert promised > 0.0
+        results = [largest, promised, work.tiles, work.gradient, work.residual, work.single, work.step, work.trial]
+        return [*results, *([work.rows] if len(work.dual) else [])]
+
+    one, *others = (run_alone_among(count, step) for count in (1, 2, 3))
+    for other in others:
+        assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_a_fit_does_not_depend_on_the_threads_that_share_it(monkeypatch):
+    monkeypatch.setattr(team, "SHARE_FROM", 0)
+    problem, theta, weights, _ = member(copies=40)
+    rules = Rules(np.full(4, np.inf), 5)
+    one, *others = (run_alone_among(count, lambda threads: descend(problem, theta, weights, rules, threads=threads)) for count in (1, 2, 3))
+    for other in others:
+        assert (one.theta == other.theta).all()
+        assert (one.steps, one.loss) == (other.steps, other.loss)

@@ -12,7 +12,7 @@ from amp.nft.fitting import evaluate, fit
 from amp.nft.kernels import first_use, second_compiler
 from amp.nft.kernels.prediction.ensemble import evaluate_block
 from amp.nft.kernels.second_compiler import IS_SECOND, SecondCompiler
-from amp.nft.kernels.training.normal import linearize
+from amp.nft.kernels.training.normal import add_strips, fill_rows
 
 LONG = 120.0  # s
 
@@ -48,7 +48,7 @@ def test_its_kernels_are_those_of_a_fit(capsys, tmp_path):
     capsys.readouterr()
     first_use.compile_kernels()
     assert capsys.readouterr().out == "".join(f"{name}\n\n" for name in first_use.uses())
-    for kernel in (linearize, evaluate_block):
+    for kernel in (fill_rows, add_strips, evaluate_block):
         (signature,) = kernel.signatures
         assert len(signature) == kernel.py_func.__code__.co_argcount
 
@@ -77,7 +77,7 @@ def test_where_it_cannot_start_this_process_compiles_alone(compiler, monkeypatch
         monkeypatch.setattr(second_compiler.sys, "executable", "/no/such/python")
     compiler.start()
     assert compiler._process is None
-    assert not compiler.wait_for("linearize")
+    assert not compiler.wait_for("fill_rows")
 
 
 def test_made_up_input_gives_finite_results():

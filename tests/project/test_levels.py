@@ -13,8 +13,8 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 ROW = re.compile(r"^   \* - (\d)\n     - (\w+)$", re.MULTILINE)
 LEVELS = {package: int(level) for level, package in ROW.findall((ROOT / "CONTRIBUTING.rst").read_text(encoding="utf-8"))}
 KERNEL_LEVELS = {
-    "second_compiler": 0, "cheaper": 1, "compilation": 1, "jit": 2, "simd": 3, "fingerprints": 4, "training": 4, "prediction": 5,
-    "first_use": 6,
+    "second_compiler": 0, "threads": 0, "cheaper": 1, "compilation": 1, "jit": 2, "simd": 3, "fingerprints": 4, "training": 4,
+    "prediction": 5, "first_use": 6,
 }  # fmt: skip
 MAY_IMPORT_AMP = {"amp_io", "inputs", "training"}
 MAX_FUNCTION, MAX_MODULE = 60, 320

@@ -163,7 +163,7 @@ class _Fit:
     def members(self) -> list[str]:
         """Return all members; fit those that are missing, as many together as there are threads."""
         from amp.nft.kernels.compilation import announced  # numba: only where it is needed
-        from amp.nft.kernels.jit import available_cpus
+        from amp.nft.kernels.threads import available_cpus
 
         finished = _finished(self.store)
         missing = [m for m in range(self.task.n_members) if m not in finished]

@@ -34,13 +34,13 @@ def uses() -> dict[str, Callable[[], object]]:
     Returns
     -------
     dict
-        By the name of the kernel's function. The last one uses two small kernels too.
+        By the name of the kernel's function. Each one uses small kernels too.
     """
-    return {"linearize": _normal_equations(), "evaluate_block": _evaluation()}
+    return {"fill_rows": _normal_equations(), "evaluate_block": _evaluation()}
 
 
 def _normal_equations() -> Callable[[], object]:
-    """Return a call of `linearize` on one image with one feature."""
+    """Return a call of `fill_rows`, and of the small kernel after it, on one image with one feature."""
     layout = Layout(("X",), ((1, 1, 1),), "tanh")
     rows = SimpleNamespace(
         x=np.linspace(-1.0, 1.0, N_ATOMS)[:, None], kind=np.zeros(N_ATOMS, dtype=int), force_start=np.array([0, N_ATOMS]),

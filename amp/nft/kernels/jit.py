@@ -1,11 +1,10 @@
-"""Compilation of kernels, and their share of the processor."""
+"""Compilation of kernels."""
 
 from __future__ import annotations
 
 import os
 import sys
-import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import lru_cache
 from types import ModuleType
 from typing import Any
@@ -127,62 +126,3 @@ def inner(function: Callable) -> Callable:
     """
     register_inner(function)
     return njit(_nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True, **_SETTINGS)(function)
-
-
-def available_cpus() -> int:
-    """Return the number of processors that this process may run on.
-
-    Returns
-    -------
-    int
-    """
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def run_threads(work: Callable[[Any], None], tasks: Iterable, threads: int | None = None) -> None:
-    """
-    Call `work(task)` for every task, on several threads at the same time.
-
-    The threads live as long as the call. So the process may fork before and after it, and any thread may call it,
-    neither of which numba's own threading layers allow in general. Each task should take 0.1 ms or more in kernels.
-
-    Parameters
-    ----------
-    work : callable
-        Called with one task; writes its results to where no other task writes.
-    tasks : iterable
-        Handed out in order to whichever thread is free.
-    threads : int, optional
-        Number of threads; the processors that this process may use if None.
-
-    Raises
-    ------
-    Exception
-        The first one that `work` raised; tasks that have not begun are skipped.
-    """
-    threads = available_cpus() if threads is None else threads
-    queue, lock = iter(tasks), threading.Lock()
-    errors: list[BaseException] = []
-
-    def serve() -> None:
-        """Work until no task is left, or something failed."""
-        try:
-            while not errors:
-                with lock:
-                    task = next(queue, lock)  # the lock itself marks the end
-                if task is lock:
-                    return
-                work(task)
-        except BaseException as error:
-            errors.append(error)
-
-    helpers = [threading.Thread(target=serve) for _ in range(threads - 1)]
-    for helper in helpers:
-        helper.start()
-    serve()
-    for helper in helpers:
-        helper.join()
-    if errors:
-        raise errors[0]

@@ -13,7 +13,7 @@ import numpy as np
 
 from amp.nft.amp_io import AmpModel, CalculatorSpec
 from amp.nft.errors import InputError
-from amp.nft.kernels.jit import run_threads
+from amp.nft.kernels.threads import Threads
 from amp.nft.kernels.training.descent import Fit, Rules, descend, distance
 from amp.nft.kernels.training.labelled import LabelledImages
 from amp.nft.kernels.training.network import (
@@ -135,6 +135,7 @@ def fit(
     retry_m = [True] * len(tries) if retry_m is None else retry_m
     n_forces_i = np.array([len(force) for force in images.forces]) * (spec.force_coefficient is not None)
     chunk_i = np.zeros(len(images.rows), dtype=bool) if chunk_i is None else chunk_i
+    shared = Threads(threads)
     judges_m = [choose_judges(w, chunk_i, n_forces_i) if until == "out-of-bag" else None for w in weights_mi]
 
     def work(member: int) -> None:
@@ -149,10 +150,10 @@ def fit(
             tell, judges = partial(_tell, watch, member, steps), judges_m[member]
             rules = Rules(criteria if judges is None else np.full(4, np.inf), spec.maxiter - steps)
             held_out = None if judges is None else judges.over(problem)
-            done.append(descend(problem, theta, weights_mi[member], rules, tell, held_out))
+            done.append(descend(problem, theta, weights_mi[member], rules, tell, held_out, shared))
             if judges is not None and end_with_energies:
                 done[-1] = energy_stage(
-                    problem, done[-1], weights_mi[member], judges, partial(_tell, watch, member, steps + done[-1].steps)
+                    problem, done[-1], weights_mi[member], judges, partial(_tell, watch, member, steps + done[-1].steps), shared
                 )
             steps += done[-1].steps
         end = _best(done)
@@ -160,7 +161,7 @@ def fit(
         left = distance(end.measures, criteria, np.nan) if judges_m[member] is None else 0.0
         watch(MemberStep(member, how, steps, end.loss, left))
 
-    run_threads(work, range(len(weights_mi)), threads)
+    shared.run(work, range(len(weights_mi)))
     reports = [_report(*those, criteria) for those in zip(range(len(tries)), tries, retry_m, strict=True)]
     thetas = [change_inputs(_best(done).theta, layout, inputs, amps) for done in tries]
     return [unpack(expand(theta, layout, whole, kept), whole, spec, fprange) for theta in thetas], reports

@@ -9,7 +9,7 @@ import numpy as np
 from ase import Atoms
 
 from amp.nft.amp_io import AmpModel
-from amp.nft.kernels.jit import run_threads
+from amp.nft.kernels.threads import run_threads
 from amp.nft.kernels.training.labelled import LabelledImages
 from amp.nft.kernels.training.loss import fill_residuals, make_scratch
 from amp.nft.kernels.training.network import change_inputs, make_problem, scaled_inputs

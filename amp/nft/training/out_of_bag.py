@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 
+from amp.nft.kernels.threads import ALONE, Threads
 from amp.nft.kernels.training.descent import Fit, Rules, descend
 from amp.nft.kernels.training.held_out import HeldOut
 from amp.nft.kernels.training.loss import Problem
@@ -66,7 +67,14 @@ class Judges:
         return HeldOut(problem, self.images, True, STAGE_PATIENCE, energies=True)
 
 
-def energy_stage(problem: Problem, first: Fit, weights: np.ndarray, judges: Judges, tell: Callable[[int, float, float], object]) -> Fit:
+def energy_stage(
+    problem: Problem,
+    first: Fit,
+    weights: np.ndarray,
+    judges: Judges,
+    tell: Callable[[int, float, float], object],
+    threads: Threads = ALONE,
+) -> Fit:
     """Continue a fit for a few steps in which energies count more.
 
     The forces of a data set are so many that they alone decide where a fit ends. Few steps with a smaller coefficient of the forces
@@ -82,6 +90,7 @@ def energy_stage(problem: Problem, first: Fit, weights: np.ndarray, judges: Judg
         Multiplicity of each image.
     judges : Judges
     tell : callable
+    threads : Threads
         As for :func:`amp.nft.kernels.training.descent.descend`.
 
     Returns
@@ -95,7 +104,7 @@ def energy_stage(problem: Problem, first: Fit, weights: np.ndarray, judges: Judg
         if not (some["has_energy"] > 0).any() or not (some["last"] > some["force"]).any():
             return first
     rules = Rules(np.full(4, np.inf), STAGE_STEPS)
-    second = descend(less, first.theta, weights, rules, tell, judges.of_energy_stage(less))
+    second = descend(less, first.theta, weights, rules, tell, judges.of_energy_stage(less), threads)
     if second.best_step == 0:
         return replace(first, steps=first.steps + second.steps)
     loss = losses(problem, second.theta[None], weights[None], gradient=False, threads=1)[0][0]

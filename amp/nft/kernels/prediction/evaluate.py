@@ -12,7 +12,6 @@ import numpy as np
 from amp.nft.kernels.fingerprints.gaussian import Fingerprints
 from amp.nft.kernels.fingerprints.neighbors import Neighbors, Search
 from amp.nft.kernels.fingerprints.workspace import Workspace, make_workspace
-from amp.nft.kernels.jit import available_cpus, run_threads
 from amp.nft.kernels.prediction.ensemble import (
     Scratch,
     add_block,
@@ -21,6 +20,7 @@ from amp.nft.kernels.prediction.ensemble import (
     make_scratch,
     summarise,
 )
+from amp.nft.kernels.threads import available_cpus, run_threads
 
 _BLOCK = 64  # atoms that one thread takes at a time
 _MOST_KEPT = 32768  # atoms of a structure whose neighbours are kept for the next call: some 1 kB each

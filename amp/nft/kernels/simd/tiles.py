@@ -40,15 +40,15 @@ def pack_columns(a, width, first, depth, rows, strip):
 
 
 @inner
-def add_strip(strip, depth, blocks, tiles):
-    """Add stripᵀ strip to the tiles of an upper triangle, which follow each other column by column."""
-    for first in range(0, blocks, GROUP):
-        for r in range(min(first + GROUP, blocks)):
-            for c in range(first, min(first + GROUP, blocks), 2):
+def add_strip(strip, depth, begin, end, tiles):
+    """Add stripᵀ strip to the tiles of an upper triangle in block columns begin <= c < end; tiles follow each other column by column."""
+    for first in range(begin, end, GROUP):
+        for r in range(min(first + GROUP, end)):
+            for c in range(first, min(first + GROUP, end), 2):
                 if c + 1 >= r:
                     at = (c * (c + 1) // 2 + r) * PAD * PAD
                     to = at + (c + 1) * PAD * PAD
-                    _add_pair(strip, r, c, depth, blocks, 1.0, tiles, at, to, PAD)
+                    _add_pair(strip, r, c, depth, end, 1.0, tiles, at, to, PAD)
 
 
 @inner

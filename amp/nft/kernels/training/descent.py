@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from amp.nft.kernels.threads import ALONE, Threads
 from amp.nft.kernels.training.lm import find_step
-from amp.nft.kernels.training.loss import Problem, fill_residuals, make_scratch
+from amp.nft.kernels.training.loss import Problem, make_scratch
 from amp.nft.kernels.training.normal import linearize, make_work
+from amp.nft.kernels.training.team import Team
 
 if TYPE_CHECKING:
     from amp.nft.kernels.training.held_out import HeldOut
@@ -180,6 +182,7 @@ def descend(
     rules: Rules,
     tell: Callable[[int, float, float], object] = lambda steps, loss, distance: None,
     held_out: HeldOut | None = None,
+    threads: Threads = ALONE,
 ) -> Fit:
     """Fit one member.
 
@@ -199,6 +202,8 @@ def descend(
         distance is that from the smallest held-out error.
     held_out : HeldOut, optional
         Judge of this fit, which then keeps the point of the smallest held-out error; give it rules without criteria.
+    threads : Threads
+        Those without a fit of their own help. The result does not depend on them.
 
     Returns
     -------
@@ -207,7 +212,8 @@ def descend(
     theta, weights = np.array(theta, dtype=float), np.ascontiguousarray(weights, dtype=np.int64)
     residuals, scratch = Residuals(problem, weights), make_scratch(problem)
     n, work = len(residuals.root), make_work(residuals.root, len(theta), residuals.most)
-    fill_residuals(problem, theta, weights, scratch, work.trial)
+    team = Team(problem, weights, scratch, work, threads)
+    team.fill_residuals(theta, work.trial)
     damping, growth, accepted, best = FIRST_LAMBDA, 2.0, True, []  # best: the smallest distance so far, after each step
     met: list[Fit] = []  # those that meet the criteria, after each step from the first on
     while True:
@@ -231,8 +237,8 @@ def descend(
             if not met or _polished(met, fit, rules):
                 return min(met or [fit], key=lambda fit: fit.loss)
         if accepted:
-            largest = linearize(problem, theta, weights, scratch, work)
-        promised = find_step(problem, theta, weights, scratch, work, damping * largest)
+            largest = linearize(problem, theta, weights, scratch, work, team)
+        promised = find_step(problem, theta, weights, scratch, work, damping * largest, team)
         gain = objective - float(((work.root * work.trial[:n]) ** 2).sum())
         accepted = promised >= 0.0 and gain > 0.0
         if accepted:

@@ -13,14 +13,15 @@ from amp.nft.kernels.jit import inner, kernel
 from amp.nft.kernels.simd.linalg import PAD, add_scaled, dot, solve
 from amp.nft.kernels.simd.tiles import cholesky, unpack_tiles
 from amp.nft.kernels.training.jacobian import add_transposed
-from amp.nft.kernels.training.loss import clear, fill_residuals
+from amp.nft.kernels.training.loss import clear
 from amp.nft.kernels.training.normal import Work
+from amp.nft.kernels.training.team import Team
 
 PROBE = 0.1  # part of the step over which the second derivative is taken
 BEND = 0.75  # largest 2 |a| / |v| at which the acceleration is trusted
 
 
-def find_step(problem, theta, weights, scratch, work: Work, mu: float) -> float:
+def find_step(problem, theta, weights, scratch, work: Work, mu: float, team: Team) -> float:
     """Fill the step and the residuals after it.
 
     Parameters
@@ -33,6 +34,8 @@ def find_step(problem, theta, weights, scratch, work: Work, mu: float) -> float:
         Its `step` and `trial` are filled.
     mu : float
         Damping.
+    team : Team
+        Threads that may help. The result does not depend on them.
 
     Returns
     -------
@@ -42,13 +45,13 @@ def find_step(problem, theta, weights, scratch, work: Work, mu: float) -> float:
     n = len(theta)
     promised = propose(work, mu, n)
     if promised >= 0.0:
-        fill_residuals(problem, theta + PROBE * work.step[:n], weights, scratch, work.trial)
+        team.fill_residuals(theta + PROBE * work.step[:n], work.trial)
         if len(work.single):
             accelerate(work, mu, n)
         else:
-            fill_residuals(problem, theta - PROBE * work.step[:n], weights, scratch, work.behind)
+            team.fill_residuals(theta - PROBE * work.step[:n], work.behind)
             accelerate_streamed(problem, theta, weights, scratch, work, mu)
-        fill_residuals(problem, theta + work.step[:n], weights, scratch, work.trial)
+        team.fill_residuals(theta + work.step[:n], work.trial)
     return promised
 
 

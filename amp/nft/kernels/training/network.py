@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from amp.nft.kernels.jit import available_cpus, run_threads
+from amp.nft.kernels.threads import available_cpus, run_threads
 from amp.nft.kernels.training.columns import pack_images
 from amp.nft.kernels.training.labelled import LabelledImages
 from amp.nft.kernels.training.layers import ACTIVATIONS, KIND, LAYER, Net

@@ -1,0 +1,74 @@
+"""Threads run every task once, help with parts, and pass on the first error."""
+
+import threading
+
+import pytest
+
+from amp.nft.kernels.threads import ALONE, Threads, run_threads
+
+
+@pytest.mark.parametrize("threads", [1, 3, None])
+def test_threads_do_every_task_once_and_pass_on_the_first_error(threads):
+    done = []
+    run_threads(done.append, range(100), threads)
+    assert sorted(done) == list(range(100))
+
+    def fail(task):
+        raise ZeroDivisionError(task)
+
+    with pytest.raises(ZeroDivisionError):
+        run_threads(fail, range(100), threads)
+
+
+def test_threads_without_a_task_help_with_parts():
+    """The parts wait for each other: one thread alone would not come to the end of the first."""
+    threads, meet, done = Threads(3), threading.Barrier(3, timeout=30.0), []
+
+    def part(number):
+        meet.wait()
+        done.append((number, threading.get_ident()))
+
+    def work(task):
+        while threads.together < 3:
+            pass
+        threads.share(part, range(6))
+
+    threads.run(work, ["the only one"])
+    assert sorted(number for number, _ in done) == list(range(6))
+    assert len({thread for _, thread in done}) == 3
+    assert threads.together == 1
+
+
+def test_tasks_that_share_at_the_same_time_all_come_to_their_end():
+    threads, done = Threads(4), []
+
+    def work(task):
+        for turn in range(200):
+            threads.share(done.append, [(task, turn, part) for part in range(3)])
+
+    threads.run(work, range(5))
+    assert sorted(done) == [(task, turn, part) for task in range(5) for turn in range(200) for part in range(3)]
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_an_error_in_a_part_ends_the_task(count):
+    threads, begun = Threads(count), []
+
+    def part(number):
+        begun.append(number)
+        raise ZeroDivisionError(number)
+
+    def work(task):
+        while threads.together < count:
+            pass
+        threads.share(part, range(50))
+
+    with pytest.raises(ZeroDivisionError):
+        threads.run(work, [0])
+    assert len(begun) <= count
+
+
+def test_alone_everything_is_done_in_order():
+    done = []
+    ALONE.share(done.append, range(5))
+    assert done == list(range(5))
