@@ -1,6 +1,7 @@
 """Labels of a run as training data of other programs, read back by the documented layout, and by the programs where they are installed.
 
-``uv run --group trainers --with deepmd-kit --with pandas pytest -m slow tests/interfaces/test_labels.py`` installs some of them.
+``uv run --isolated --group trainers --with deepmd-kit --with pandas pytest -m slow tests/interfaces/test_labels.py`` installs some of them,
+and ``--with schnetpack`` SchNetPack.
 """
 
 import contextlib
@@ -11,11 +12,13 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from ase.calculators.emt import EMT
+from ase.db import connect
 from ase.io import read
 from small_runs import cells, cluster, run
 
@@ -134,6 +137,84 @@ def test_deepmd_systems(finished, tmp_path):
     assert settings["loss"]["start_pref_pf"] > 0 and settings["loss"]["start_pref_f"] == settings["loss"]["limit_pref_f"] == 0
 
 
+class Recorder:
+    """Labels that a script adds to a Gaussian process of FLARE, which has no wheel; `sparse_gp` is itself."""
+
+    def __init__(self):
+        self.sparse_gp, self.labels, self.energies, self.factorised = self, [], [], 0
+
+    def update_db(self, frame, forces, custom_range, energy, stress, mode, update_qr, atom_indices, rel_f_noise):
+        assert custom_range == atom_indices and mode == "specific" and stress is None and not update_qr
+        self.labels += [(*frame.positions[atom], *forces[atom], rel_f_noise) for atom in atom_indices]
+        self.energies += [] if energy is None else [energy]
+
+    def update_matrices_QR(self):
+        self.factorised += 1
+
+
+@pytest.mark.parametrize("forces", ["centre", "weighted"])
+def test_flare_gets_each_trained_force_once_with_a_noise_for_its_weight(finished, tmp_path, forces):
+    place, counts = exported(finished, tmp_path, "flare", forces=forces)
+    frames = [frame for frame in read_frames(read_run(finished), forces=forces) if frame.split == "train"]
+    assert len(read(place / "flare-train.extxyz", ":")) == len(frames) == counts["train"]
+    script = {"__name__": "imported"}
+    exec(compile((place / "flare_train.py").read_text(), "flare_train.py", "exec"), script)
+    found = Recorder()
+    script["add_frames"](found, place / "flare-train.extxyz")
+    expected = [(frame, atom) for frame in frames for atom in np.flatnonzero(frame.weights_n)]
+    assert len(found.labels) == len(expected) and found.factorised == 1
+    labels = np.array(found.labels)
+    for frame, atom in expected:
+        label = [*frame.atoms.positions[atom], *frame.forces_nx[atom], frame.weights_n[atom] ** -0.5]
+        assert np.isclose(labels, label, rtol=0.0, atol=1e-6).all(axis=1).sum() == 1
+    assert (np.ptp(labels[:, -1]) > 0) == (forces == "weighted")
+    np.testing.assert_allclose(sorted(found.energies), sorted(frame.energy for frame in frames if frame.energy_weight), atol=ROUNDED)
+    energies = script["single_atom_energies"](read(place / "flare-train.extxyz", ":"))
+    per_atom = [frame.energy / len(frame.atoms) for frame in frames if frame.energy_weight]
+    assert script["SPECIES"] == {78: 0} and min(per_atom) <= energies[0] <= max(per_atom)
+
+
+def test_schnetpack_has_a_mask_and_the_split(finished, tmp_path):
+    place, counts = exported(finished, tmp_path, "schnetpack", valid=0.9)
+    frames = read_frames(read_run(finished), valid=0.9)
+    split = np.load(place / "schnetpack.npz")
+    assert {name: len(split[name]) for name in split} == {
+        "train_idx": counts["train"],
+        "val_idx": counts["valid"],
+        "test_idx": counts["test"],
+    }
+    with connect(place / "schnetpack.db") as database:
+        rows = list(database.select())
+        assert database.metadata["_property_unit_dict"] == {"energy": "eV", "forces": "eV/Ang", "considered_atoms": ""}
+    assert len(rows) == len(frames)
+    for number, (row, frame) in enumerate(zip(rows, frames, strict=True)):
+        np.testing.assert_array_equal(row.data["forces"], frame.forces_nx)
+        np.testing.assert_array_equal(row.data["considered_atoms"], frame.weights_n == 1)
+        assert row.data["energy"] == [frame.energy] and row.toatoms() == frame.atoms
+        assert number in split[{"train": "train_idx", "valid": "val_idx", "test": "test_idx"}[frame.split]]
+    assert "none is trained" in (place / "schnetpack_train.py").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of its packages
+def test_schnetpack_trains_the_forces_of_the_mask(finished, tmp_path, monkeypatch):
+    pytest.importorskip("schnetpack")
+    place, _ = exported(finished, tmp_path, "schnetpack", valid=0.9)
+    monkeypatch.chdir(place)
+    script = {"__name__": "imported"}
+    exec(compile((place / "schnetpack_train.py").read_text(), "schnetpack_train.py", "exec"), script)
+    script["data"].setup()
+    trained = 0
+    for batch in script["data"].train_dataloader():
+        everything = {"forces": batch["forces"], "considered_atoms": batch["considered_atoms"]}
+        kept, _ = script["outputs"][0].constraints[0]({"forces": batch["forces"]}, everything, script["outputs"][0])
+        trained += len(kept["forces"])
+    frames = [frame for frame in read_frames(read_run(finished), valid=0.9) if frame.split == "train"]
+    assert trained == sum(np.count_nonzero(frame.weights_n) for frame in frames)
+    done = subprocess.run([sys.executable, "schnetpack_train.py", "1"], capture_output=True, text=True, check=False)
+    assert (place / "schnetpack.pt").exists(), done.stdout[-2000:] + done.stderr[-2000:]
+
+
 def test_energies_of_chunks_on_request(finished, tmp_path):
     place, _ = exported(finished, tmp_path, "extxyz", "deepmd", energies=True)
     assert all(frame.info["NFT_energy"] == frame.info["REF_energy"] for frame in read(place / "train.extxyz", ":"))
@@ -199,13 +280,12 @@ def test_dataframes_need_pandas(finished, tmp_path):
 
 def test_inputs_name_files_that_exist_and_the_hashes_are_right(finished, tmp_path):
     place, _ = exported(finished, tmp_path, "extxyz", "deepmd")
-    for name in ("mace.sh", "nequip.yaml", "gap.sh", "flare_train.py"):
+    for name in ("mace.sh", "nequip.yaml", "gap.sh"):
         text = (place / name).read_text()
         assert {found for found in re.findall(r"\b\w+\.extxyz\b", text)} == {"train.extxyz"}
         columns = {*read(place / "train.extxyz").arrays, *read(place / "train.extxyz").info}
         assert set(re.findall(r"\b(?:REF|NFT)_\w+\b", text)) <= columns
     assert "cutoff=4.5" in (place / "gap.sh").read_text()
-    compile((place / "flare_train.py").read_text(), "flare_train.py", "exec")
     provenance = json.loads((place / "provenance.json").read_text())
     assert provenance["parent_identity"]["calculator"].endswith("EMT")
     assert provenance["arguments"] == {"valid": 0.0, "forces": "centre", "energies": False}
@@ -217,10 +297,15 @@ def test_inputs_name_files_that_exist_and_the_hashes_are_right(finished, tmp_pat
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"to": ["xyz"]}, r"to = \['xyz'\] must be a list of these: extxyz, deepmd, pacemaker, grace\."),
+        ({"to": ["xyz"]}, r"to = \['xyz'\] must be a list of these: extxyz, flare, deepmd, schnetpack, pacemaker, grace\."),
         ({"to": "extxyz"}, "must be a list"),
         ({"valid": 1.0}, r"valid = 1\.0 must be a fraction from 0 to below 1"),
         ({"valid": 0.08}, "valid = 0.08 leaves none of [0-9]+ labels to validate"),
+        (
+            {"to": ["schnetpack"], "forces": "weighted"},
+            "weights between 0 and 1, and SchNetPack has a mask alone: export with forces='centre'",
+        ),
+        ({"to": ["schnetpack"]}, "valid is 0, and SchNetPack then validates on all structures"),
         ({"forces": "most"}, "forces = 'most' must be one of 'centre', 'weighted', 'all'"),
     ],
 )

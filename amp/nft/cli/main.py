@@ -31,7 +31,7 @@ EXIT_CODES = """exit codes: 0 done (run: converged), 1 failed, 2 bad command lin
 command resumes the run"""
 OF_DYNAMICS = """--relearn nft.toml: learn where an uncertainty halts the dynamics, and continue; --elements A B ... for atom
 types 1, 2, ...; --baseline-pair STYLE: pair style that gives the baseline; others go to LAMMPS"""
-EXPORTS = ("extxyz", "deepmd", "pacemaker", "grace", "runner")
+EXPORTS = ("extxyz", "flare", "deepmd", "schnetpack", "pacemaker", "grace", "runner")
 OF_BASELINE = "an input file with the table [baseline] to which the members add"
 OF_ENSEMBLE = "an .ensemble file or a .committee (that of the run al here)"
 PARENTS = ("emt", "tblite", "gpaw", "vasp", "lammps")

@@ -1,4 +1,4 @@
-"""Labels of a run as training data of other programs: extxyz, DeePMD-kit, pacemaker and GRACE."""
+"""Labels of a run as training data of other programs: extxyz, FLARE, DeePMD-kit, SchNetPack, pacemaker and GRACE."""
 
 from __future__ import annotations
 
@@ -21,12 +21,14 @@ from amp.nft.chunks.termination import Termination
 from amp.nft.errors import InputError, UnsupportedModel
 from amp.nft.inputs.arguments import check_new
 from amp.nft.interfaces import snippets
+from amp.nft.interfaces.flare import write_flare
 from amp.nft.interfaces.frames import SPLITS, Frame, read_frames
+from amp.nft.interfaces.schnetpack import check_schnetpack, write_schnetpack
 from amp.nft.run.history import Run, read_run
 from amp.nft.run.journal import JOURNAL
 from amp.nft.training.columns import with_columns
 
-FORMATS = ("extxyz", "deepmd", "pacemaker", "grace")
+FORMATS = ("extxyz", "flare", "deepmd", "schnetpack", "pacemaker", "grace")
 OF_DATAFRAMES = ("pacemaker", "grace")
 _CUTOFF = 6.0  # Å, in inputs of other trainers, where the run's is not known
 
@@ -44,7 +46,7 @@ def write_labels(
     output : path
         A new directory, with the data, an input for each trainer, ``README.md`` and ``provenance.json``.
     to : sequence of str
-        'extxyz' (MACE, NequIP, GAP, FLARE), 'deepmd', 'pacemaker', 'grace'.
+        'extxyz' (MACE, NequIP, GAP), 'flare', 'deepmd', 'schnetpack', 'pacemaker', 'grace'.
     valid : float
         Fraction of the targets' atoms whose forces validate. The same atoms at each export, whatever is labelled.
     forces : {'centre', 'weighted', 'all'}, optional
@@ -69,9 +71,10 @@ def write_labels(
     _check(to, output)
     run = read_run(directory)
     frames = read_frames(run, valid, forces, energies, termination)
-    elements = [chemical_symbols[number] for number in sorted({int(z) for frame in frames for z in frame.atoms.numbers})]
-    if "deepmd" in to:
-        _check_deepmd(frames)
+    numbers = sorted({int(z) for frame in frames for z in frame.atoms.numbers})
+    elements = [chemical_symbols[number] for number in numbers]
+    for check in [check for name, check in (("deepmd", _check_deepmd), ("schnetpack", check_schnetpack)) if name in to]:
+        check(frames)
     place, cutoff = Path(output), _cutoff(run)
     place.mkdir(parents=True)
     texts: dict[str, str] = {}
@@ -80,6 +83,10 @@ def write_labels(
             if some := [frame for frame in frames if frame.split == split]:
                 write(place / f"{split}.extxyz", [_extended(run, frame) for frame in some], format="extxyz")
         texts |= snippets.of_extxyz(frames, cutoff)
+    if "flare" in to:
+        texts |= write_flare(place, frames, numbers, cutoff)
+    if "schnetpack" in to:
+        texts |= write_schnetpack(place, frames, cutoff)
     if "deepmd" in to:
         systems = {split: _write_deepmd(place, split, [one for one in frames if one.split == split], elements) for split in SPLITS}
         texts |= snippets.of_deepmd(frames, elements, systems, cutoff)
@@ -87,7 +94,7 @@ def write_labels(
         _write_dataframes(place, name, frames)
         texts |= snippets.of_frame_table(name, frames, cutoff)
     counts = {split: sum(frame.split == split for frame in frames) for split in SPLITS}
-    texts["README.md"] = _readme(run, frames, counts, "extxyz" in to)
+    texts["README.md"] = _readme(run, frames, counts, to)
     for name, text in texts.items():
         (place / name).write_text(text, encoding="utf-8")
     arguments = {"valid": valid, "forces": forces or run.settings.get("forces", "centre"), "energies": energies}
@@ -184,7 +191,7 @@ def _write_dataframes(place: Path, name: str, frames: Sequence[Frame]) -> None:
         DataFrame(table).to_pickle(place / f"{name}-{split}.pckl.gzip", compression="gzip", protocol=4)
 
 
-def _readme(run: Run, frames: Sequence[Frame], counts: dict[str, int], columns: bool) -> str:
+def _readme(run: Run, frames: Sequence[Frame], counts: dict[str, int], to: Sequence[str]) -> str:
     trained = any(frame.kind == "nft_chunk" and frame.energy_weight for frame in frames)
     return snippets.README.format(
         name=run.name,
@@ -192,7 +199,7 @@ def _readme(run: Run, frames: Sequence[Frame], counts: dict[str, int], columns: 
         counts=", ".join(f"{split}: {n} structures" for split, n in counts.items()) + ".",
         energies="they have weight 1 here" if trained else "they have weight 0 here",
         correction="".join(text for name, text in snippets.NOT_APPLIED.items() if name in run.settings),
-    ) + (snippets.COLUMNS if columns else "")
+    ) + "".join(text for name, text in {"extxyz": snippets.COLUMNS, **snippets.OTHER_COLUMNS}.items() if name in to)
 
 
 def _provenance(run: Run, frames: Sequence[Frame], place: Path, arguments: dict[str, Any]) -> dict[str, Any]:

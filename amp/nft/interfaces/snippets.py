@@ -42,6 +42,22 @@ COLUMNS = """\
 | `config_type`, `nft_target`, `nft_iteration`, `nft_radius` | kind of frame, number of the target, first iteration, radius (Å) |
 """
 
+OTHER_COLUMNS = {
+    "flare": """\
+
+## Columns of the flare files
+
+Energy (where it is trained) and forces are results of ASE. `nft_weights` is the weight of each force, `nft_target_index` the index in the
+target. `flare_train.py` adds the forces with a weight; `flare-otf` knows no weights.
+""",
+    "schnetpack": """\
+
+## Properties in schnetpack.db
+
+`energy` (eV), `forces` (eV/Å) and `considered_atoms`, which is true where the force is trained. `schnetpack.npz` has the split.
+""",
+}  # by format
+
 MACE = """\
 # Per-atom force weights need pull request 1542 of ACEsuit/mace. Without it all forces of a chunk would be trained.
 mace_run_train --help | grep -q forces_atomic_weights_key || {{ echo "this MACE has no --forces_atomic_weights_key"; exit 1; }}
@@ -75,22 +91,6 @@ gap_fit at_file=train.extxyz energy_parameter_name=REF_energy force_parameter_na
 soap cutoff={cutoff:g} l_max=6 n_max=8 atom_sigma=0.5 zeta=4 delta=1.0 n_sparse=300 covariance_type=dot_product sparse_method=cur_points}}"
 """
 
-FLARE = '''\
-"""Add the frames to a sparse Gaussian process of FLARE, an `SGP_Wrapper`: `add_frames(sgp)`, then `sgp.train()`."""
-
-import numpy as np
-from ase.io import iread
-
-
-def add_frames(sgp, path="train.extxyz"):
-    for frame in iread(path, ":"):
-        used = np.flatnonzero(frame.arrays["REF_forces_atomic_weights"]).tolist()
-        energy = frame.info["REF_energy"] if frame.info["config_energy_weight"] > 0 else None
-        sgp.update_db(
-            frame, frame.arrays["REF_forces"], energy=energy, stress=None, custom_range=used, mode="specific", atom_indices=used
-        )
-'''
-
 FRAME_TABLE = """\
 cutoff: {cutoff:g}
 data:
@@ -120,7 +120,6 @@ def of_extxyz(frames: Sequence[Frame], cutoff: float) -> dict[str, str]:
         "mace.sh": MACE.format(cutoff=cutoff, valid="--valid_file valid.extxyz" if valid else "--valid_fraction 0.1"),
         "nequip.yaml": NEQUIP.format(valid="valid.extxyz" if valid else "train.extxyz  # export with --valid for a separate file"),
         "gap.sh": GAP.format(floor=frames[0].floor, chunk=chunk, cutoff=cutoff),
-        "flare_train.py": FLARE,
     }
 
 
