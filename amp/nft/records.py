@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from enum import IntEnum
@@ -132,16 +134,21 @@ class ForceRows:
         return self.atoms[0] if (self.weights, self.energy) == ((1.0,), 0.0) else None
 
 
+_MAGIC = 16  # bytes
+RUN_RESTART = "run-{run}-{first}-{last}-{side}.restart"  # of restart files that a run writes in turn; their sides are a and b
+_RUN_RESTART = re.compile(r"run-(\d+)-(\d+)-(\d+)-[ab]\.restart")
+
+
 @dataclass(frozen=True)
 class Checkpoint:
-    """State of LAMMPS at a halt, from which a later process can continue.
+    """State of LAMMPS at a halt, or during a run, from which a later process can continue.
 
     Attributes
     ----------
     restart : str
         Restart file of LAMMPS.
     run : int
-        Number of the ``run`` that was halted, among all that were executed, from 1 on.
+        Number of the ``run`` that wrote it, among all that were executed, from 1 on.
     first, last : int
         Its first and last step.
     dump : str
@@ -156,6 +163,40 @@ class Checkpoint:
     last: int
     dump: str = ""
     size: int = 0
+
+    @classmethod
+    def of_run(cls, path: str | os.PathLike[str], size: int = 0) -> Checkpoint | None:
+        """Return the state in a restart file that a run has written before its end; None for any other file, or part of one.
+
+        Parameters
+        ----------
+        path : path
+        size : int
+            Of the dump at the last halt, bytes.
+
+        Returns
+        -------
+        Checkpoint or None
+        """
+        place = Path(path)
+        found = _RUN_RESTART.fullmatch(place.name)
+        if found is None or not _is_whole(place):
+            return None
+        run, first, last = map(int, found.groups())
+        return cls(os.fspath(path), run, first, last, size=size)
+
+    @property
+    def is_of_run(self) -> bool:
+        """True if a run has written it before its end, False if a halt has."""
+        return _RUN_RESTART.fullmatch(Path(self.restart).name) is not None
+
+
+def _is_whole(path: Path) -> bool:
+    """Return True if a restart file of LAMMPS ends as it begins, with the same 16 bytes."""
+    with open(path, "rb") as file:
+        begin = file.read(_MAGIC)
+        file.seek(-min(_MAGIC, path.stat().st_size), os.SEEK_END)
+        return len(begin) == _MAGIC and path.stat().st_size > 2 * _MAGIC and file.read() == begin
 
 
 @dataclass(frozen=True)

@@ -172,7 +172,7 @@ def relearn(
     All processes of ``mpirun`` call it together with the same arguments. When ``fix halt`` stops a run of the deck before its last step,
     the first process takes the halted frame and those that the deck has dumped since the halt before. It chooses up to `bounds.k` of their
     most uncertain environments, far apart, labels these, and trains all labels again; the other processes sleep. The run then
-    continues to its last step with the new ensemble. Call it again to resume after a crash: at the last halt, with all labels.
+    continues to its last step with the new ensemble. Call it again to resume after a crash, at the last halt or restart file.
 
     Parameters
     ----------
@@ -225,7 +225,8 @@ def relearn(
     def open_teacher(text: str) -> AbstractContextManager[Teacher]:
         return teaching(lesson, text, arguments)
 
-    return run_and_relearn(open_teacher, os.fspath(lesson.directory), os.fspath(deck), arguments, elements, baseline_pair)
+    every = lesson.bounds.restart_every
+    return run_and_relearn(open_teacher, os.fspath(lesson.directory), os.fspath(deck), arguments, elements, baseline_pair, every)
 
 
 def _explorers(explore: Explorer | Sequence[Explorer] | None) -> list[Explorer]:

@@ -1,6 +1,7 @@
 """Dynamics that halts, learns and continues, as a user starts it: on one and two processes, killed and started again."""
 
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -14,10 +15,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ase.io import write
+from ase.io import read, write
 from ase.io.lammpsdata import write_lammps_data
 from small_runs import cells, pt55
 
+from amp.nft.amp_io import read_ensemble
+from amp.nft.amp_io.baseline_data import stored_baseline
 from amp.nft.cli.main import main
 from amp.nft.run.store import RunRecord
 
@@ -266,3 +269,93 @@ def test_the_dump_goes_on_after_a_kill():
     steps = np.array([int(lines[k + 1]) for k, line in enumerate(lines) if line == "ITEM: TIMESTEP"])
     assert (np.diff(steps) >= 0).all() and steps[-1] == 60
     assert (np.diff(steps) == 0).sum() == 1  # the frame of the halt, which LAMMPS writes as the first of the resumed run
+
+
+LONG = DECK.replace("v_dmax > 0.6", "v_dmax > 1e6").replace("custom 5 ", "custom 50 ").replace("run             20\n", "")
+JUMP = 4.0  # Å in 0.2 ps
+EARLY = "fix             early all halt 5 v_dmax > 1e6 error soft\n"
+
+
+@pytest.mark.parametrize(
+    ("first", "kill_at", "step"), [("", "run-1-0-500-b", 200), (EARLY, "run-1-0-500-b", 200), ("", "run-2-500-1500-b", 700)]
+)
+def test_a_kill_before_the_first_halt_continues_from_the_last_restart_file(first, kill_at, step):
+    """The first run has a halt or none; either is continued, and no command before it is repeated."""
+    text = LONG.replace("fix             halt", f"{first}run 500\nfix             halt")
+    Path("in.lammps").write_text(text.replace("run             40", "velocity all scale 900\nrun 1000"))
+    Path("nft.toml").write_text(INPUT.replace("k = 4", "k = 4, restart_every = 100"))
+    process = start(2, "--relearn", "nft.toml")
+    limit = time.monotonic() + 100
+    while not Path(f"al-training/relearn/{kill_at}.restart").exists():
+        assert process.poll() is None and time.monotonic() < limit
+        time.sleep(0.002)
+    kill_all(process)
+    output, _ = relearn(2)
+    assert re.search(r"The dynamics resumes from run-\d-\d+-\d+-[ab].restart, written before its first halt", output)
+    assert min(map(int, re.findall(r"^ +(\d+) +[\d.]+ +\S+ +\S+ *$", output, re.MULTILINE))) >= step - 100
+    steps = np.array(re.findall(r"TIMESTEP\n(\d+)", Path("uncertain.dump").read_text()), dtype=int)
+    assert set(steps) == set(range(0, 1501, 50)) and (np.diff(steps) >= 0).all() and (np.diff(steps) == 0).sum() <= 2
+    frames = read("uncertain.dump", ":", format="lammps-dump-text")
+    for one, other in itertools.pairwise(frames):  # a trajectory without jumps
+        assert np.abs(one.positions - other.positions).max() < JUMP
+
+
+def kill_all(process):
+    """Kill mpirun and the first process of LAMMPS, which has a session of its own."""
+    first = json.loads(Path("al-training/relearn/journal.jsonl").read_text().splitlines()[1])["process"]["pid"]
+    os.killpg(process.pid, signal.SIGKILL)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(first, signal.SIGKILL)
+    process.communicate(timeout=100)
+
+
+def test_the_last_restart_file_after_a_halt_is_where_it_continues():
+    Path("in.lammps").write_text(DECK.replace("run             40", "unfix halt\nrun 1500"))
+    Path("nft.toml").write_text(INPUT.replace("k = 4", "k = 4, restart_every = 100"))
+    process = start(1, "--relearn", "nft.toml")
+    limit = time.monotonic() + 200
+    while not Path("al-training/relearn/run-2-20-1520-b.restart").exists():
+        assert process.poll() is None and time.monotonic() < limit
+        time.sleep(0.002)
+    kill_all(process)
+    before, rounds = made(), len(halts())
+    output, _ = relearn(2)
+    assert re.search(r"The dynamics resumes from run-2-20-1520-[ab].restart, written after its last halt", output)
+    assert "end at 1520" in output and (made(), len(halts())) == (before, rounds)
+
+
+def test_labels_in_a_pool():
+    Path("nft.toml").write_text(INPUT + 'labels = {where = "pool", jobs = 2}\n')
+    output, _ = relearn(2)
+    assert "end at 60" in output
+    assert made() == sum(len(atoms) for halt in halts() for atoms in halt["picked"])
+
+
+def test_a_baseline_is_learned_on_with_its_pair_style():
+    """Each relearned ensemble adds to the baseline; without the table of the input file, or with other numbers, there is no work."""
+    shutil.rmtree("al-training")
+    table = '\n[baseline]\ncalculator = "ase.calculators.lj.LennardJones"\nargs = {sigma = 2.5, epsilon = 0.1, rc = 6.0}\n'
+    Path("nft.toml").write_text(INPUT + table)
+    assert main(["run", "nft.toml"]) == 3
+    Path("labels.txt").unlink()
+    pair = "pair_style hybrid/overlay zero ${nft_cutoff} lj/cut 6.0\npair_modify shift yes\npair_coeff * * zero\npair_coeff * * lj/cut 0.1 2.5\n"
+    plain = "pair_style      zero ${nft_cutoff}\npair_coeff      * *\n"
+    assert plain in DECK
+    deck = DECK.replace(plain, pair)
+    for text, given, message in (
+        (deck.replace("lj/cut 0.1", "lj/cut 0.2"), INPUT + table, "the pair style of the deck is not the baseline LennardJones("),
+        (deck, INPUT, "baseline"),
+    ):
+        Path("in.lammps").write_text(text)
+        Path("nft.toml").write_text(given)
+        errors = done(1, "--relearn", "nft.toml", "--baseline-pair", "lj/cut", code=1 if given == INPUT else 2)[1]
+        assert message in errors and not Path("labels.txt").exists()
+        shutil.rmtree("al-training/relearn", ignore_errors=True)
+    Path("nft.toml").write_text(INPUT + table)
+    output, _ = done(2, "--relearn", "nft.toml", "--baseline-pair", "lj/cut")
+    assert "end at 60" in output and "Pair style and baseline agree on" in output
+    found = halts()
+    assert found and made() == sum(len(atoms) for halt in found for atoms in halt["picked"])
+    assert stored_baseline(read_ensemble("best.al-relearned-1.ensemble"))["identity"]["parameters"]["epsilon"] == 0.1
+    relearned = [event for event in RunRecord("al-training/relearn").events if event["event"] == "relearned"]
+    assert relearned[0]["delta"] < found[0]["delta"]

@@ -162,12 +162,19 @@ class Teacher:
         if halts and len(halts) > len(self._events("relearned")) and not self._learn_last():
             return None, None
         checkpoint = _checkpoint(halts[-1]) if halts else None
+        if (later := _during_run(self._lesson.directory, checkpoint)) is not None:
+            checkpoint, where = (
+                later,
+                f"from {Path(later.restart).name}, written {'after its last halt' if halts else 'before its first halt'}",
+            )
+        elif checkpoint is not None:
+            where = f"at its last halt, step {halts[-1]['step']} of {checkpoint.last}"
+            _truncate(checkpoint)
         if checkpoint is not None:
             self._log(
-                f"The dynamics resumes at its last halt, step {halts[-1]['step']} of {checkpoint.last}, with {self.ensemble.name}. "
-                "Files that the deck writes are written again, and dumps are appended."
+                f"The dynamics resumes {where}, with {self.ensemble.name}. Files that the deck writes are written again, and dumps are "
+                "appended."
             )
-            _truncate(checkpoint)
         self._store.append("dynamics", process=asdict(this_process()), step=halts[-1]["step"] if halts else 0)
         return read_ensemble(self.ensemble), checkpoint
 
@@ -209,7 +216,7 @@ class Teacher:
             "halted", round=number, step=halt.step, limit=halt.limit, delta=_finite(seen[0].largest), nonsense=nonsense,
             frames=[self._store.keep_image(one.atoms) for one, _ in used], picked=[atoms for _, atoms in used], **asdict(halt.checkpoint),
         )  # fmt: skip
-        for old in self._lesson.directory.glob("halt-*.restart"):
+        for old in self._lesson.directory.glob("*.restart"):
             if old.name != Path(halt.checkpoint.restart).name:
                 old.unlink()
         self._log(
@@ -335,6 +342,19 @@ def _best(label: str) -> Path:
 
 def _checkpoint(halt: Event) -> Checkpoint:
     return Checkpoint(halt["restart"], halt["run"], halt["first"], halt["last"], halt["dump"], halt["size"])
+
+
+def _during_run(directory: Path, halt: Checkpoint | None) -> Checkpoint | None:
+    """Return the last state that a run has written since the last halt, if there is one."""
+    since, size = (0, 0) if halt is None else (_written(Path(halt.restart)), halt.size)
+    states = [Checkpoint.of_run(path, size) for path in directory.glob("run-*.restart") if _written(path) > since]
+    found = [(state.run, _written(Path(state.restart)), state) for state in states if state is not None]
+    return max(found, key=lambda one: one[:2])[2] if found else None
+
+
+def _written(path: Path) -> int:
+    """Return the time at which a file was written, ns; 0 if it is missing."""
+    return path.stat().st_mtime_ns if path.exists() else 0
 
 
 def _truncate(checkpoint: Checkpoint) -> None:

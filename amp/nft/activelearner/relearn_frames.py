@@ -40,6 +40,9 @@ class RelearnBounds:
         Likewise for the largest predicted force, eV/Å.
     closest : float
         Likewise for two atoms nearer than this multiple of the sum of their covalent radii.
+    restart_every : int
+        Steps between restart files, from which dynamics that was killed resumes; 0: it resumes at its last halt. A deck with a ``restart``
+        command of its own writes only its own files.
 
     Raises
     ------
@@ -54,10 +57,11 @@ class RelearnBounds:
     delta: float | None = None
     force: float = 50.0
     closest: float = 0.6
+    restart_every: int = 1000
 
     def __post_init__(self) -> None:
-        for name in ("rounds", "k", "labels", "frames"):
-            check_count(name, getattr(self, name), least=0 if name in ("rounds", "frames") else 1)
+        for name in ("rounds", "k", "labels", "frames", "restart_every"):
+            check_count(name, getattr(self, name), least=1 if name in ("k", "labels") else 0)
         check_positive(force=self.force, closest=self.closest)
         if self.delta is not None:
             check_positive(delta=self.delta)

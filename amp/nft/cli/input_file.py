@@ -204,6 +204,7 @@ class Relearn(Table):
     closest: Annotated[float, Field(gt=0, lt=1)] = Field(
         0.6, description="Distance of two atoms below which a frame is nonsense, as a fraction of the sum of covalent radii."
     )
+    restart_every: CountFrom0 = Field(1000, description="Steps between restart files of killed dynamics; 0: it resumes at its last halt.")
 
 
 class InputFile(Table):

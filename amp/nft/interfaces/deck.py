@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from amp.nft.amp_io import AmpModel
+from amp.nft.amp_io.baseline_data import stored_baseline
 from amp.nft.errors import InputError, LammpsError, NFTError
 from amp.nft.interfaces.halts import Deck, commands, noticing
 from amp.nft.interfaces.lammps import attach, networks
+from amp.nft.interfaces.pair_numbers import check_numbers
 from amp.nft.interfaces.waiting import from_first
 
 FIX = "fix nft all external pf/callback 1 1"
@@ -87,18 +89,62 @@ def run_deck(
     mpi, lammps = packages()
     comm = mpi.COMM_WORLD
     models, parts = from_first(comm, lambda: (networks(ensemble), noticing(split_deck(read_deck(deck)))))
+    compare_baseline(comm, parts.head, models, arguments, elements, baseline)
     lmp = lammps(cmdargs=list(arguments), comm=comm)
     try:
         with lammps_errors(comm, models), tempfile.TemporaryDirectory() as scratch:
-            lmp.command(f"variable nft_cutoff string {models[0].cutoff['kwargs']['Rc']!r}")
-            lmp.command(f"variable nft_members string {len(models)}")
-            lmp.command("variable nft_halted string no")
+            for line in [*variables_of(models), "variable nft_halted string no"]:
+                lmp.command(line)
             run_lines(lmp, Path(scratch, "head"), parts.head, comm)
             attach(lmp, models, elements, fix=parts.fix, baseline=baseline)
             run_lines(lmp, Path(scratch, Path(deck).name), parts.rest, comm)
             return bool(lmp.extract_variable("nft_halted") != "no")
     finally:
         lmp.close()
+
+
+def variables_of(models: Sequence[AmpModel]) -> list[str]:
+    """Return commands that define the variables of any deck.
+
+    Parameters
+    ----------
+    models : sequence of AmpModel
+
+    Returns
+    -------
+    list of str
+    """
+    return [f"variable nft_cutoff string {models[0].cutoff['kwargs']['Rc']!r}", f"variable nft_members string {len(models)}"]
+
+
+def compare_baseline(
+    comm: Any, head: str, models: Sequence[AmpModel], arguments: Sequence[str], elements: Sequence[str] | None, baseline: str | None
+) -> None:
+    """Compare the pair style of a deck with the baseline to which members add, on the first process.
+
+    Parameters
+    ----------
+    comm : mpi4py.MPI.Comm
+    head : str
+        Of the deck.
+    models : sequence of AmpModel
+    arguments, elements, baseline : as there
+        As for `run_deck`.
+
+    Raises
+    ------
+    InputError
+        On all processes, if the pair style is missing or gives other numbers.
+    """
+    mpi, lammps = packages()
+
+    def compare() -> str:
+        with tempfile.TemporaryDirectory() as scratch:
+            path = Path(scratch, "head")
+            return check_numbers(lammps, mpi.COMM_SELF, head, variables_of(models), path, models, arguments, elements, baseline)
+
+    if stored_baseline(models) is not None and (found := from_first(comm, compare)) and comm.rank == 0:
+        print(found, flush=True)
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from amp.nft.errors import InputError
-from amp.nft.records import Checkpoint
+from amp.nft.records import RUN_RESTART, Checkpoint
 
 NEVER = "1e300"  # limit of a fix halt that is not defined yet
 RESTART = "halt-{step}.restart"
@@ -105,7 +105,7 @@ def noticing(deck: Deck) -> Deck:
     return writer.written() if writer.has_halts else deck
 
 
-def continuing(deck: Deck, directory: str, resumed: Checkpoint | None = None) -> Deck:
+def continuing(deck: Deck, directory: str, resumed: Checkpoint | None = None, every: int = 0) -> Deck:
     """Return a deck whose runs continue to their last step after each halt.
 
     At a halt it writes a restart file, adds 1 to ``nft_halts``, and runs on; the callback of ``fix external`` sees this at the first
@@ -119,6 +119,8 @@ def continuing(deck: Deck, directory: str, resumed: Checkpoint | None = None) ->
     resumed : Checkpoint, optional
         Halt at which the dynamics begins: its restart file replaces the atoms of the deck, and commands before its run that would change
         the atoms are skipped.
+    every : int
+        Steps between restart files that each run writes, two of them in turn; 0: none. A deck that has a ``restart`` command writes none.
 
     Returns
     -------
@@ -129,7 +131,7 @@ def continuing(deck: Deck, directory: str, resumed: Checkpoint | None = None) ->
     InputError
         If there is no ``fix halt`` for the uncertainty, or a command with which a run cannot continue.
     """
-    writer = _Writer(deck, directory, resumed)
+    writer = _Writer(deck, directory, resumed, every)
     if not writer.has_halts:
         raise InputError(
             f"the deck has no `fix halt` whose variable contains f_{deck.fix}[1]: add `variable dmax equal f_{deck.fix}[1]` and "
@@ -139,8 +141,10 @@ def continuing(deck: Deck, directory: str, resumed: Checkpoint | None = None) ->
 
 
 class _Writer:
-    def __init__(self, deck: Deck, directory: str | None = None, resumed: Checkpoint | None = None) -> None:
+    def __init__(self, deck: Deck, directory: str | None = None, resumed: Checkpoint | None = None, every: int = 0) -> None:
         self._deck, self._directory, self._resumed = deck, directory, resumed
+        has_own = any(words(one)[:1] == ["restart"] for one in commands(deck.head + deck.rest))
+        self._every = 0 if has_own else every
         self._variables = _uncertain_variables(deck)
         self._halts: dict[str, _Halt] = {}
         self._halt_count = self._runs = self._skips = 0
@@ -203,31 +207,46 @@ class _Writer:
         ]
         unsure = " || ".join(halt.condition for halt in self._halts.values())
         if not unsure:
-            lines = self._only_counted(begin, text)
+            lines = [text] if self._directory is None else self._only_counted(begin, text, found)
         elif self._directory is None:
             lines = [*begin, text, f'if "($(step:%.0f) < ${{nft_last}}) && ({unsure})" then "variable nft_halted string $(step:%.0f)"']
         else:
             lines = self._continued(begin, text, found, unsure)
         return "".join(line if line.endswith("\n") else line + "\n" for line in lines)
 
-    def _only_counted(self, begin: list[str], text: str) -> list[str]:
+    def _only_counted(self, begin: list[str], text: str, found: list[str]) -> list[str]:
         """Return the lines of a run before any ``fix halt``."""
         number = self._runs
-        return [*self._counted(number), *begin, text, f"label nft_done_{number}"] if self._directory is not None else [text]
+        return [
+            *self._begun(number, begin), text, f"jump SELF nft_ended_{number}", f"label nft_go_on_{number}", _rest_of_run(found),
+            f"label nft_ended_{number}", *self._without_restart(), f"label nft_done_{number}",
+        ]  # fmt: skip
 
-    def _counted(self, number: int) -> list[str]:
-        """Return lines that count runs, and skip those that were finished before the dynamics was resumed."""
-        return ["variable nft_run equal $(v_nft_run+1)", f'if "${{nft_run}} < ${{nft_resume}}" then "jump SELF nft_done_{number}"']
+    def _begun(self, number: int, begin: list[str]) -> list[str]:
+        """Return lines that count runs, skip those that were finished before the dynamics was resumed, and begin the others."""
+        over, restarts = f'then "jump SELF nft_done_{number}"', list[str]()
+        if self._every:
+            name = RUN_RESTART.format(run="${nft_run}", first="${nft_first}", last="${nft_last}", side="{side}")
+            restarts = [f"restart {self._every} " + " ".join(f"{self._directory}/{name.replace('{side}', side)}" for side in "ab")]
+        return [
+            "variable nft_run equal $(v_nft_run+1)",
+            f'if "${{nft_run}} < ${{nft_resume}}" {over}',
+            *begin,
+            'if "${nft_run} == ${nft_resume}" then "variable nft_first equal ${nft_first_before}" '
+            '"variable nft_last equal ${nft_last_before}"',
+            *restarts,
+            f'if "${{nft_run}} == ${{nft_resume}}" then "jump SELF nft_go_on_{number}"',
+        ]
+
+    def _without_restart(self) -> list[str]:
+        return ["restart 0"] if self._every else []
 
     def _continued(self, begin: list[str], text: str, found: list[str], unsure: str) -> list[str]:
-        number, over = self._runs, f'then "jump SELF nft_done_{self._runs}"'
+        number, over = self._runs, f'then "jump SELF nft_ended_{self._runs}"'
         restart = f"{self._directory}/{RESTART.format(step='$(step:%.0f)')}"
         limits = [f'if "{halt.condition}" then "variable nft_limit string ${{{halt.limit}}}"' for halt in self._halts.values()]
         return [
-            *self._counted(number),
-            *begin,
-            'if "${nft_run} == ${nft_resume}" then "variable nft_first equal ${nft_first_before}" '
-            f'"variable nft_last equal ${{nft_last_before}}" "jump SELF nft_go_on_{number}"',
+            *self._begun(number, begin),
             text,
             f"label nft_look_{number}",
             f'if "${{nft_stop}} == 1" {over}',
@@ -241,6 +260,8 @@ class _Writer:
             f"label nft_go_on_{number}",
             _rest_of_run(found),
             f"jump SELF nft_look_{number}",
+            f"label nft_ended_{number}",
+            *self._without_restart(),
             f"label nft_done_{number}",
         ]
 

