@@ -1,11 +1,17 @@
 """Limits of one start: labels and iterations of the run, hours of the start; the next start continues."""
 
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
+from ase.calculators.emt import EMT
 from small_runs import run
 
+from amp.nft.activelearner import limits
 from amp.nft.errors import InputError
 
 
@@ -66,6 +72,41 @@ def test_iterations_and_hours():
     assert "this start has run" in str(al.stop_reason)
     al, _ = run(until={"hours": 1.0, "iterations": 1})
     assert al.history[-1].iteration == 1
+
+
+class Slow(EMT):
+    """EMT whose label of the second chunk takes an hour of the clock of limits, in no time."""
+
+    late = 0.0
+    calls = 0
+
+    def calculate(self, *args, **kwargs):
+        type(self).calls += 1
+        type(self).late += 3600.0 * (type(self).calls == 2)
+        super().calculate(*args, **kwargs)
+
+
+def test_no_label_begins_after_the_hours_and_the_next_start_continues_the_batch(monkeypatch):
+    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + Slow.late)
+    run(max_iterations=2, label="whole")
+    monkeypatch.setattr(limits, "time", clock)
+    cut, converged = run(max_iterations=2, until={"hours": 0.9}, parent_calc=Slow(), check_parent=False)
+    assert not converged and cut.stop_reason.name == "until" and "this start has run 1 h" in str(cut.stop_reason)
+    assert len(cut.history) == 1 and len(labels()) == 2
+    again, _ = run(max_iterations=2, until={"hours": 0.9}, parent_calc=Slow(), check_parent=False)
+    assert len(set(labels())) == len(labels()) > 3 and again.stop_reason.name == "max_iterations"
+    np.testing.assert_array_equal(np.load("al-training/saved-info/deltas.npy"), np.load("whole-training/saved-info/deltas.npy"))
+
+
+def test_labels_of_a_pool_that_run_are_finished_and_others_do_not_begin(monkeypatch):
+    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + 3600.0 * (len(labels()) > 0))
+    monkeypatch.setattr(limits, "time", clock)
+    with ThreadPoolExecutor(1) as executor:
+        cut, _ = run(threshold=-0.1, max_iterations=1, until={"hours": 0.9}, executor=executor)
+    chosen = next(event["atoms"] for event in events() if event["event"] == "chosen")
+    assert cut.stop_reason.name == "until" and 1 <= len(labels()) < len(chosen)
+    done, _ = run(threshold=-0.1, max_iterations=1)
+    assert done.stop_reason.name == "max_iterations" and sorted(labels()) == sorted(chosen)
 
 
 @pytest.mark.parametrize(

@@ -164,9 +164,13 @@ def test_labels_and_members_for_other_programs(finished, tmp_path):
 
 
 def test_the_report_is_written(finished, tmp_path):
-    output, _ = amp_nft("report", str(finished[0]), "-o", str(tmp_path / "page.html"))
+    truth = cluster()
+    truth.arrays["REF_forces"] = EMT().get_property("forces", truth)
+    write(tmp_path / "truth.extxyz", truth)
+    true = ("--truth", str(tmp_path / "truth.extxyz"), "--forces-key", "REF_forces")
+    output, _ = amp_nft("report", str(finished[0]), "-o", str(tmp_path / "page.html"), *true)
     assert "page.html is written" in output
-    assert (tmp_path / "page.html").stat().st_size > 10_000
+    assert "true error" in (tmp_path / "page.html").read_text(encoding="utf-8")
 
 
 def test_check_shows_sizes_and_cost_and_writes_nothing(place):

@@ -20,6 +20,7 @@ from journals import begin
 from small_runs import Fragile, cells, cluster, run
 
 from amp.nft.calculator import EnsembleCalculator
+from amp.nft.errors import InputError
 from amp.nft.report import check, judge, read_run, report
 from amp.nft.report.figures import draw_charts
 from amp.nft.report.scripts import _sphere
@@ -318,6 +319,13 @@ def test_what_is_wrong_is_said(finished, tmp_path):
         read_truth(cells(), of)
     with pytest.raises(ValueError, match="truth carries no forces"):
         read_truth(cluster(), of)
+    named = cluster()
+    named.arrays["REF_forces"] = EMT().get_property("forces", named)
+    with pytest.raises(InputError, match=r"truth carries no forces .* Give forces_key='REF_forces'"):
+        read_truth(named, of)
+    with pytest.raises(InputError, match="forces_key is 'REF_force', which is not in its arrays"):
+        read_truth(named, of, "REF_force")
+    np.testing.assert_array_equal(read_truth(named, of, "REF_forces"), named.arrays["REF_forces"])
     with pytest.raises(RunStoreError, match="contains no run"):
         report(tmp_path)
     code = "import sys; from amp.nft.cli import main; sys.exit(main())"

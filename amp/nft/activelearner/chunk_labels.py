@@ -28,6 +28,10 @@ SAMPLE = 100  # chunks that are looked at before a run
 LARGER = 2.0  # Å by which the radius of a larger chunk exceeds that of the others
 
 
+class BatchStopped(Exception):
+    """The time of a start is over, and some labels of a batch have not begun; those that are made are in the journal."""
+
+
 @dataclass(frozen=True)
 class Carving:
     """Settings of chunks: their targets, radius (Å), termination and least number of atoms."""
@@ -133,7 +137,9 @@ class ChunkLabels:
         files = {atom: label.file for atom, label in state.labels_of(self.event).items()}
         self.images = read_labels(self.store, files, self.carving.chunks(list(files)), self.log)
 
-    def label(self, atoms: Sequence[int], ranking: np.ndarray, used: Collection[int]) -> tuple[list[int], dict[int, LabelFailure]]:
+    def label(
+        self, atoms: Sequence[int], ranking: np.ndarray, used: Collection[int], stop: Callable[[], bool] = lambda: False
+    ) -> tuple[list[int], dict[int, LabelFailure]]:
         """Label the chunks around atoms; the next atom of the ranking replaces one that fails.
 
         Parameters
@@ -143,6 +149,8 @@ class ChunkLabels:
             Largest first.
         used : collection of int
             Atoms that cannot replace one that failed.
+        stop : callable, optional
+            Returns True when no further label is to begin.
 
         Returns
         -------
@@ -154,6 +162,8 @@ class ChunkLabels:
         ------
         LabellingError
             If no atom has a label.
+        BatchStopped
+            If `stop` kept a label from beginning.
         """
         taken = {*atoms, *used}  # not the labels: a batch that was cut short must take the same course again
         ranked = [int(atom) for atom in np.argsort(-ranking, kind="stable")]
@@ -162,10 +172,13 @@ class ChunkLabels:
         self.log(f"{len(atoms)} atoms chosen, {len(new)} of them to be labelled.")
         replacements: list[int] = []
         failures: dict[int, LabelFailure] = {}
-        with self._pool() as pool:
+        with self._pool(stop) as pool:
             for atom, failure in self._make(pool, new):
                 failures[atom] = failure
                 replacements += self._replace(pool, spare)
+        if left := [atom for atom in [*atoms, *replacements] if atom not in self.images and atom not in failures]:
+            self.log(f"The time of this start is over: {len(left)} labels of this batch are left for the next start.")
+            raise BatchStopped
         made = [atom for atom in [*atoms, *replacements] if atom in self.images]
         if not made:
             raise LabellingError(_all_failed(failures))
@@ -254,8 +267,8 @@ class ChunkLabels:
         chunks = self.baseline.remainders([self.images[atom] for atom in atoms])
         return chunks, rows_of_chunks(chunks, self.first_atoms(atoms), forces, energies)
 
-    def _pool(self) -> LabelPool:
-        return LabelPool(self.options, self.directory, on_retry=partial(self._note, "label-retried"), log=self.log)
+    def _pool(self, stop: Callable[[], bool] = lambda: False) -> LabelPool:
+        return LabelPool(self.options, self.directory, on_retry=partial(self._note, "label-retried"), log=self.log, stop=stop)
 
     def _make(self, pool: LabelPool, atoms: Sequence[int]) -> Iterator[tuple[int, LabelFailure]]:
         """Label the chunks around these atoms, keep the labels, and yield the failures."""

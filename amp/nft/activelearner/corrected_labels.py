@@ -76,7 +76,9 @@ class CorrectedLabels(ChunkLabels):
                 self.store.append("cheap-target", target=number, file=self.store.keep_array(correction.target_forces_nx))
             self._corrections.append(correction)
 
-    def label(self, atoms: Sequence[int], ranking: np.ndarray, used: Collection[int]) -> tuple[list[int], dict[int, LabelFailure]]:
+    def label(
+        self, atoms: Sequence[int], ranking: np.ndarray, used: Collection[int], stop: Callable[[], bool] = lambda: False
+    ) -> tuple[list[int], dict[int, LabelFailure]]:
         """Label chunks with both calculators; see `ChunkLabels.label`.
 
         Parameters
@@ -84,13 +86,15 @@ class CorrectedLabels(ChunkLabels):
         atoms : sequence of int
         ranking : ndarray, shape (atoms of the targets,)
         used : collection of int
+        stop : callable, optional
+            For the labels of the parent.
 
         Returns
         -------
         labelled : list of int
         failures : dict of int to LabelFailure
         """
-        made, failures = super().label(atoms, ranking, used)
+        made, failures = super().label(atoms, ranking, used, stop)
         for atom in made:
             self._correction(atom).check(self.images[atom])
         both, refused = self.cheap.label(made, ranking, range(len(ranking)))

@@ -89,16 +89,29 @@ class Limits:
         kept = max(self.method.test_labels - test[0], 0) + max(self.method.larger_labels - test[1], 0)
         return max(int(self.until["labels"]) - len(state.labels) - len(state.larger) - kept, 0)
 
+    @property
+    def hours(self) -> float:
+        """Time since the beginning of this start, h."""
+        return (time.monotonic() - self.begin) / 3600
+
+    def over(self) -> bool:
+        """Return True if the hours of this start are over.
+
+        Returns
+        -------
+        bool
+        """
+        return self.hours >= self.until.get("hours", np.inf)
+
     def __call__(self, history: History) -> StopReason | None:
         """Return the reason to stop where a limit is reached: a stop rule."""
-        hours = (time.monotonic() - self.begin) / 3600
         if self.left == 0:
             state, tests = self.state(), self.method.test_labels + self.method.larger_labels
             what = f"{len(state.labels) + len(state.larger)} labels are made{' or kept for the test' if tests else ''}"
         elif history[-1].iteration >= self.until.get("iterations", np.inf):
             what = f"{history[-1].iteration} retrainings are done"
-        elif hours >= self.until.get("hours", np.inf):
-            what = f"this start has run {hours:.2g} h"
+        elif self.over():
+            what = f"this start has run {self.hours:.2g} h"
         else:
             return None
         given = ", ".join(f"{name} = {value:g}" for name, value in self.until.items())

@@ -15,7 +15,7 @@ import numpy as np
 
 from amp.nft.activelearner.batches import batch_size, informative_atoms, spread_atoms
 from amp.nft.activelearner.beginning import first_chunks
-from amp.nft.activelearner.chunk_labels import ChunkLabels
+from amp.nft.activelearner.chunk_labels import BatchStopped, ChunkLabels
 from amp.nft.activelearner.corrected_labels import CorrectedLabels
 from amp.nft.activelearner.identity import changed_structures, kept_images
 from amp.nft.activelearner.inheritance import inherit
@@ -276,7 +276,10 @@ class Loop:
             chosen = self._choose(iteration, delta)
             if not len(chosen):
                 return nothing_above(self.setup.threshold, float(delta.max()))
-            self._label(iteration, self._without_duplicates(chosen, delta), delta)
+            try:
+                self._label(iteration, self._without_duplicates(chosen, delta), delta)
+            except BatchStopped:
+                return self.limits(self.history)
         added = self.state().added(iteration)
         self.added.append(self.labels.restore(added.atoms))
         self.files.save_chunks(iteration, list(added.chosen), [self.labels.images[atom] for atom in self._chunk_atoms()])
@@ -319,7 +322,7 @@ class Loop:
         wanted = self.limits.cut([int(atom) for atom in self._with_new(chosen, delta)], delta)
         if list(self.state().at(iteration).chosen) != wanted:
             self.store.append("chosen", iteration=iteration, atoms=wanted)
-        atoms, failures = self.labels.label(wanted, delta, self._used_atoms())
+        atoms, failures = self.labels.label(wanted, delta, self._used_atoms(), self.limits.over)
         self.store.append("added", iteration=iteration, chosen=wanted, atoms=atoms, failed=sorted(failures))
 
     def _leave_training_directory(self) -> None:

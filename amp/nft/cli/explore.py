@@ -116,5 +116,26 @@ def check_output(path: str) -> None:
     from amp.nft.inputs.arguments import check_new
 
     check_new(path)
+    check_places(path)
+
+
+def check_places(*paths: str | None) -> None:
+    """Check that the directories of files that can be overwritten exist.
+
+    Parameters
+    ----------
+    *paths : str or None
+        None is skipped.
+
+    Raises
+    ------
+    InputError
+        One does not.
+    """
+    for path in filter(None, paths):
+        _check_directory(path)
+
+
+def _check_directory(path: str) -> None:
     if not Path(path).absolute().parent.is_dir():
         raise InputError(f"{path}: there is no directory {str(Path(path).parent)!r}: make it, or give another name.")

@@ -78,11 +78,13 @@ def report(options: Namespace) -> int:
     -------
     int
     """
+    from amp.nft.cli.explore import check_places
     from amp.nft.cli.inputs import importing_from
     from amp.nft.report import report
 
+    check_places(options.output)
     with importing_from(options.directory):
-        verdict = report(options.directory, options.output, figures=options.figures, truth=options.truth)
+        verdict = report(options.directory, options.output, figures=options.figures, truth=options.truth, forces_key=options.forces_key)
     print(f"{verdict.headline}\nWhat next: {verdict.advice}\n{options.output} is written.")
     return 0
 
@@ -98,6 +100,7 @@ def plot(options: Namespace) -> int:
     -------
     int
     """
+    from amp.nft.cli.explore import check_places
     from amp.nft.cli.inputs import importing_from
     from amp.nft.report import write_figures
     from amp.nft.report.metrics_curve import draw_metrics
@@ -107,6 +110,7 @@ def plot(options: Namespace) -> int:
         raise InputError(f"{' '.join(options.sources)}: give one run, or one or several metrics.csv.")
     if tables:
         output = options.output or "metrics.png"
+        check_places(output)
         draw_metrics(tables).savefig(output, dpi=160)
         print(f"{output} is written.")
         return 0

@@ -197,6 +197,7 @@ def _add_run_commands(commands: Any) -> None:
     report.add_argument("-o", "--output", default="report.html", help="the page (report.html if not given)")
     report.add_argument("--figures", help="a directory for the figures as PNG and SVG")
     report.add_argument("--truth", help="a file with the targets and the parent's forces on them, where these are known")
+    report.add_argument("--forces-key", metavar="NAME", help="forces of --truth in the arrays, as REF_forces; ASE's result if not given")
     report.set_defaults(command="looks.report")
     for command in (status, report):
         command.add_argument("directory", nargs="?", default=".", help="the training directory, al-training, or the directory above")

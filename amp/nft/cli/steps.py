@@ -31,9 +31,11 @@ def convergence(options: Namespace) -> int:
     int
     """
     from amp.nft.chunks import convergence
+    from amp.nft.cli.explore import check_places
     from amp.nft.cli.inputs import opened
     from amp.nft.cli.settings import executor_of, parent_of, targets_of
 
+    check_places(options.plot)
     plot = None if options.plot is None else os.path.abspath(options.plot)
     with opened(options) as given, executor_of(given.labels) as executor:
         targets = targets_of(given)
@@ -64,12 +66,12 @@ def label(options: Namespace) -> int:
     """
     from ase.io import write
 
+    from amp.nft.cli.explore import check_output
     from amp.nft.cli.main import NO_LABELS
-    from amp.nft.inputs.arguments import check_new
     from amp.nft.inputs.structures import read_images
 
     output = Path(options.output).absolute()
-    check_new(options.output)
+    check_output(options.output)
     images = [image for name in options.files for image in read_images(name, "FILE")]
     found: dict[int, Atoms] = {}
     try:
@@ -143,11 +145,12 @@ def evaluate(options: Namespace) -> int:
     -------
     int
     """
-    from amp.nft.cli.explore import ensemble_of
+    from amp.nft.cli.explore import check_places, ensemble_of
     from amp.nft.cli.inputs import importing_from
     from amp.nft.cli.settings import baseline_in
     from amp.nft.fitting import evaluate
 
+    check_places(options.output, options.figure, options.csv)
     ensemble = ensemble_of(options.ensemble)
     with importing_from(ensemble):
         table = evaluate(

@@ -12,7 +12,7 @@ from ase.calculators.calculator import PropertyNotImplementedError
 from amp.nft.errors import InputError
 
 SHOWN = 12  # names of an image in an error
-WHERE = "in Python and in [system] of nft.toml; --energy-key and --forces-key of fit, evaluate and import"
+WHERE = "in Python and in [system] of nft.toml; --energy-key and --forces-key of fit, evaluate, report and import"
 
 
 def labels_of(image: Atoms, name: str, energy_key: str | None = None, forces_key: str | None = None) -> tuple[float, np.ndarray]:
@@ -48,6 +48,36 @@ def labels_of(image: Atoms, name: str, energy_key: str | None = None, forces_key
     except (PropertyNotImplementedError, RuntimeError, _Missing) as error:
         raise InputError(f"{name} has no energy or no forces ({error}): every training image needs both. {_remedy(image)}") from error
     return float(energy), np.array(forces, dtype=float)
+
+
+def forces_of(image: Atoms, name: str, forces_key: str | None = None) -> np.ndarray:
+    """Return the forces of an image, whose energy may be missing.
+
+    Parameters
+    ----------
+    image : Atoms
+    name : str
+        Its name in errors.
+    forces_key : str, optional
+        Name of the forces in the arrays; those of the calculator if not given.
+
+    Returns
+    -------
+    ndarray, shape (atoms, 3)
+        eV/Å.
+
+    Raises
+    ------
+    InputError
+        The image has none; the error lists the names that it has.
+    """
+    try:
+        if image.calc is None and forces_key is None:
+            raise PropertyNotImplementedError("no calculator")
+        forces = image.get_forces(apply_constraint=False) if forces_key is None else _forces(image, forces_key)
+    except (PropertyNotImplementedError, RuntimeError, _Missing) as error:
+        raise InputError(f"{name} carries no forces ({error}). {_remedy(image, energies=False)}") from error
+    return np.array(forces, dtype=float)
 
 
 def check_keys(**keys: str | None) -> None:
@@ -98,17 +128,15 @@ def _is_forces(image: Atoms, value: Any) -> bool:
     return found.shape == (len(image), 3) and found.dtype.kind in "fiu"
 
 
-def _remedy(image: Atoms) -> str:
+def _remedy(image: Atoms, energies: bool = True) -> str:
     """Return the names that an image has, and those that may be its labels."""
     own = {name: value for name, value in image.arrays.items() if name not in ("numbers", "positions")}
     results = {} if image.calc is None else {name: value for name, value in image.calc.results.items() if value is not None}
     places = {"info": image.info, "arrays": own, "ASE's results": results}
     found = "; ".join(f"{place}: {_listed(values)}" for place, values in places.items() if values)
-    energies = [] if "energy" in results else _like(image, image.info, _is_energy, "energ")
+    energy = _like(image, image.info, _is_energy, "energ") if energies and "energy" not in results else []
     forces = [] if "forces" in results else _like(image, own, _is_forces, "forc")
-    keys = [
-        f"{argument}={' or '.join(map(repr, names))}" for argument, names in (("energy_key", energies), ("forces_key", forces)) if names
-    ]
+    keys = [f"{argument}={' or '.join(map(repr, names))}" for argument, names in (("energy_key", energy), ("forces_key", forces)) if names]
     listed = f"It has {found}. " if found else ""
     if keys:
         return f"{listed}Give {' and '.join(keys)} ({WHERE})."

@@ -69,6 +69,8 @@ class LabelPool:
         Is called with (atom, LabelFailure) before a label is tried again.
     log : callable, optional
         Takes a message periodically, while nothing else happens.
+    stop : callable, optional
+        Returns True when no further label is to begin: `done` then ends after those that run, and yields nothing for the others.
     """
 
     def __init__(
@@ -78,12 +80,14 @@ class LabelPool:
         *,
         on_retry: Callable[[int, LabelFailure], object] = lambda atom, failure: None,
         log: Callable[[str], object] = lambda message: None,
+        stop: Callable[[], bool] = lambda: False,
     ) -> None:
         self._parent, self._directory = options.parent, directory.absolute()
         self._digest = digest_of(identify(options.parent))
         self._workers = Workers(options.executor, options.parent)
         self._heartbeat = Heartbeat(directory / DRIVER)
         self._timeout, self._retries, self._on_retry, self._log = options.timeout, options.retries, on_retry, log
+        self._stop = stop
         self._heard = time.monotonic()  # of the last label that was done, or of the last reminder
         self._waiting: deque[Request] = deque()
         self._flights: dict[Future, Flight] = {}
@@ -174,6 +178,9 @@ class LabelPool:
 
     def _hand_over(self) -> None:
         """Submit labels to the executor; a suspect runs alone, to find the label that kills workers."""
+        if self._stop():
+            self._withdraw()
+            return
         if any(flight.request.suspect for flight in self._flights.values()):
             return
         suspect = next((request for request in self._waiting if request.suspect), None)
@@ -185,6 +192,12 @@ class LabelPool:
         while self._waiting and len(self._flights) < self._workers.places:
             if not self._start(self._waiting.popleft()):
                 return
+
+    def _withdraw(self) -> None:
+        """Drop the labels that no worker has begun."""
+        self._waiting.clear()
+        for future in [future for future, flight in self._flights.items() if flight.look() is None and future.cancel()]:
+            del self._flights[future]
 
     def _start(self, request: Request) -> bool:
         """Send a label off; False if the executor turned out to be broken."""

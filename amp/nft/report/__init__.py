@@ -24,6 +24,7 @@ def report(
     *,
     figures: str | os.PathLike[str] | None = None,
     truth: Any = None,
+    forces_key: str | None = None,
 ) -> Verdict:
     """Write a report on a run, from its files alone: during the run, after it, or on another machine.
 
@@ -37,6 +38,8 @@ def report(
         A directory for the figures as PNG and SVG.
     truth : list of Atoms, Atoms, or a file that ASE reads, optional
         The targets with the parent's true forces, where these can be had: errors are then shown on all atoms.
+    forces_key : str, optional
+        Name of these forces in the arrays, as ``REF_forces``; ASE's result if not given.
 
     Returns
     -------
@@ -61,7 +64,7 @@ def report(
 
     run = read_run(directory)
     rounds = read_rounds(run.record.directory.parent)
-    checks = check(run, read_truth(truth, run))
+    checks = check(run, read_truth(truth, run, forces_key))
     verdict = judge(run, checks, rounds)
     charts = draw_charts(run, checks)
     if figures is not None:

@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from amp.nft.inputs.label_keys import check_keys, forces_of
 from amp.nft.inputs.structures import read_images
 from amp.nft.run.history import Run
 
 
-def read_truth(truth: Any, run: Run) -> np.ndarray | None:
+def read_truth(truth: Any, run: Run, forces_key: str | None = None) -> np.ndarray | None:
     """Return true forces on the atoms of all targets, shape (atoms, 3), from the user's argument.
 
     Parameters
@@ -18,6 +19,8 @@ def read_truth(truth: Any, run: Run) -> np.ndarray | None:
     truth : list of Atoms, Atoms, path or None
         The targets with forces of the parent, in their order.
     run : Run
+    forces_key : str, optional
+        Name of the forces in the arrays; those of the calculator if not given.
 
     Returns
     -------
@@ -28,6 +31,7 @@ def read_truth(truth: Any, run: Run) -> np.ndarray | None:
     ValueError
         If these are not the targets, or carry no forces.
     """
+    check_keys(forces_key=forces_key)
     if truth is None:
         return None
     images = read_images(truth, "truth")
@@ -35,7 +39,4 @@ def read_truth(truth: Any, run: Run) -> np.ndarray | None:
         np.allclose(image.positions, target.positions, atol=1e-3) for image, target in zip(images, run.targets, strict=True)
     ):
         raise ValueError("truth is not the run's target: give the same atoms in the same order, at the same places (0.001 Å).")
-    try:
-        return np.concatenate([image.get_forces(apply_constraint=False) for image in images])
-    except Exception as error:  # ASE raises several kinds where there are no forces
-        raise ValueError(f"truth carries no forces ({type(error).__name__}: {error}): compute them with the parent.") from error
+    return np.concatenate([forces_of(image, "truth", forces_key) for image in images])
