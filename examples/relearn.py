@@ -4,6 +4,7 @@ The cluster has 55 atoms.  The script trains an ensemble, runs LAMMPS on two pro
 the errors of the forces against EMT along both trajectories, and draws them with the uncertainties into relearn.png.
 """
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -91,15 +92,24 @@ def main() -> None:
     for name in rows:
         print(f"{name} relearning: {len(truth[name])} frames, mean force error {truth[name][:, 1].mean():.4f}, "
               f"largest {truth[name][:, 2].max():.3f} eV/Å; largest uncertainty {rows[name][:, 1].max():.3f} eV/Å.")  # fmt: skip
+    draw(rows, truth)
+
+
+def draw(rows: dict[str, np.ndarray], truth: dict[str, np.ndarray]) -> None:
+    """Draw uncertainties, true errors and halts."""
     _, (above, below) = plt.subplots(2, 1, sharex=True, figsize=(7, 5), layout="constrained")
     for name, colour in (("without", "#c44e52"), ("with", "#4c72b0")):
         above.plot(rows[name][:, 0] * STEP, rows[name][:, 1], color=colour, lw=1, label=f"{name} relearning")
-        below.plot(truth[name][:, 0] * STEP, truth[name][:, 2], color=colour, lw=1, label=f"{name} relearning")
+        below.plot(truth[name][:, 0] * STEP, truth[name][:, 2], color=colour, lw=1, marker=".", ms=3)
+    for event in map(json.loads, Path("al-training/relearn/journal.jsonl").read_text().splitlines()):
+        if event["event"] == "halted":
+            above.axvline(event["step"] * STEP, color="grey", lw=0.6)
+            below.axvline(event["step"] * STEP, color="grey", lw=0.6)
     above.axhline(0.3, color="grey", lw=0.8, ls="--")
-    above.set(ylabel="largest uncertainty (eV/Å)", yscale="log")
+    above.set(ylabel="largest uncertainty (eV/Å)", yscale="log", xscale="log", xlim=(10 * STEP, rows["with"][-1, 0] * STEP))
     below.set(ylabel="largest true error (eV/Å)", yscale="log", xlabel="time (ps)")
     above.legend(frameon=False)
-    plt.savefig("relearn.png", dpi=150)
+    plt.savefig("relearn.png", dpi=110)
 
 
 if __name__ == "__main__":
