@@ -12,7 +12,7 @@ from amp.nft.fitting import evaluate, fit
 from amp.nft.kernels import first_use, second_compiler
 from amp.nft.kernels.prediction.ensemble import evaluate_block
 from amp.nft.kernels.second_compiler import IS_SECOND, SecondCompiler
-from amp.nft.kernels.training.normal import add_strips, fill_rows
+from amp.nft.kernels.training.normal import Work, fill_rows
 
 LONG = 120.0  # s
 
@@ -48,7 +48,7 @@ def test_its_kernels_are_those_of_a_fit(capsys, tmp_path):
     capsys.readouterr()
     first_use.compile_kernels()
     assert capsys.readouterr().out == "".join(f"{name}\n\n" for name in first_use.uses())
-    for kernel in (fill_rows, add_strips, evaluate_block):
+    for kernel in (fill_rows, evaluate_block):
         (signature,) = kernel.signatures
         assert len(signature) == kernel.py_func.__code__.co_argcount
 
@@ -81,6 +81,10 @@ def test_where_it_cannot_start_this_process_compiles_alone(compiler, monkeypatch
 
 
 def test_made_up_input_gives_finite_results():
-    for use in first_use.uses().values():
-        found = use()
-        assert np.isfinite(found if np.isscalar(found) else found.forces).all()
+    fill, predict = first_use.uses().values()
+    assert fill() == (1, 4)
+    work = next(argument for argument in fill.args if isinstance(argument, Work))
+    for filled in (work.residual, work.rows):
+        assert np.isfinite(filled).all()
+        assert filled.any()
+    assert np.isfinite(predict().forces).all()

@@ -15,7 +15,7 @@ from amp.nft.kernels.prediction.evaluate import Evaluator
 from amp.nft.kernels.training.labelled import LabelledImages
 from amp.nft.kernels.training.loss import make_scratch
 from amp.nft.kernels.training.network import Layout, draw_weights, make_problem
-from amp.nft.kernels.training.normal import linearize, make_work
+from amp.nft.kernels.training.normal import fill_rows, make_work
 
 N_ATOMS = 4
 
@@ -34,13 +34,13 @@ def uses() -> dict[str, Callable[[], object]]:
     Returns
     -------
     dict
-        By the name of the kernel's function. Each one uses small kernels too.
+        By the name of the kernel's function. The last one uses two small kernels too.
     """
     return {"fill_rows": _normal_equations(), "evaluate_block": _evaluation()}
 
 
 def _normal_equations() -> Callable[[], object]:
-    """Return a call of `fill_rows`, and of the small kernel after it, on one image with one feature."""
+    """Return a call of `fill_rows` on one image with one feature."""
     layout = Layout(("X",), ((1, 1, 1),), "tanh")
     rows = SimpleNamespace(
         x=np.linspace(-1.0, 1.0, N_ATOMS)[:, None], kind=np.zeros(N_ATOMS, dtype=int), force_start=np.array([0, N_ATOMS]),
@@ -50,7 +50,7 @@ def _normal_equations() -> Callable[[], object]:
     problem = make_problem(layout, images, {"X": np.array([[-1.0, 1.0]])})
     theta = draw_weights(layout, np.random.default_rng(0))
     work = make_work(np.ones(4), len(theta), 4)
-    return partial(linearize, problem, theta, np.ones(1, dtype=np.int64), make_scratch(problem), work)
+    return partial(fill_rows, problem, theta, np.ones(1, dtype=np.int64), make_scratch(problem), work.rows, work, 0, 1, 0, 4)
 
 
 def _evaluation() -> Callable[[], object]:

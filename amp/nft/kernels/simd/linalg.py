@@ -11,9 +11,10 @@ from __future__ import annotations
 import numpy as np
 
 from amp.nft.kernels.jit import inner
-from amp.nft.kernels.simd.vectors import LANES, get, load, pack, splat, store, total
+from amp.nft.kernels.simd.vectors import HAS_WIDE, LANES, get, load, load_full, pack, splat, splat_full, store, total
 
 PAD = 2 * LANES  # the columns of a matrix are padded to a multiple of this, so that kernels may take two vectors at a time
+TOGETHER = 2 if HAS_WIDE else 1  # blocks that are multiplied at the same time: two registers
 
 
 def padded(n):
@@ -36,43 +37,33 @@ def mix(w, w0, step_k, step_m, depth, x, x0, x_row, x_block, z, z0, z_row, z_blo
 
     w[k, m] is ``w[w0 + k * step_k + m * step_m]``.
     """
-    m = 0
-    while m + 4 <= rows:  # eight accumulators: as many as the processor can keep busy
-        for block in range(blocks):
-            a0 = a1 = b0 = b1 = c0 = c1 = d0 = d1 = splat(0.0)
-            at, f = x0 + block * x_block, w0 + m * step_m
+    for m in range(0, rows, 4):  # eight accumulators: as many as the processor can keep busy; rows beyond the last one repeat it
+        second, third, fourth = min(m + 1, rows - 1), min(m + 2, rows - 1), min(m + 3, rows - 1)
+        for block in range(0, blocks, TOGETHER):
+            is_last = block + TOGETHER > blocks
+            to, at_z = (0, 0) if is_last else (x_block if HAS_WIDE else LANES, z_block if HAS_WIDE else LANES)
+            a0 = a1 = b0 = b1 = c0 = c1 = d0 = d1 = splat_full(0.0)
+            at, f = x0 + block * x_block, w0
             for _ in range(depth):
-                u, v = load(x, at), load(x, at + LANES)
-                a, b = splat(get(w, f)), splat(get(w, f + step_m))
+                u, v = load_full(x, at), load_full(x, at + to)
+                a, b = splat_full(get(w, f + m * step_m)), splat_full(get(w, f + second * step_m))
                 a0, a1, b0, b1 = a0 + a * u, a1 + a * v, b0 + b * u, b1 + b * v
-                a, b = splat(get(w, f + 2 * step_m)), splat(get(w, f + 3 * step_m))
+                a, b = splat_full(get(w, f + third * step_m)), splat_full(get(w, f + fourth * step_m))
                 c0, c1, d0, d1 = c0 + a * u, c1 + a * v, d0 + b * u, d1 + b * v
                 f += step_k
                 at += x_row
-            at = z0 + m * z_row + block * z_block
-            _put(z, at, a0, a1)
-            _put(z, at + z_row, b0, b1)
-            _put(z, at + 2 * z_row, c0, c1)
-            _put(z, at + 3 * z_row, d0, d1)
-        m += 4
-    while m < rows:
-        for block in range(blocks):
-            a0 = a1 = splat(0.0)
-            at, f = x0 + block * x_block, w0 + m * step_m
-            for _ in range(depth):
-                a = splat(get(w, f))
-                a0, a1 = a0 + a * load(x, at), a1 + a * load(x, at + LANES)
-                f += step_k
-                at += x_row
-            _put(z, z0 + m * z_row + block * z_block, a0, a1)
-        m += 1
+            at = z0 + block * z_block
+            _put(z, at + m * z_row, at_z, a0, a1)
+            _put(z, at + second * z_row, at_z, b0, b1)
+            _put(z, at + third * z_row, at_z, c0, c1)
+            _put(z, at + fourth * z_row, at_z, d0, d1)
 
 
 @inner
-def _put(z, at, a, b):
-    """Store one row of a block."""
+def _put(z, at, to, a, b):
+    """Store a vector of each of two blocks, or two of one."""
     store(z, at, a)
-    store(z, at + LANES, b)
+    store(z, at + to, b)
 
 
 @inner

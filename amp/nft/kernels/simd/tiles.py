@@ -48,7 +48,7 @@ def add_strip(strip, depth, begin, end, tiles):
                 if c + 1 >= r:
                     at = (c * (c + 1) // 2 + r) * PAD * PAD
                     to = at + (c + 1) * PAD * PAD
-                    _add_pair(strip, r, c, depth, end, 1.0, tiles, at, to, PAD)
+                    _add_pair(strip, r, c, depth, end, 1.0, tiles, at, to, np.int64(PAD))
 
 
 @inner

@@ -159,6 +159,7 @@ def _splatter(vector: VectorType) -> Any:
 
 load, load_wide = _loader(vec4), _loader(vec8)
 splat, splat_wide = _splatter(vec4), _splatter(vec8)
+load_full, splat_full = (load_wide, splat_wide) if HAS_WIDE else (load, splat)  # of one register
 
 
 @intrinsic
