@@ -1,6 +1,6 @@
 """Both methods on targets whose true forces are known, with parents whose chunks are not exact. One command for each row:
 
-    python benchmarks/realparents.py mg147 [--method robust paper] [--seeds 3] [--iterations 2] [--test-labels 10] [--aim 0.05]
+    python benchmarks/realparents.py mg147 [--method robust paper] [--seeds 3] [--iterations 2] [--members 10]
 
 Printed for each run, and as medians: labels of the training and of the test, the parent's time, the true error of the mean force over
 all atoms of the target (mean and largest, eV/Å), the fraction of atoms whose error delta and the 95 % band cover, the bounds from the
@@ -230,6 +230,7 @@ def main() -> None:
     parser.add_argument("--fingerprint-cutoff", type=float, help="radius of the fingerprints, Å, in place of the row's")
     parser.add_argument("--radial", type=int, help="number of radial fingerprints for each pair of elements")
     parser.add_argument("--cutoff", type=float, help="radius of the chunks, Å")
+    parser.add_argument("--members", type=int, default=MEMBERS)
     parser.add_argument("--batch", choices=["top", "spread"], default="top")
     options = parser.parse_args()
     changes = {key: value for key in ("fingerprint_cutoff", "radial", "cutoff") if (value := getattr(options, key)) is not None}
@@ -243,13 +244,13 @@ def main() -> None:
                 os.chdir(scratch)
                 try:
                     iterations = row.iterations if options.iterations is None else options.iterations
-                    found = run(row, method, seed, iterations, options.test_labels, options.aim, options.batch)
+                    found = run(row, method, seed, iterations, options.test_labels, options.aim, options.batch, options.members)
                 finally:
                     os.chdir(here)
             results.append(found)
             with open(RESULTS, "a") as file:
-                kept = {"row": options.row, **changes, "method": method, "batch": options.batch, "seed": seed, **found}
-                file.write(json.dumps(kept, default=float) + "\n")
+                kept = {"row": options.row, **changes, "method": method, "members": options.members, "batch": options.batch, "seed": seed}
+                file.write(json.dumps(kept | found, default=float) + "\n")
             print(f"{options.row} {method} seed {seed}: {line(found)}", flush=True)
         median = {
             key: np.median([r[key] for r in results]) for key in ("labels", "force", "mean", "max", "delta_max", "covered", "covered95")
