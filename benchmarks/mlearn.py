@@ -42,9 +42,9 @@ def load(element: str, part: str) -> list[Atoms]:
 
 def functions(element: str, name: str):
     """Return the fingerprints of an element by the name of their set."""
-    if name != "large":
+    if name not in ("large", "larger"):
         return name
-    return features.large(element, offsets=np.linspace(*SHIFTED[element], 6))
+    return getattr(features, name)(element, offsets=np.linspace(*SHIFTED[element], 6))
 
 
 def ours(element: str, options: argparse.Namespace, directory: str) -> dict[str, object]:

@@ -8,7 +8,7 @@ from ase.calculators.emt import EMT
 from ase.cluster import Octahedron
 
 from amp.nft.chunks import carve_chunks
-from amp.nft.features import candidates, g2x, paper20
+from amp.nft.features import candidates, g2x, large, larger, paper20
 from amp.nft.initialization import initial_images
 from amp.nft.selection import (
     by_correlation,
@@ -88,6 +88,13 @@ def test_the_first_feature_is_the_one_that_tells_the_force():
     assert by_correlation(x, y, 2) == [4, 1]
     x[:, 5] = x[:, 4] * 2 + 1e-3 * rng.normal(size=200)  # a duplicate of the first adds no information
     assert by_correlation(x, y, 2)[1] == 1
+
+
+def test_the_larger_set_has_all_functions_of_the_large_one():
+    for elements in (["Pt"], ["Cu", "Au"]):
+        fewer, more = large(elements), larger(elements)
+        assert fewer.keys() == more.keys() and all(function in more[name] for name in more for function in fewer[name])
+    assert (len(large("Pt")["Pt"]), len(larger("Pt")["Pt"])) == (30, 46)
 
 
 def test_there_are_78_candidates_and_the_papers_are_among_them():
