@@ -40,6 +40,7 @@ TABLES = {
     "parameters": {str(sum(hidden)): (1, 30, hidden, 20, 0) for hidden in ((3,), (10, 10), (20, 20), (28, 28), (40, 40))},
     "residuals": {str(n): (1, 12, (5, 5), n, 0) for n in (1, 8, 83, 826)},
 }
+CELLS, ELEMENTS = 6, ("Cu", "Ag", "Au", "Ni", "Pd")
 TARGETS = (3, 6, 14, 30, 63)  # cubic cells of fcc along each axis: 108 to a million atoms
 
 
@@ -197,6 +198,7 @@ def tables(largest: int) -> dict[str, list[dict[str, float]]]:
                 f"step {row['step_s']:.4f} s; {row['packed_GB']:.2f} + {row['more_GB']:.2f} GB", flush=True,
             )  # fmt: skip
         print(f"    step: power {power([row[quantity] for row in found[quantity]], [row['step_s'] for row in found[quantity]]):.2f}")
+    found["elements of the target"] = [evaluation(CELLS, elements) for elements in (1, 2, 3, 5)]
     found["atoms"] = [evaluation(n) for n in TARGETS if 4 * n**3 <= largest]
     print(f"    evaluation: power {power([row['atoms'] for row in found['atoms']], [row['seconds'] for row in found['atoms']]):.2f}")
     return found
@@ -239,25 +241,28 @@ def power(sizes: list[float], times: list[float]) -> float:
     return float(np.polyfit(np.log(sizes), np.log(times), 1)[0])
 
 
-def evaluation(cells: int) -> dict[str, float]:
-    """Processor time of ten random members on a crystal, one thread."""
+def evaluation(cells: int, elements: int = 1) -> dict[str, float]:
+    """Processor time of ten random members on a crystal, its elements at random, one thread."""
     from ase.build import bulk
 
     from amp.nft.features import g2x
     from amp.nft.kernels.prediction.evaluate import Evaluator
 
-    atoms, rng, functions = bulk("Cu", cubic=True) * (cells, cells, cells), np.random.default_rng(0), g2x("Cu")
+    names = sorted(ELEMENTS[:elements])
+    atoms, rng, functions = bulk("Cu", cubic=True) * (cells, cells, cells), np.random.default_rng(0), g2x(names)
     atoms.rattle(0.05, seed=0)
+    atoms.symbols = rng.choice(names, len(atoms))
     n = len(functions["Cu"])
     members = [SimpleNamespace(
-        gs=functions, cutoff={"name": "Cosine", "kwargs": {"Rc": 6.5}}, hiddenlayers={"Cu": (5, 5)}, activation="tanh",
-        weights={"Cu": [rng.normal(size=shape) for shape in ((n + 1, 5), (6, 5), (6, 1))]}, scalings={"Cu": (0.0, 1.0)},
-        fprange={"Cu": np.tile([0.0, 10.0], (n, 1))},
+        gs=functions, cutoff={"name": "Cosine", "kwargs": {"Rc": 6.5}}, hiddenlayers=dict.fromkeys(names, (5, 5)), activation="tanh",
+        weights={name: [rng.normal(size=shape) for shape in ((n + 1, 5), (6, 5), (6, 1))] for name in names},
+        scalings=dict.fromkeys(names, (0.0, 1.0)), fprange=dict.fromkeys(names, np.tile([0.0, 10.0], (n, 1))),
     ) for _ in range(10)]  # fmt: skip
     evaluator = Evaluator(members)
     call = partial(evaluator.evaluate, atoms.positions, atoms.numbers, atoms.cell.array, atoms.pbc, threads=1)
-    row = {"atoms": float(len(atoms)), "seconds": median(call, 1 if len(atoms) > 50_000 else ROUNDS)}
-    print(f"target: {len(atoms)} atoms, {row['seconds']:.4f} s, {1e6 * row['seconds'] / len(atoms):.1f} µs an atom", flush=True)
+    row = {"atoms": float(len(atoms)), "functions": float(n), "seconds": median(call, 1 if len(atoms) > 50_000 else ROUNDS)}
+    print(f"target: {len(atoms)} atoms of {elements} elements, {n} functions: {row['seconds']:.4f} s, "
+          f"{1e6 * row['seconds'] / len(atoms):.1f} µs an atom", flush=True)  # fmt: skip
     return row
 
 
@@ -267,7 +272,7 @@ def main() -> None:
     parser.add_argument("--against", type=Path)
     parser.add_argument("--case")
     parser.add_argument("--tables", action="store_true")
-    parser.add_argument("--largest", type=int, default=110_000)
+    parser.add_argument("--largest", type=int, default=1_100_000)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--only", type=int, nargs="*", default=range(len(CASES)))
     options = parser.parse_args()

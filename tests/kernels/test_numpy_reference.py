@@ -1,4 +1,6 @@
-"""All kernels against a plain NumPy reference, on the same small cluster of two elements."""
+"""All kernels against a plain NumPy reference, on the same small cluster of two elements, and prediction on one of three."""
+
+import itertools
 
 import numpy as np
 import numpy_reference as reference
@@ -77,6 +79,26 @@ def test_prediction_is_the_references(atoms, model, expected):
     assert np.abs(expected[1]).max() > 0.1
     assert not atoms.calc.results["extrapolating"].any()
     assert atoms.get_forces() == pytest.approx(expected[1], abs=ROUNDING)
+
+
+def test_prediction_for_three_elements_is_the_references(atoms):
+    """With three, the functions that see a neighbour are not next to each other."""
+    atoms, rng, elements = atoms.copy(), np.random.default_rng(2), ("Ag", "Au", "Cu")
+    atoms.symbols[[0, 4, 7]] = "Ag"
+    pairs = list(itertools.combinations_with_replacement(elements, 2))
+    functions = [{"type": "G2", "element": element, "eta": 0.4, "offset": 0.0} for element in elements]
+    functions += [{"type": "G4", "elements": list(pair), "eta": 0.01, "gamma": -1.0, "zeta": 2.0} for pair in pairs]
+    gs = {"Ag": functions, "Au": functions[1:], "Cu": functions[::-1]}
+    model = AmpModel(
+        gs=gs, cutoff=CUTOFF, hiddenlayers=dict.fromkeys(elements, (3,)), activation="tanh",
+        weights={element: [rng.uniform(-1.0, 1.0, shape) for shape in ((len(gs[element]) + 1, 3), (4, 1))] for element in elements},
+        scalings=dict.fromkeys(elements, (0.1, 1.5)),
+        fprange={element: np.tile([-0.1, 4.0], (len(gs[element]), 1)) for element in elements},
+    )  # fmt: skip
+    atoms.calc = EnsembleCalculator([model])
+    forces = reference.forces(model, list(atoms.symbols), atoms.positions)
+    assert np.abs(forces).max() > 0.1
+    assert atoms.get_forces() == pytest.approx(forces, abs=ROUNDING)
 
 
 def test_residuals_of_training_are_the_references(atoms, model, expected):

@@ -35,6 +35,9 @@ class Tables(NamedTuple):
     vector_numbers: np.ndarray  # (vectors, 4 + 2 BITS, LANES) gamma, gamma zeta, zeta - 1, 2**(1 - zeta); for each
     #                             digit the factor is first * power + second
     shapes: np.ndarray  # (shapes, 2 + degrees) eta of the exponential, where the series begins, and the series
+    sees: np.ndarray  # (kinds, vectors of slots, 2) kinds of the neighbours, equal for a G2
+    seen: np.ndarray  # (kinds, kinds, 4) functions that see a neighbour kind: radial slots from, to; `ranges` of others from, to
+    ranges: np.ndarray  # (ranges, 2) slots after the radial ones from, to; the first of each centre kind contains all of its slots
 
 
 def build_tables(gs: dict[str, list[dict]], cutoff: dict, elements: tuple[str, ...]) -> tuple[Tables, list[list[int]]]:
@@ -66,7 +69,28 @@ def build_tables(gs: dict[str, list[dict]], cutoff: dict, elements: tuple[str, .
     plan = _Plan(radius, len(elements), etas)
     features = [plan.add(fs) for fs in functions]
     shapes = np.array([_radial_series(eta) if gamma == 0.0 else np.array([eta, 2.0]) for eta in etas])
-    return Tables(radius, gamma, *plan.arrays(), shapes), features
+    return Tables(radius, gamma, *plan.arrays(), shapes, *_by_neighbor(plan)), features
+
+
+def _by_neighbor(plan: _Plan) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return `Tables.sees`, `Tables.seen` and `Tables.ranges`."""
+    n, ranges = plan.n_kinds, []
+    sees, seen = np.full((n, max(map(len, plan.sees)), 2), -1), np.zeros((n, n, 4), dtype=np.int64)
+    for centre, of_centre in enumerate(plan.sees):
+        sees[centre, : len(of_centre)] = np.reshape(of_centre, (-1, 2))
+        n_radial = plan.kinds[centre][4]
+        ranges.append([0, len(of_centre) * LANES])
+        for neighbor in range(n):
+            begin = len(ranges)
+            slots = [vector * LANES for vector, pair in enumerate(of_centre) if neighbor in pair]
+            radial = [slot for slot in slots if slot < n_radial] or [0, -LANES]
+            for slot in (slot - n_radial for slot in slots if slot >= n_radial):
+                if len(ranges) > begin and ranges[-1][1] == slot:
+                    ranges[-1][1] += LANES
+                else:
+                    ranges.append([slot, slot + LANES])
+            seen[centre, neighbor] = radial[0], radial[-1] + LANES, begin, len(ranges)
+    return sees, seen, _integers(ranges, 2)
 
 
 def _read_cutoff(cutoff: dict) -> tuple[float, float]:
@@ -131,10 +155,12 @@ class _Plan:
         self.radius, self.n_kinds, self.etas = radius, n_kinds, etas
         self.kinds, self.radials, self.radial_numbers = [], [], []
         self.blocks, self.groups, self.vectors, self.vector_numbers = [], [], [], []
+        self.sees: list[list[tuple]] = []  # of each centre kind, the kinds of neighbours of each vector
 
     def add(self, functions: list[dict]) -> list[int]:
         """Plan the functions of one centre kind, and return the function of each slot."""
         begin = len(self.radials), len(self.blocks)
+        self.sees.append([])
         radial: list[int] = []
         for neighbor in range(self.n_kinds):
             self._add_radials(neighbor, functions, radial)
@@ -152,6 +178,7 @@ class _Plan:
         mine = [i for i, f in enumerate(functions) if f["order"] == 2 and f["kinds"] == (neighbor,)]
         for chunk in _chunks(mine):
             self.radials.append([neighbor, len(slots)])
+            self.sees[-1].append((neighbor, neighbor))
             etas = [functions[i]["eta"] / self.radius**2 for i in chunk]
             offsets = [functions[i]["offset"] for i in chunk]
             self.radial_numbers.append([_padded(v) for v in ([1.0] * len(chunk), etas, offsets)])
@@ -166,6 +193,7 @@ class _Plan:
             members.sort(key=lambda i: (not functions[i]["zeta"].is_integer(), functions[i]["zeta"]))
             for chunk in _chunks(members):
                 self._add_vector([functions[i] for i in chunk], len(slots))
+                self.sees[-1].append(pair)
                 slots += chunk + [-1] * (LANES - len(chunk))
             self.groups.append([self.etas.index(eta), first, len(self.vectors)])
         self.blocks.append([*pair, int(order == 5), begin, len(self.groups)])

@@ -133,27 +133,32 @@ def evaluate_block(first, found, kind, stress, tables, networks, ws, scratch):
     everyone, none = np.int64(-1), np.int64(0)  # literals would make for more compilations
     for centre in range(found.start.size - 1):
         i = first + centre
-        n = compute(found.start[centre], found.start[centre + 1], found, kind, i, everyone, tables, ws)
+        compute(found.start[centre], found.start[centre + 1], found, kind, i, everyone, tables, ws)
         scratch.outside[centre] = _outside(kind[i], networks.inputs, ws.value)
         _forward(kind[i], networks.columns, networks.activation, networks.layers, networks.weights, networks.inputs,
                  ws.value, scratch.output, scratch.slope)  # fmt: skip
         _backward(kind[i], networks.columns, networks.layers, networks.weights, networks.scale,
                   scratch.output, scratch.slope, scratch.gradient, scratch.energy, centre)  # fmt: skip
-        n_radial, others = tables.kinds[kind[i], 4], tables.kinds[kind[i], 5]
-        _add_up(n, n_radial, others, stress, ws.record, ws.radial, ws.grad, scratch.total, scratch.strain)
+        n_radial, whole = tables.kinds[kind[i], 4], tables.seen[kind[i], 0, 2] - 1
+        _add_up(kind[i], n_radial, tables.kinds[kind[i], 5], stress, tables.sees, ws.first, ws.record, ws.radial, ws.grad,
+                scratch.total, scratch.strain)  # fmt: skip
         size = ws.grad.shape[1] * 4 * LANES
-        for j in range(n):
-            line = _line_of(ws.atom[j], scratch.line, scratch.touched, scratch.force, scratch.count)
-            for member in range(0, networks.columns, MEMBERS):
-                _pull(member, networks.columns, line, j, j * ws.radial.shape[1], n_radial, ws.record, ws.radial,
-                      j * size, others, ws.grad, scratch.gradient, scratch.force)  # fmt: skip
+        for neighbor in range(ws.first.size - 1):
+            begin, end = tables.seen[kind[i], neighbor, 0], tables.seen[kind[i], neighbor, 1]
+            from_range, to_range = tables.seen[kind[i], neighbor, 2], tables.seen[kind[i], neighbor, 3]
+            for j in range(ws.first[neighbor], ws.first[neighbor + 1]):
+                line = _line_of(ws.atom[j], scratch.line, scratch.touched, scratch.force, scratch.count)
+                for member in range(0, networks.columns, MEMBERS):
+                    _pull(member, networks.columns, line, j, j * ws.radial.shape[1], begin, end, ws.record, ws.radial, j * size, n_radial,
+                          tables.ranges, from_range, to_range, ws.grad, scratch.gradient, scratch.force)  # fmt: skip
         line = _line_of(i, scratch.line, scratch.touched, scratch.force, scratch.count)
         for member in range(0, networks.columns, MEMBERS):
-            _pull(member, networks.columns, line, none, none, none, ws.record, ws.radial,
-                  none, n_radial + others, scratch.total, scratch.gradient, scratch.force)  # fmt: skip
+            _pull(member, networks.columns, line, none, none, none, none, ws.record, ws.radial, none, none,
+                  tables.ranges, whole, whole + 1, scratch.total, scratch.gradient, scratch.force)  # fmt: skip
             for axis in range(3 if stress else 0):
-                _pull(member, networks.columns, 3 * centre + axis, none, none, none, ws.record, ws.radial,
-                      axis * scratch.total.size, n_radial + others, scratch.strain, scratch.gradient, scratch.virial)  # fmt: skip
+                _pull(member, networks.columns, 3 * centre + axis, none, none, none, none, ws.record, ws.radial,
+                      axis * scratch.total.size, none, tables.ranges, whole, whole + 1,
+                      scratch.strain, scratch.gradient, scratch.virial)  # fmt: skip
 
 
 @inner
@@ -242,28 +247,33 @@ def _backward(kind, columns, layers, weights, scale, output, slope, gradient, en
 
 
 @inner
-def _add_up(n, n_radial, others, stress, record, radial, grad, total, strain):
-    """Gradients of the fingerprints in the centre's own position and, if requested, in the strain."""
+def _add_up(kind, n_radial, others, stress, sees, first, record, radial, grad, total, strain):
+    """Gradients of the fingerprints in the centre's own position and, if requested, in the strain.
+
+    Only neighbours of the kinds that a function sees count.
+    """
     size, block = grad.shape[1] * 4 * LANES, total.size
     for slot in range(0, n_radial + others, LANES):
         x, y, z = splat(0.0), splat(0.0), splat(0.0)
         for at in range(4 * slot, 4 * slot + 3 * block, block):
             for row in range(LANES, 4 * LANES, LANES):
                 store(strain, at + row, x)
-        for j in range(n):
-            way_x, way_y, way_z = (splat(get(record, j * RECORD)), splat(get(record, j * RECORD + 1)),
-                                   splat(get(record, j * RECORD + 2)))  # fmt: skip
-            if slot < n_radial:
-                bend = load(radial, j * radial.shape[1] + slot)
-                gx, gy, gz = bend * way_x, bend * way_y, bend * way_z
-            else:
-                at = j * size + 4 * (slot - n_radial)
-                gx, gy, gz = load(grad, at + LANES), load(grad, at + 2 * LANES), load(grad, at + 3 * LANES)
-            x, y, z = x - gx, y - gy, z - gz
-            if stress:
-                _add_row(4 * slot, way_x, gx, gy, gz, strain)
-                _add_row(4 * slot + block, way_y, gx, gy, gz, strain)
-                _add_row(4 * slot + 2 * block, way_z, gx, gy, gz, strain)
+        for part in range(1 if sees[kind, slot // LANES, 0] == sees[kind, slot // LANES, 1] else 2):
+            neighbor = sees[kind, slot // LANES, part]
+            for j in range(first[neighbor], first[neighbor + 1]):
+                way_x, way_y, way_z = (splat(get(record, j * RECORD)), splat(get(record, j * RECORD + 1)),
+                                       splat(get(record, j * RECORD + 2)))  # fmt: skip
+                if slot < n_radial:
+                    bend = load(radial, j * radial.shape[1] + slot)
+                    gx, gy, gz = bend * way_x, bend * way_y, bend * way_z
+                else:
+                    at = j * size + 4 * (slot - n_radial)
+                    gx, gy, gz = load(grad, at + LANES), load(grad, at + 2 * LANES), load(grad, at + 3 * LANES)
+                x, y, z = x - gx, y - gy, z - gz
+                if stress:
+                    _add_row(4 * slot, way_x, gx, gy, gz, strain)
+                    _add_row(4 * slot + block, way_y, gx, gy, gz, strain)
+                    _add_row(4 * slot + 2 * block, way_z, gx, gy, gz, strain)
         store(total, 4 * slot + LANES, x)
         store(total, 4 * slot + 2 * LANES, y)
         store(total, 4 * slot + 3 * LANES, z)
@@ -278,19 +288,20 @@ def _add_row(at, way, gx, gy, gz, strain):
 
 
 @inner
-def _pull(member, columns, line, j, at_radial, n_radial, record, radial, at, others, grad, gradient, force):
+def _pull(member, columns, line, j, at_radial, begin, end, record, radial, at, n_radial, ranges, first, last, grad, gradient, force):
     """
     Add -dE/dx of three vectors of members to a line of forces.
 
-    The gradients of the first `n_radial` fingerprints point to the j-th neighbour; those of the `others` begin at `at`.
+    The gradients of the fingerprints in slots begin <= slot < end point to the j-th neighbour; those of the others, in the ranges
+    first <= r < last of slots from `n_radial` on, begin at `at`. The rest do not depend on that neighbour.
     """
     to, axis = 3 * line * columns + member, columns
     ax, bx, cx = load(force, to), load(force, to + LANES), load(force, to + 2 * LANES)
     ay, by, cy = load(force, to + axis), load(force, to + axis + LANES), load(force, to + axis + 2 * LANES)
     az, bz, cz = load(force, to + 2 * axis), load(force, to + 2 * axis + LANES), load(force, to + 2 * axis + 2 * LANES)
-    if n_radial > 0:
+    if end > begin:
         a, b, c = splat(0.0), splat(0.0), splat(0.0)
-        for slot in range(n_radial):
+        for slot in range(begin, end):
             bend, of = splat(get(radial, at_radial + slot)), slot * columns + member
             a, b, c = (a + bend * load(gradient, of), b + bend * load(gradient, of + LANES),
                        c + bend * load(gradient, of + 2 * LANES))  # fmt: skip
@@ -298,15 +309,16 @@ def _pull(member, columns, line, j, at_radial, n_radial, record, radial, at, oth
         ax, ay, az = ax - a * x, ay - a * y, az - a * z
         bx, by, bz = bx - b * x, by - b * y, bz - b * z
         cx, cy, cz = cx - c * x, cy - c * y, cz - c * z
-    for slot in range(others):
-        of = (n_radial + slot) * columns + member
-        row = at + 4 * slot - 3 * (slot % LANES)
-        x, y, z = (splat(get(grad, row + LANES)), splat(get(grad, row + 2 * LANES)),
-                   splat(get(grad, row + 3 * LANES)))  # fmt: skip
-        a, b, c = load(gradient, of), load(gradient, of + LANES), load(gradient, of + 2 * LANES)
-        ax, ay, az = ax - a * x, ay - a * y, az - a * z
-        bx, by, bz = bx - b * x, by - b * y, bz - b * z
-        cx, cy, cz = cx - c * x, cy - c * y, cz - c * z
+    for r in range(first, last):
+        for slot in range(ranges[r, 0], ranges[r, 1]):
+            of = (n_radial + slot) * columns + member
+            row = at + 4 * slot - 3 * (slot % LANES)
+            x, y, z = (splat(get(grad, row + LANES)), splat(get(grad, row + 2 * LANES)),
+                       splat(get(grad, row + 3 * LANES)))  # fmt: skip
+            a, b, c = load(gradient, of), load(gradient, of + LANES), load(gradient, of + 2 * LANES)
+            ax, ay, az = ax - a * x, ay - a * y, az - a * z
+            bx, by, bz = bx - b * x, by - b * y, bz - b * z
+            cx, cy, cz = cx - c * x, cy - c * y, cz - c * z
     store(force, to, ax)
     store(force, to + LANES, bx)
     store(force, to + 2 * LANES, cx)
