@@ -60,22 +60,23 @@ GAP = [
         (1.0, 0.05, (10.0, 0.3), (3.0, 4, 8, 0.4, 0.3, 1000)),
     )
 ]
-METAL = "n_max=10 zeta=4 n_sparse=500 covariance_type=dot_product sparse_method=cur_points"
+METAL = "soap cutoff={} l_max={} n_max=10 atom_sigma={} zeta={} delta={} n_sparse={} covariance_type=dot_product sparse_method=cur_points"
+WIDE = "distance_2b cutoff=5.5 covariance_type=ard_se delta=1.0 theta_uniform=1.0 n_sparse=30 : "
+# errors of energies and forces, 2-body, SOAP (cutoff, l_max, atom_sigma, zeta, delta, n_sparse)
 GAP_METAL = [
-    (
-        errors,
-        (PAIR.replace("4.0", "5.5").format(*pair) if pair else "")
-        + f"soap cutoff={cutoff} l_max={l_max} atom_sigma=0.5 delta={delta} {METAL}",
-    )
-    for errors, pair, cutoff, l_max, delta in (
-        ("0.001 0.01", None, 5.5, 0, 1.0),
-        ("0.01 0.01", None, 5.5, 0, 1.0),
-        ("1.0 0.01", None, 5.5, 0, 1.0),
-        ("0.01 0.01", (1.0, 1.0), 5.5, 0, 0.3),
-        ("0.01 0.01", (1.0, 1.0), 5.5, 4, 0.1),
-        ("0.01 0.001", (1.0, 1.0), 5.5, 0, 0.3),
-        ("0.01 0.01", (1.0, 1.0), 5.5, 0, 0.05),
-        ("0.01 0.01", (10.0, 0.5), 5.5, 0, 1.0),
+    (errors, pair + METAL.format(*soap))
+    for errors, pair, soap in (
+        ("0.001 0.01", "", (5.5, 0, 0.5, 4, 1.0, 500)),
+        ("0.01 0.01", "", (5.5, 0, 0.5, 4, 1.0, 500)),
+        ("1.0 0.01", "", (5.5, 0, 0.5, 4, 1.0, 500)),
+        ("0.01 0.01", WIDE, (5.5, 0, 0.5, 4, 0.3, 500)),
+        ("0.01 0.001", WIDE, (5.5, 0, 0.5, 4, 0.3, 500)),
+        ("0.001 0.01", "", (5.5, 0, 0.5, 2, 1.0, 500)),
+        ("0.001 0.01", "", (5.5, 0, 0.5, 1, 10.0, 500)),
+        ("0.001 0.01", "", (5.5, 0, 0.8, 2, 10.0, 500)),
+        ("0.001 0.01", "", (6.5, 0, 0.5, 2, 1.0, 500)),
+        ("0.001 0.01", "", (5.5, 2, 0.5, 2, 1.0, 500)),
+        ("0.001 0.002", "", (5.5, 0, 0.5, 4, 10.0, 500)),
     )
 ]
 # learning rate, order of the spherical harmonics, features, cutoff

@@ -115,7 +115,8 @@ def of_extxyz(frames: Sequence[Frame], cutoff: float) -> dict[str, str]:
         Text by file name.
     """
     valid = any(frame.split == "valid" for frame in frames)
-    chunk = "0.001" if any(frame.kind == "nft_chunk" and frame.energy_weight for frame in frames) else "1000"
+    # energies of cut clusters at 0.001 eV per atom spoil the forces of GAP: docs/committees.rst
+    chunk = "1" if any(frame.kind == "nft_chunk" and frame.energy_weight for frame in frames) else "1000"
     return {
         "mace.sh": MACE.format(cutoff=cutoff, valid="--valid_file valid.extxyz" if valid else "--valid_fraction 0.1"),
         "nequip.yaml": NEQUIP.format(valid="valid.extxyz" if valid else "train.extxyz  # export with --valid for a separate file"),
