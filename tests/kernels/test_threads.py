@@ -7,7 +7,7 @@ import pytest
 from amp.nft.kernels.threads import ALONE, Threads, run_threads
 
 
-@pytest.mark.parametrize("threads", [1, 3, None])
+@pytest.mark.parametrize("threads", [0, 1, 3, None])
 def test_threads_do_every_task_once_and_pass_on_the_first_error(threads):
     done = []
     run_threads(done.append, range(100), threads)
@@ -66,6 +66,26 @@ def test_an_error_in_a_part_ends_the_task(count):
     with pytest.raises(ZeroDivisionError):
         threads.run(work, [0])
     assert len(begun) <= count
+
+
+def test_where_no_more_threads_can_start_those_that_run_end(monkeypatch):
+    """The third thread is to have a stack that is larger than any address space."""
+    before, real, begun = set(threading.enumerate()), threading.Thread.start, []
+
+    def start(thread):
+        begun.append(thread)
+        usual = threading.stack_size(2**47 if len(begun) == 3 else 0)
+        try:
+            real(thread)
+        finally:
+            threading.stack_size(usual)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with pytest.raises(RuntimeError, match="start new thread"):
+        run_threads(lambda task: None, range(100), 5)
+    for thread in begun[:2]:
+        thread.join(timeout=10.0)
+    assert len(begun) == 3 and set(threading.enumerate()) == before
 
 
 def test_alone_everything_is_done_in_order():

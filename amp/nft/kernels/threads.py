@@ -114,7 +114,7 @@ class Threads:
         Exception
             The first one that `work` raised.
         """
-        queue, self._busy, self._errors = iter(tasks), self._count, []
+        queue, self._busy, self._errors = iter(tasks), 1, []
 
         def serve() -> None:
             """Work until no task is left, or something failed; then help."""
@@ -129,14 +129,30 @@ class Threads:
                 self._errors.append(error)
             self._help()
 
-        helpers = [threading.Thread(target=serve) for _ in range(self._count - 1)]
-        for helper in helpers:
-            helper.start()
+        helpers: list[threading.Thread] = []
+        try:
+            self._start(serve, helpers)
+        except BaseException as error:  # those that have begun must end
+            self._errors.append(error)
         serve()
         for helper in helpers:
             helper.join()
         if self._errors:
             raise self._errors[0]
+
+    def _start(self, serve: Callable[[], None], helpers: list[threading.Thread]) -> None:
+        """Start threads next to this one; RuntimeError if the system allows no more."""
+        for _ in range(self._count - 1):
+            helper = threading.Thread(target=serve)
+            with self._lock:
+                self._busy += 1
+            try:
+                helper.start()
+            except RuntimeError:
+                with self._lock:
+                    self._busy -= 1
+                raise
+            helpers.append(helper)
 
     def share(self, work: Callable[[Any], None], parts: Sequence) -> None:
         """Call `work(part)` for every part of a task, with the help of threads that have none; return when all are done.
