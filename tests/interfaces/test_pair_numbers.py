@@ -32,12 +32,12 @@ def probe(pbc):
     return Atoms("Cu2Pt2", PLACES + 30.0, cell=SIDE * np.array(pbc)[:, None], pbc=pbc)
 
 
-def start(pair, n=1, code=0, atoms=None, symbols=ELEMENTS, head=""):
+def start(pair, n=1, code=0, atoms=None, symbols=ELEMENTS, head="", cell="periodic"):
     """Return what a deck with a pair style writes, for members that add to Lennard-Jones."""
     calculator = LennardJones(**LJ)
     found = Baseline(calculator).begin([probe([True] * 3) if atoms is None else atoms])
     write_ensemble("best.al.ensemble", found.marked([write_amp(model) for model in models(0.1)]))
-    write_lammps_data("target.data", structures()["periodic"], specorder=ELEMENTS, masses=True)
+    write_lammps_data("target.data", structures()[cell], specorder=ELEMENTS, masses=True)
     plain = "pair_style      zero ${nft_cutoff}\npair_coeff      * *\n"
     assert plain in DECK
     labels = "labelmap        atom 1 Cu 2 Pt"
@@ -72,6 +72,11 @@ def test_the_structure_of_the_training_may_be_periodic_or_free(pbc):
         output, errors = start(PAIR.replace("cut 0.1", f"cut {scale}"), atoms=probe(pbc), code=code)
         assert ("baseline agree" in output) == (not code)
         assert ("its forces differ by up to" in errors) == bool(code)
+
+
+def test_a_tilted_cell_of_the_deck_does_not_count():
+    upright = Atoms("Cu2Pt2", PLACES, cell=SIDE.diagonal(), pbc=True)
+    assert "baseline agree" in start(PAIR, atoms=upright, cell="triclinic")[0]
 
 
 @pytest.mark.parametrize(

@@ -109,13 +109,14 @@ def _evaluate(lmp: Any, probe: Atoms, elements: dict[int, str]) -> tuple[float, 
         atoms.center(vacuum=VACUUM, axis=free)
     prism, type_of = Prism(atoms.cell.array, pbc=atoms.pbc), {element: number for number, element in elements.items()}
     xx, yy, zz, xy, xz, yz = map(float, prism.get_lammps_prism())
-    tilted = max(abs(xy), abs(xz), abs(yz)) > 1e-10
+    tilted = lmp.extract_setting("triclinic") or max(abs(xy), abs(xz), abs(yz)) > 1e-10  # that of the deck would stay
     lmp.commands_list([
         "delete_atoms group all",
         *(["change_box all triclinic"] if tilted else []),
-        f"change_box all boundary {' '.join('p' if one else 'f' for one in atoms.pbc)}",
+        "change_box all boundary p p p",
         f"change_box all x final 0 {xx!r} y final 0 {yy!r} z final 0 {zz!r}",
         *([f"change_box all xy final {xy!r} xz final {xz!r} yz final {yz!r}"] if tilted else []),
+        f"change_box all boundary {' '.join('p' if one else 'f' for one in atoms.pbc)}",
         "mass * 1.0",
     ])  # fmt: skip
     places = prism.vector_to_lammps(atoms.positions, wrap=False)
