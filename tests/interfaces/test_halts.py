@@ -5,6 +5,7 @@ import pytest
 from amp.nft.errors import InputError
 from amp.nft.interfaces.deck import split_deck
 from amp.nft.interfaces.halts import commands, continuing, noticing, words
+from amp.nft.interfaces.relearning import cut_after
 from amp.nft.records import Checkpoint
 
 HEAD = "units metal\nread_data target.data\nreplicate 2 1 1\nfix nft all external pf/callback 1 1\n"
@@ -66,3 +67,19 @@ def test_a_resumed_deck_reads_the_restart_file_and_skips_what_changes_atoms():
 def test_decks_that_cannot_continue_are_refused(rest):
     with pytest.raises(InputError, match=r"the deck has `.*: (--relearn needs `fix halt|with --relearn write `run` on its own line)"):
         continuing(split_deck(HEAD + rest), "place")
+
+
+@pytest.mark.parametrize(
+    ("steps", "kept"),
+    [
+        (["0", "50", "100", "150"], 3), (["0", "50", "50", "100"], 4), (["0", "50", "100", ""], 3), (["150", "200"], 0), ([], 0),
+        (["0", "50", "100", "150", "0", "50", "100", "150", "200"], 7), (["0", "150", "200", "0", "50"], 5),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("begin", [0, 7])
+def test_frames_after_the_step_of_a_restart_file_are_cut_and_none_before_a_reset_of_the_step(steps, kept, begin, tmp_path):
+    path, first = tmp_path / "a.dump", "x" * begin
+    frames = [f"ITEM: TIMESTEP\n{step}\nITEM: NUMBER OF ATOMS\n0\n" if step else "ITEM: TIMESTEP\n" for step in steps]
+    path.write_text(first + "".join(frames))
+    cut_after(path, 100, begin)
+    assert path.read_text() == first + "".join(frames[:kept])

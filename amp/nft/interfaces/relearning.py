@@ -289,7 +289,7 @@ class _Pupil:
 
 
 def cut_after(path: Path, step: int, begin: int = 0) -> None:
-    """Remove the frames after a step from a text dump.
+    """Remove the frames after a step from a text dump; where the deck has reset the step, those alone that came later.
 
     Parameters
     ----------
@@ -300,14 +300,17 @@ def cut_after(path: Path, step: int, begin: int = 0) -> None:
     """
     with open(path, "rb+") as file:
         file.seek(begin)
-        place = begin
+        place, last, cut = begin, 0, None
         while line := file.readline():
             if line.startswith(b"ITEM: TIMESTEP"):
-                number = file.readline().strip()
-                if not number.isdigit() or int(number) > step:
-                    file.truncate(place)
-                    return
+                text = file.readline().strip()
+                number = int(text) if text.isdigit() else max(step, last) + 1  # the begin of a frame
+                cut = None if number < last else cut
+                cut = place if cut is None and number > step else cut
+                last = number
             place = file.tell()
+        if cut is not None:
+            file.truncate(cut)
 
 
 def _like(frame: Atoms, atoms: Atoms) -> Atoms:
