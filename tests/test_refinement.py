@@ -17,13 +17,17 @@ from ase.constraints import FixAtoms
 from ase.optimize import BFGS, FIRE, LBFGS
 
 from amp.nft.activelearner import NFT
+from amp.nft.activelearner.refine_chunks import Search
+from amp.nft.activelearner.refine_frames import FrameSearch
+from amp.nft.activelearner.refine_results import Round
+from amp.nft.activelearner.stopping import StopReason
 from amp.nft.calculator import EnsembleCalculator, read_card
 from amp.nft.initialization import initial_images
 from amp.nft.refinement import Dynamics, Relaxation, refine
 from amp.nft.report import report
 from amp.nft.report.checks import learned
 from amp.nft.run.replay import replay
-from amp.nft.run.rounds import read_rounds
+from amp.nft.run.rounds import described, read_rounds
 from amp.nft.run.store import RunStore, RunStoreError
 
 CALC_TEXT = """
@@ -196,6 +200,19 @@ def test_dynamics_explores_the_same_way_each_time_and_stops_at_the_limit():
     limit = max(calc.get_property("forces_uncertainty", frame).max() for frame in frames[:1]) * 1.0001
     beyond = explore(limit)  # it ends between two frames that are due, and the last one is what it ended for
     assert len(beyond) < 5 and calc.get_property("forces_uncertainty", beyond[-1]).max() > limit
+
+
+@pytest.mark.usefixtures("_first_run_done")
+def test_roundoff_does_not_end_an_exploration_at_its_start():
+    delta = EnsembleCalculator("best.al.ensemble").get_property("forces_uncertainty", cluster()).max() * (1 - 1e-12)
+    before = Round("al", Path("best.al.ensemble"), float(delta), (0, 0, 0), 0, [], StopReason("converged", ""))
+    explore = Dynamics(steps=4, interval=1, temperature=1.0)
+    with RunStore("frames") as store:
+        (frame,) = FrameSearch([explore], 1, 5.0, 1.0, None).carry_out(store, before, before.delta, [cluster()], print)
+        assert described(frame).number > 0
+    with RunStore("chunks") as store:
+        frames, *_ = Search([explore], (0.5, 1.0), 1, 5.0).carry_out(store, before, [cluster()], print).counts
+        assert frames > 1
 
 
 class Explorer:

@@ -4,6 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
+from ase.build import bulk
 from ase.calculators.calculator import Calculator, all_changes
 from ase.calculators.emt import EMT
 from ase.calculators.morse import MorsePotential
@@ -13,7 +14,7 @@ from ase.optimize import BFGS
 
 from amp.nft.amp_io import write_amp
 from amp.nft.amp_io.committee_file import save_committee
-from amp.nft.amp_io.external import ExternalMember, Loader, files_below
+from amp.nft.amp_io.external import ExternalMember, Loader, digest_of, files_below
 from amp.nft.calculator import Committee, EnsembleCalculator, UncertaintyMonitor, keep, load, read_card
 from amp.nft.calculator.explorers import Dynamics
 from amp.nft.calculator.members import open_members
@@ -182,6 +183,19 @@ def test_a_calculator_that_gives_nonsense(cluster):
         Committee([EMT(), Broken()]).get_property("forces", cluster)
 
 
+class Raising(EMT):
+    """EMT whose evaluation fails as programs fail for structures that they do not know."""
+
+    def calculate(self, *args, **kwargs):
+        raise KeyError("Cu")
+
+
+def test_a_calculator_that_fails_is_named(cluster):
+    message = r"Calculator 1 of the committee, Raising, failed for Pt\d+ \(KeyError: 'Cu'\)"
+    with pytest.raises(InputError, match=message):
+        Committee([EMT(), Raising()]).get_property("forces", cluster)
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
@@ -218,6 +232,24 @@ def test_single_members_from_a_directory_are_the_ensemble(tmp_path, models, clus
     for name in [name for name in KNOWN if name not in ("stress", "stresses")]:
         np.testing.assert_allclose(found.get_property(name, cluster), expected.get_property(name, cluster), rtol=SAME, atol=SAME)
     assert read_card(tmp_path / "x.committee") == {"licence": "none"}
+
+
+def test_elements_that_the_members_were_not_trained_on_are_named(tmp_path, recwarn):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "one").write_text("")
+    text = ExternalMember(Loader("ase.calculators.emt.EMT", "label"), "model/one", files_below(tmp_path / "model", tmp_path)).text()
+    save_committee(tmp_path / "x.committee", [text, text], tmp_path, {"elements": ["Pt"]})
+    load(tmp_path / "x.committee").get_property("forces", bulk("Pt"))
+    assert not recwarn
+    with pytest.warns(UserWarning, match="not trained on Cu, but on Pt"):
+        load(tmp_path / "x.committee").get_property("forces", bulk("Cu"))
+
+
+def test_a_model_that_cannot_be_loaded_is_named(tmp_path):
+    (tmp_path / "one").write_text("nothing")
+    member = ExternalMember(Loader("amp.nft.calculator.EnsembleCalculator", "unknown_keyword"), "one", {"one": digest_of(tmp_path / "one")})
+    with pytest.raises(InputError, match=r"EnsembleCalculator cannot load \S+one \(\w+: .*unknown_keyword"):
+        member.open(tmp_path)
 
 
 def test_members_of_another_program_predict_as_the_same_members_of_amp(tmp_path, models, cluster, described):

@@ -21,7 +21,7 @@ from amp.nft.activelearner.stopping import best_of
 from amp.nft.activelearner.stored_labels import read_labels
 from amp.nft.amp_io.committee_file import models_of
 from amp.nft.calculator import Committee, EnsembleCalculator
-from amp.nft.calculator.explorers import Explorer, explorer_name, quiet
+from amp.nft.calculator.explorers import AGAIN, Explorer, explorer_name, quiet
 from amp.nft.calculator.members import best_path, digest_of_members
 from amp.nft.calculator.members import load as load_calculator
 from amp.nft.chunks import carve_chunks
@@ -186,7 +186,7 @@ class Search:
 
     def _explore(self, store: RunStore, before: Round, starts: list[Atoms], log: Callable[[str], object]) -> Exploration:
         calc = load_calculator(before.ensemble, baseline=self.baseline)
-        low, high = (factor * before.delta for factor in self.band)
+        low, high = (factor * before.delta * AGAIN for factor in self.band)
         frames, uncertain, beyond, candidates = 0, 0, 0, []
         with quiet():
             for start, explore in itertools.product(starts, self.explorers):

@@ -19,7 +19,7 @@ from amp.nft.activelearner.learner import NFT
 from amp.nft.activelearner.refine_results import Round
 from amp.nft.activelearner.resume import compare_settings
 from amp.nft.activelearner.stopping import best_of
-from amp.nft.calculator.explorers import Explorer, explorer_name, quiet
+from amp.nft.calculator.explorers import AGAIN, Explorer, explorer_name, quiet
 from amp.nft.calculator.members import best_path, digest_of_members, load
 from amp.nft.inputs.structures import Images, read_images, read_targets
 from amp.nft.labels.single_point import Parent
@@ -67,7 +67,7 @@ class FrameSearch:
             store.append("run", format=FORMAT, settings=settings)
         compare_settings(replay(store.events).settings, settings, store.directory)
         if (found := replay(store.events).exploration) is None:
-            frames = self._explore(partial(load, before.ensemble, baseline=self.baseline), starts, limit)
+            frames = self._explore(partial(load, before.ensemble, baseline=self.baseline), starts, limit * AGAIN)
             names = [store.keep_image(frame) for frame in frames]
             some = [described(frame) for frame in frames]
             counts = (sum(one.number + 1 for one in some), sum(one.beyond for one in some), sum(len(one.atoms) for one in some))

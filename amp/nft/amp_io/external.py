@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from amp.nft.errors import AmpFileError
+from amp.nft.errors import AmpFileError, InputError
 from amp.nft.inputs.named import load_named
 
 _BEGIN = '{"external member": 1, '
@@ -49,12 +49,18 @@ class Loader:
         Raises
         ------
         InputError
-            The class or function cannot be imported.
+            The class or function cannot be imported, or does not load the model.
         """
         where, colon, what = self.calculator.rpartition(":")
         make = load_named(f"{Path(path).parent / where}:{what}" if colon else self.calculator, "calculator")
         first, given = ([os.fspath(path)], {}) if self.argument is None else ([], {self.argument: os.fspath(path)})
-        return make(*first, **given, **self.options)
+        try:
+            return make(*first, **given, **self.options)
+        except Exception as error:  # programs raise many kinds
+            raise InputError(
+                f"{self.calculator} cannot load {os.fspath(path)} ({type(error).__name__}: {error}): use the versions with which it was "
+                "trained, and compare the keyword arguments."
+            ) from error
 
 
 @dataclass(frozen=True)

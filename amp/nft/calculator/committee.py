@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from ase import Atoms
-from ase.calculators.calculator import Calculator, all_changes
+from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
 from ase.outputs import Properties, all_outputs
 
 from amp.nft.calculator.ase_calculator import EnsembleCalculator
-from amp.nft.errors import InputError
+from amp.nft.errors import InputError, NFTError
 from amp.nft.inputs.geometry import check_atoms
 from amp.nft.labels.identity import is_calculator
 from amp.nft.uncertainty.forces import CONFIDENCE, force_uncertainty
@@ -35,11 +36,14 @@ class Committee(Calculator):
         ``results['forces_comm']`` is the same array as the first.
     error95_factor : float, optional
         Factor on ``forces_uncertainty`` that covers 95 % of the force errors, as a calibration found it.
+    elements : sequence of str, optional
+        Elements of the structures on which the members were trained. A warning says if a structure has others, since members that
+        ignore elements, or know them from elsewhere, may agree where all are wrong.
 
     Raises
     ------
     InputError
-        If there is no calculator, one is none or occurs twice; on evaluation, if the forces of one have another shape, or values
+        If there is no calculator, one is none or occurs twice; on evaluation, if one fails, its forces have another shape, or values
         that are not finite, or the axis of its members is ambiguous.
 
     Notes
@@ -60,12 +64,20 @@ class Committee(Calculator):
     atoms: Atoms
     ignored_changes: set[str] = set()  # noqa: RUF012 - ASE's own interface
 
-    def __init__(self, calculators: Sequence[Any], *, keep_members: bool = False, error95_factor: float | None = None) -> None:
+    def __init__(
+        self,
+        calculators: Sequence[Any],
+        *,
+        keep_members: bool = False,
+        error95_factor: float | None = None,
+        elements: Sequence[str] | None = None,
+    ) -> None:
         super().__init__()
         _check(calculators)
         self.calculators = list(calculators)
         self.keep_members = keep_members
         self.error95_factor = error95_factor
+        self.elements = None if elements is None else frozenset(elements)
         common = [name for name in OPTIONAL if all(name in each.implemented_properties for each in self.calculators)]
         self._common = common
         self.implemented_properties = [
@@ -91,6 +103,13 @@ class Committee(Calculator):
         """
         super().calculate(atoms, properties, system_changes)
         check_atoms(self.atoms)
+        if self.elements is not None and (others := set(self.atoms.symbols) - self.elements):
+            warnings.warn(
+                f"The members were not trained on {', '.join(sorted(others))}, but on {', '.join(sorted(self.elements))}: "
+                "forces and uncertainties may be wrong.",
+                UserWarning,
+                stacklevel=2,
+            )
         wanted = [name for name in self._common if name not in ON_REQUEST or name in properties]
         parts = [self._evaluate(k, wanted) for k in range(len(self.calculators))]
         sizes = np.array([len(part["forces_mni"]) for part in parts])
@@ -120,7 +139,15 @@ class Committee(Calculator):
     def _evaluate(self, number: int, wanted: Sequence[str]) -> dict[str, Any]:
         """Return the members' forces and energies of one calculator, and its own value of each further property."""
         calculator = self.calculators[number]
-        given = {name: calculator.get_property(name, self.atoms) for name in ("forces", "energy", *wanted)}
+        try:
+            given = {name: calculator.get_property(name, self.atoms) for name in ("forces", "energy", *wanted)}
+        except (NFTError, PropertyNotImplementedError):
+            raise
+        except Exception as error:  # programs raise many kinds
+            raise InputError(
+                f"Calculator {number} of the committee, {type(calculator).__name__}, failed for {self.atoms.get_chemical_formula()} "
+                f"({type(error).__name__}: {error}): is the structure one that its model can describe?"
+            ) from error
         results = calculator.results
         forces_mni = members_of(results, len(self.atoms))
         if forces_mni is None:

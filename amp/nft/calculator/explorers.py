@@ -19,6 +19,7 @@ from ase.optimize.optimize import Optimizer
 from amp.nft.calculator.monitor import UncertaintyMonitor, end
 
 Explorer = Callable[[Atoms, float], Sequence[Atoms]]
+AGAIN = 1 + 1e-9  # the uncertainty of a structure that is evaluated again exceeds the first one by less than this factor
 
 
 @dataclass(frozen=True, repr=False)

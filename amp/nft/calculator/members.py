@@ -263,7 +263,8 @@ def load(path: str | os.PathLike[str], *, baseline: Parent | None = None, **sett
         return EnsembleCalculator(path, baseline=baseline, **settings)
     if baseline is not None:
         raise InputError(f"baseline is given for {os.fspath(path)}, whose models were trained without: remove it.")
-    return committee_of(read_index(path)["members"], path, **settings)
+    index = read_index(path)
+    return committee_of(index["members"], path, **{"elements": (index["card"] or {}).get("elements"), **settings})
 
 
 def digest_of_members(path: str | os.PathLike[str]) -> str:
