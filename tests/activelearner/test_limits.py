@@ -92,6 +92,7 @@ def test_no_label_begins_after_the_hours_and_the_next_start_continues_the_batch(
     monkeypatch.setattr(limits, "time", clock)
     cut, converged = run(max_iterations=2, until={"hours": 0.9}, parent_calc=Slow(), check_parent=False)
     assert not converged and cut.stop_reason.name == "until" and "this start has run 1 h" in str(cut.stop_reason)
+    assert str(cut.stop_reason).endswith("Start again to continue.")  # hours begin again
     assert len(cut.history) == 1 and len(labels()) == 2
     again, _ = run(max_iterations=2, until={"hours": 0.9}, parent_calc=Slow(), check_parent=False)
     assert len(set(labels())) == len(labels()) > 3 and again.stop_reason.name == "max_iterations"

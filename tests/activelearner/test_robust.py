@@ -36,6 +36,13 @@ def error():
     return np.linalg.norm(atoms.get_forces() - true, axis=1).mean(), np.linalg.norm(true, axis=1).mean()
 
 
+def test_a_target_whose_atoms_are_all_trained_is_not_tested():
+    target = pt55()[:13]
+    al, _ = robust(images=None, target_image=target, max_iterations=0, test_labels=2, larger_labels=1, log="log.txt")
+    assert al.history[-1].n_chunks == len(target) and al.verdict.state == "UNKNOWN" and "not tested" in str(al.verdict)
+    assert "no atom is left to draw" in Path("log.txt").read_text()
+
+
 def test_a_run_without_images_learns_from_chunks_alone():
     al, _ = robust(images=None)
     assert [entry.n_chunks for entry in al.history] == [14, 20]

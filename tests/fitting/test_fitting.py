@@ -95,6 +95,7 @@ def test_the_card_of_a_fit(ensemble, directory):
 
 def test_an_ensemble_survives_its_file_and_amp_reads_it(ensemble, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    assert len(repr(ensemble)) < 200  # members are long texts
     ensemble.save("a.ensemble")
     loaded = Ensemble.load("a.ensemble")
     assert loaded.validation_indices == ensemble.validation_indices

@@ -115,7 +115,8 @@ class Limits:
         else:
             return None
         given = ", ".join(f"{name} = {value:g}" for name, value in self.until.items())
-        return StopReason("until", f"Not converged: {what}, the limit of this start ({given}). Start again with a higher one to continue.")
+        how = "again" if what.startswith("this start") else "again with a higher one"  # hours begin again
+        return StopReason("until", f"Not converged: {what}, the limit of this start ({given}). Start {how} to continue.")
 
     def cut(self, atoms: Sequence[int], delta: np.ndarray) -> list[int]:
         """Return the atoms of a batch for which labels are left, the most uncertain ones.

@@ -12,7 +12,7 @@ from amp.nft.activelearner.parent_record import ParentRecord
 from amp.nft.records import Purpose, random_stream
 from amp.nft.run.replay import LiveState
 from amp.nft.run.store import RunStore
-from amp.nft.run.verdict import RandomErrors
+from amp.nft.run.verdict import NOT_TESTED, RandomErrors
 from amp.nft.uncertainty.forces import CONFIDENCE
 
 
@@ -62,6 +62,9 @@ class RandomTest:
         RandomErrors
         """
         atoms = self._drawn(len(delta_a), used, n_labels)
+        if not atoms:
+            self.log("\nTest: no atom is left to draw, since the labels of all are trained.")
+            return NOT_TESTED
         self.log(f"\nTest: {len(atoms)} atoms drawn at random.")
         ranking = np.zeros(len(delta_a))
         tested, _ = self.labels.label(atoms, ranking, range(len(ranking)))  # one that fails is not replaced by a chosen one

@@ -24,7 +24,7 @@ class Ensemble:
         Images that no member was trained on, counted in the images that :func:`amp.nft.fitting.fit` was given, each once.
     """
 
-    texts: list[str]
+    texts: list[str] = field(repr=False)  # long
     validation_indices: list[int] = field(default_factory=list)
 
     @classmethod
