@@ -302,7 +302,7 @@ EVENTS = {
         "refinement only: all labels of the exploration", {"files": list_of(FILE, "content")}, (EXPLORING,), EXPLORED
     ),
     "dynamics": EventKind(
-        "relearning only: LAMMPS begins, or resumes at the last halt", {"process": optional(PROCESS), "step": integer()},
+        "relearning only: LAMMPS begins, or resumes, with the step of its last halt", {"process": optional(PROCESS), "step": integer()},
         (BEGUN, MOVING), MOVING,
     ),
     "halted": EventKind(
