@@ -111,6 +111,15 @@ def test_the_report_and_the_figures(place, capsys):
     assert "page.html is written" in output and "figures: " in output and str(place) not in sys.path
 
 
+@pytest.mark.parametrize("command", [["report", "run"], ["plot", "run"], ["evaluate", "initial.traj", "--ensemble", f"run/{BEST}"]])
+def test_modules_are_imported_from_the_directory_of_the_run_alone(place, command, monkeypatch, capsys):
+    monkeypatch.delitem(sys.modules, "pairs", raising=False)
+    shutil.copytree(place, "run")
+    shutil.copyfile("run/initial.traj", "initial.traj")
+    shutil.move("run/pairs.py", "pairs.py")
+    assert main(command) == 2 and "No module named 'pairs'" in capsys.readouterr().err
+
+
 def test_labels_are_exported_and_models_are_not(place):
     assert "structures in train" in amp_nft("export", place, "-o", "data", "--to", "extxyz")[0]
     for source, text in (

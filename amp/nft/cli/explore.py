@@ -35,7 +35,7 @@ def relax(options: Namespace) -> int:
         raise InputError(f"{options.structure} has {len(structures)} structures: choose one, as {options.structure}@-1.")
     ensemble = ensemble_of(options.ensemble)
     settings = {name: getattr(options, name) for name in ("fmax", "steps", "threshold", "cell", "trajectory")}
-    with importing_from(ensemble):
+    with importing_from(Path(ensemble).absolute().parent):
         found = relax(structures[0], ensemble, **settings, baseline=baseline_in(options.baseline), log=print)
     write(options.output, found.atoms)
     print(found)

@@ -150,26 +150,23 @@ def opened(options: Namespace) -> Iterator[InputFile]:
 
 
 @contextmanager
-def importing_from(source: str | os.PathLike[str]) -> Iterator[None]:
-    """Import modules of the user's from a directory, or from the one of a file or of a run; a program has no such directory of its own.
+def importing_from(folder: str | os.PathLike[str]) -> Iterator[None]:
+    """Import modules of the user's from a directory: a program has none of its own. Not from others, where anything may lie.
 
     Parameters
     ----------
-    source : path
-        A directory, which need not exist; or one in it.
+    folder : path
 
     Yields
     ------
     None
     """
-    place = Path(source).absolute()
-    folders = [str(place), str(place.parent)]
-    sys.path[:0] = folders
+    place = str(Path(folder).absolute())
+    sys.path.insert(0, place)
     try:
         yield
     finally:
-        for folder in folders:
-            sys.path.remove(folder)
+        sys.path.remove(place)
 
 
 def _size(path: Path) -> int:

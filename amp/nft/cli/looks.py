@@ -81,9 +81,10 @@ def report(options: Namespace) -> int:
     from amp.nft.cli.explore import check_places
     from amp.nft.cli.inputs import importing_from
     from amp.nft.report import report
+    from amp.nft.run.status import find_run
 
     check_places(options.output)
-    with importing_from(options.directory):
+    with importing_from(find_run(options.directory).parents[1]):
         verdict = report(options.directory, options.output, figures=options.figures, truth=options.truth, forces_key=options.forces_key)
     print(f"{verdict.headline}\nWhat next: {verdict.advice}\n{options.output} is written.")
     return 0
@@ -104,6 +105,7 @@ def plot(options: Namespace) -> int:
     from amp.nft.cli.inputs import importing_from
     from amp.nft.report import write_figures
     from amp.nft.report.metrics_curve import draw_metrics
+    from amp.nft.run.status import find_run
 
     tables = [source for source in options.sources if source.endswith(".csv")]
     if len(options.sources) > 1 and len(tables) < len(options.sources):
@@ -115,7 +117,7 @@ def plot(options: Namespace) -> int:
         print(f"{output} is written.")
         return 0
     output = options.output or "figures"
-    with importing_from(options.sources[0]):
+    with importing_from(find_run(options.sources[0]).parents[1]):
         names = write_figures(options.sources[0], output)
     print(f"{output}: {', '.join(names)}, each as PNG and SVG.")
     return 0

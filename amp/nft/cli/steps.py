@@ -152,7 +152,7 @@ def evaluate(options: Namespace) -> int:
 
     check_places(options.output, options.figure, options.csv)
     ensemble = ensemble_of(options.ensemble)
-    with importing_from(ensemble):
+    with importing_from(Path(ensemble).absolute().parent):
         table = evaluate(
             ensemble, options.images, figure=options.figure, extxyz=options.output, energy_key=options.energy_key,
             forces_key=options.forces_key, baseline=baseline_in(options.baseline),
