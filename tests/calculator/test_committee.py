@@ -19,7 +19,7 @@ from amp.nft.calculator import Committee, EnsembleCalculator, UncertaintyMonitor
 from amp.nft.calculator.explorers import Dynamics
 from amp.nft.calculator.members import open_members
 from amp.nft.chunks import carve_chunks
-from amp.nft.errors import InputError
+from amp.nft.errors import AmpFileError, InputError
 from amp.nft.features import g2x
 from amp.nft.selection import choose_chunks
 from amp.nft.uncertainty import force_uncertainty, select
@@ -243,6 +243,12 @@ def test_elements_that_the_members_were_not_trained_on_are_named(tmp_path, recwa
     assert not recwarn
     with pytest.warns(UserWarning, match="not trained on Cu, but on Pt"):
         load(tmp_path / "x.committee").get_property("forces", bulk("Cu"))
+
+
+def test_an_index_whose_card_is_no_table(tmp_path, described):
+    save_committee(tmp_path / "x.committee", described, tmp_path, ["none"])
+    with pytest.raises(AmpFileError, match="is not the index of a committee of format 1 \\(its card is no table\\)"):
+        load(tmp_path / "x.committee")
 
 
 def test_a_model_that_cannot_be_loaded_is_named(tmp_path):

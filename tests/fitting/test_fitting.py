@@ -82,6 +82,14 @@ def test_members_carry_reports_and_the_factor(ensemble):
     assert 0 <= table.coverage <= 1 and 0 <= table.coverage95 <= 1
 
 
+def test_forces_that_vanish_by_symmetry_are_within_the_uncertainty(ensemble):
+    crystal = bulk("Pt", cubic=True)
+    crystal.calc = EMT()
+    crystal.get_potential_energy()
+    table = evaluate(ensemble, [crystal])
+    assert table.errors("forces", "all").max < 1e-10 and table.coverage == table.coverage95 == 1
+
+
 def test_the_card_of_a_fit(ensemble, directory):
     card = read_card(directory / "fit.ensemble")
     assert card == ensemble.card
