@@ -140,6 +140,7 @@ def test_a_fit_has_the_terms_of_its_card(place):
         (["plot", "none.csv", "-o", "none/a.png"], 2, "there is no directory 'none': make it"),
         (["convergence", "--plot", "none/a.png"], 2, "there is no directory 'none': make it"),
         (["refine", "none.toml"], 2, "There is no file 'none.toml'"),
+        (["refine", "--steps", "5"], 2, "--steps and --temperature are for the explorers of --explore"),
         (["refine", "--explore", "walk"], 2, "invalid choice: 'walk'"),
         (["refine", "--limit", "0.5"], 2, "limit is for refinements whose frames become targets"),
         (["plot", "elsewhere"], 1, "give the training directory of a run"),

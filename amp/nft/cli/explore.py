@@ -60,8 +60,10 @@ def refine(options: Namespace) -> int:
     from amp.nft.cli.settings import arguments_of_run, executor_of, input_record, learner_of
     from amp.nft.refinement import Dynamics, Explorer, Relaxation, refine
 
+    if options.explore is None and (options.steps, options.temperature) != (None, None):
+        raise InputError("--steps and --temperature are for the explorers of --explore: give --explore relax, md or both, too.")
     steps = {} if options.steps is None else {"steps": options.steps}
-    explorers: dict[str, Explorer] = {"relax": Relaxation(**steps), "md": Dynamics(temperature=options.temperature, **steps)}
+    explorers: dict[str, Explorer] = {"relax": Relaxation(**steps), "md": Dynamics(temperature=options.temperature or 300.0, **steps)}
     with opened(options) as given, executor_of(given.labels) as executor:
         arguments = arguments_of_run(given)
         rounds = refine(
