@@ -1,5 +1,7 @@
 """Threads run every task once, help with parts, and pass on the first error."""
 
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -92,3 +94,28 @@ def test_alone_everything_is_done_in_order():
     done = []
     ALONE.share(done.append, range(5))
     assert done == list(range(5))
+
+
+INTERRUPTED = """
+import signal, threading
+from amp.nft.kernels.threads import Threads
+
+never, begun = threading.Event(), threading.Event()
+
+def work(task):
+    if threading.current_thread() is threading.main_thread():
+        begun.wait()
+        threading.Timer(0.2, signal.pthread_kill, (threading.main_thread().ident, signal.SIGINT)).start()
+    else:
+        begun.set()
+        never.wait()
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+Threads(2).run(work, range(2))
+"""
+
+
+def test_an_interrupt_ends_the_process_though_another_thread_does_not_end():
+    """The caller has no task any more, and waits for a thread that never ends."""
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, timeout=60.0, check=False)
+    assert "KeyboardInterrupt" in done.stderr and done.returncode != 0
