@@ -136,6 +136,8 @@ def test_a_fit_has_the_terms_of_its_card(place):
         (["relax", "target.traj", "-o", "none/a.extxyz"], 2, "there is no directory 'none': make it"),
         (["label", "target.traj", "-o", "none/a.extxyz"], 2, "there is no directory 'none': make it"),
         (["evaluate", "initial.traj", "--csv", "none/a.csv"], 2, "there is no directory 'none': make it"),
+        (["evaluate", "initial.traj", "--csv", "elsewhere"], 2, "elsewhere is a directory: give the name of a file"),
+        (["report", "-o", "."], 2, ". is a directory: give the name of a file"),
         (["report", "-o", "none/a.html"], 2, "there is no directory 'none': make it"),
         (["plot", "none.csv", "-o", "none/a.png"], 2, "there is no directory 'none': make it"),
         (["convergence", "--plot", "none/a.png"], 2, "there is no directory 'none': make it"),

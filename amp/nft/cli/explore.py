@@ -122,7 +122,7 @@ def check_output(path: str) -> None:
 
 
 def check_places(*paths: str | None) -> None:
-    """Check that the directories of files that can be overwritten exist.
+    """Check that files can be written or overwritten: their directories exist, and no directory has their name.
 
     Parameters
     ----------
@@ -132,12 +132,14 @@ def check_places(*paths: str | None) -> None:
     Raises
     ------
     InputError
-        One does not.
+        One cannot.
     """
     for path in filter(None, paths):
-        _check_directory(path)
+        _check_place(path)
 
 
-def _check_directory(path: str) -> None:
+def _check_place(path: str) -> None:
+    if Path(path).is_dir():
+        raise InputError(f"{path} is a directory: give the name of a file, such as {str(Path(path) / 'output')!r}.")
     if not Path(path).absolute().parent.is_dir():
         raise InputError(f"{path}: there is no directory {str(Path(path).parent)!r}: make it, or give another name.")
