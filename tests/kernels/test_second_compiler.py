@@ -1,6 +1,7 @@
 """The second process that compiles kernels: its reports, its end, and the kernels that it leaves in the cache."""
 
 import os
+import sys
 import time
 
 import numpy as np
@@ -21,6 +22,7 @@ LONG = 120.0  # s
 def compiler(monkeypatch):
     """Return a second compiler that may start; its kernels are in the cache if other tests ran before."""
     monkeypatch.delenv(IS_SECOND, raising=False)
+    monkeypatch.delitem(sys.modules, "mpi4py.MPI", raising=False)  # of a test of LAMMPS
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
     compiler = SecondCompiler()
     yield compiler

@@ -33,6 +33,10 @@ from small_runs import CALC_TEXT, N, EMT, NFT, cells, cluster
 al = NFT(stop_delta=1e-6, max_iterations=1, threshold=-0.8, {settings})
 al.run(images=cells(), target_image=cluster(), n=N, calc_text=CALC_TEXT, cutoff=5.0, start_command="python run.py", parent_calc=EMT())
 """
+SLOWLY = (  # so that the display has something to show; the same parent to the next run
+    "import time; EMT0 = EMT; EMT = type('EMT', (EMT,), {'__module__': EMT.__module__, "
+    "'calculate': lambda *a, **k: (time.sleep(0.1), EMT0.calculate(*a, **k), None)[2]})"
+)
 CURSOR = re.compile(r"\x1b\[\?25[lh]")
 CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
@@ -64,11 +68,7 @@ def _elsewhere(tmp_path, monkeypatch):
 
 
 def test_a_terminal_shows_the_run_beside_whole_log_lines():
-    before = (
-        "EMT = type('EMT', (EMT,), {'__module__': EMT.__module__, "  # the same parent to the next run
-        "'calculate': lambda *a, **k: (time.sleep(0.1), EMT0.calculate(*a, **k), None)[2]})"
-    )
-    written = in_terminal(code(before="import time; EMT0 = EMT; " + before))
+    written = in_terminal(code(before=SLOWLY))
     text = CONTROL.sub("", written)
     lines = [line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n")]  # what stands there in the end
     assert any(re.fullmatch(r"Iteration 1: \d+ chunks, uncertainty max [\d.]+, mean [\d.]+ eV/Å\.", line) for line in lines)
@@ -92,7 +92,7 @@ def test_without_a_terminal_nothing_is_shown():
 def test_a_notebook_shows_the_run_and_its_log():
     nbformat = pytest.importorskip("nbformat", reason="uv run --group screens")
     client = pytest.importorskip("nbclient", reason="uv run --group screens")
-    cell = code().replace("al.run(", "import time; time.sleep(1); al.run(")
+    cell = code(before=SLOWLY)
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell)])
     updates = []
 
