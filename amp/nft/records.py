@@ -134,7 +134,6 @@ class ForceRows:
         return self.atoms[0] if (self.weights, self.energy) == ((1.0,), 0.0) else None
 
 
-_MAGIC = 16  # bytes
 RUN_RESTART = "run-{run}-{first}-{last}-{side}.restart"  # of restart files that a run writes in turn; their sides are a and b
 _RUN_RESTART = re.compile(r"run-(\d+)-(\d+)-(\d+)-[ab]\.restart")
 
@@ -166,7 +165,7 @@ class Checkpoint:
 
     @classmethod
     def of_run(cls, path: str | os.PathLike[str], size: int = 0) -> Checkpoint | None:
-        """Return the state in a restart file that a run has written before its end; None for any other file, or part of one.
+        """Return the state in a restart file that a run has written before its end; None if the name is that of another file.
 
         Parameters
         ----------
@@ -178,9 +177,8 @@ class Checkpoint:
         -------
         Checkpoint or None
         """
-        place = Path(path)
-        found = _RUN_RESTART.fullmatch(place.name)
-        if found is None or not _is_whole(place):
+        found = _RUN_RESTART.fullmatch(Path(path).name)
+        if found is None:
             return None
         run, first, last = map(int, found.groups())
         return cls(os.fspath(path), run, first, last, size=size)
@@ -189,14 +187,6 @@ class Checkpoint:
     def is_of_run(self) -> bool:
         """True if a run has written it before its end, False if a halt has."""
         return _RUN_RESTART.fullmatch(Path(self.restart).name) is not None
-
-
-def _is_whole(path: Path) -> bool:
-    """Return True if a restart file of LAMMPS ends as it begins, with the same 16 bytes."""
-    with open(path, "rb") as file:
-        begin = file.read(_MAGIC)
-        file.seek(-min(_MAGIC, path.stat().st_size), os.SEEK_END)
-        return len(begin) == _MAGIC and path.stat().st_size > 2 * _MAGIC and file.read() == begin
 
 
 @dataclass(frozen=True)

@@ -105,17 +105,17 @@ class Limits:
 
     def __call__(self, history: History) -> StopReason | None:
         """Return the reason to stop where a limit is reached: a stop rule."""
+        how = "again with a higher one"
         if self.left == 0:
             state, tests = self.state(), self.method.test_labels + self.method.larger_labels
             what = f"{len(state.labels) + len(state.larger)} labels are made{' or kept for the test' if tests else ''}"
         elif history[-1].iteration >= self.until.get("iterations", np.inf):
             what = f"{history[-1].iteration} retrainings are done"
         elif self.over():
-            what = f"this start has run {self.hours:.2g} h"
+            what, how = f"this start has run {self.hours:.2g} h", "again"  # hours begin again
         else:
             return None
         given = ", ".join(f"{name} = {value:g}" for name, value in self.until.items())
-        how = "again" if what.startswith("this start") else "again with a higher one"  # hours begin again
         return StopReason("until", f"Not converged: {what}, the limit of this start ({given}). Start {how} to continue.")
 
     def cut(self, atoms: Sequence[int], delta: np.ndarray) -> list[int]:

@@ -30,6 +30,7 @@ from amp.nft.run.replay import replay
 from amp.nft.run.store import FORMAT, RunRecord, RunStore, explains_full_disks
 from amp.nft.system.processes import this_process
 
+MAGIC = 16  # bytes at both ends of a restart file
 WORTH = 0.5  # of the limit: environments below this uncertainty get no label
 
 
@@ -163,10 +164,8 @@ class Teacher:
             return None, None
         checkpoint = _checkpoint(halts[-1]) if halts else None
         if (later := _during_run(self._lesson.directory, checkpoint)) is not None:
-            checkpoint, where = (
-                later,
-                f"from {Path(later.restart).name}, written {'after its last halt' if halts else 'before its first halt'}",
-            )
+            checkpoint = later
+            where = f"from {Path(later.restart).name}, written {'after its last halt' if halts else 'before its first halt'}"
         elif checkpoint is not None:
             where = f"at its last halt, step {halts[-1]['step']} of {checkpoint.last}"
             _truncate(checkpoint)
@@ -347,14 +346,22 @@ def _checkpoint(halt: Event) -> Checkpoint:
 def _during_run(directory: Path, halt: Checkpoint | None) -> Checkpoint | None:
     """Return the last state that a run has written since the last halt, if there is one."""
     since, size = (0, 0) if halt is None else (_written(Path(halt.restart)), halt.size)
-    states = [Checkpoint.of_run(path, size) for path in directory.glob("run-*.restart") if _written(path) > since]
-    found = [(state.run, _written(Path(state.restart)), state) for state in states if state is not None]
-    return max(found, key=lambda one: one[:2])[2] if found else None
+    paths = [path for path in directory.glob("run-*.restart") if _written(path) > since and _is_whole(path)]
+    states = [state for path in paths if (state := Checkpoint.of_run(path, size)) is not None]
+    return max(states, key=lambda state: (state.run, _written(Path(state.restart))), default=None)
 
 
 def _written(path: Path) -> int:
     """Return the time at which a file was written, ns; 0 if it is missing."""
     return path.stat().st_mtime_ns if path.exists() else 0
+
+
+def _is_whole(path: Path) -> bool:
+    """Return True if a restart file of LAMMPS ends as it begins, with the same 16 bytes."""
+    with open(path, "rb") as file:
+        begin = file.read(MAGIC)
+        file.seek(-min(MAGIC, path.stat().st_size), os.SEEK_END)
+        return len(begin) == MAGIC and path.stat().st_size > 2 * MAGIC and file.read() == begin
 
 
 def _truncate(checkpoint: Checkpoint) -> None:

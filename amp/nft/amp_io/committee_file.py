@@ -78,7 +78,7 @@ def read_index(path: str | os.PathLike[str]) -> dict[str, Any]:
         if found["format"] != FORMAT or not found["members"]:
             raise ValueError(f"format {found['format']!r}")
         if not isinstance(found.get("card"), dict | None):
-            raise ValueError("its card is no table")
+            raise ValueError("its card is not a table")
         return {"members": [member_of(parts).text() for parts in found["members"]], "card": found.get("card")}
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise AmpFileError(f"{index} is not the index of a committee of format {FORMAT} ({error}): copy it again.") from None

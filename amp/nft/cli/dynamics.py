@@ -51,7 +51,7 @@ def lammps(options: argparse.Namespace) -> int:
 
 
 def _check_members(ensemble: str) -> None:
-    """Raise UnsupportedModel for a committee, also where LAMMPS is not installed; the processes know their numbers then."""
+    """Raise UnsupportedModel for a committee, also without LAMMPS; with MPI loaded first, only the first process prints it."""
     from amp.nft.amp_io.committee_file import is_committee
     from amp.nft.interfaces.deck import packages
     from amp.nft.interfaces.lammps import networks

@@ -25,6 +25,7 @@ def relax(options: Namespace) -> int:
     from amp.nft.calculator import relax
     from amp.nft.cli.inputs import importing_from
     from amp.nft.cli.main import CONVERGED, HALTED, UNCONVERGED
+    from amp.nft.cli.paths import check_output, ensemble_of
     from amp.nft.cli.settings import baseline_in
     from amp.nft.inputs.structures import read_images
 
@@ -74,72 +75,3 @@ def refine(options: Namespace) -> int:
     print(*rounds, sep="\n")
     ended = len(rounds) <= options.rounds or not rounds[-1].chunks
     return CONVERGED if ended else UNCONVERGED
-
-
-def ensemble_of(given: str | None) -> str:
-    """Return the path of the members that a command uses.
-
-    Parameters
-    ----------
-    given : str or None
-        As the user gave it; None: those of a run with the label ``al`` in this directory.
-
-    Returns
-    -------
-    str
-
-    Raises
-    ------
-    FileNotFoundError
-        There is no such file.
-    """
-    from amp.nft.calculator.members import best_path
-
-    path = best_path("al") if given is None else Path(given)
-    if not path.exists():
-        raise FileNotFoundError(
-            f"--ensemble: there is no file {str(path)!r} in {Path.cwd()}: give the .ensemble file of a run or a fit, or a .committee."
-        )
-    return str(path)
-
-
-def check_output(path: str) -> None:
-    """Check that a file can be written: it does not exist, and its directory does.
-
-    Parameters
-    ----------
-    path : str
-
-    Raises
-    ------
-    InputError
-        It cannot.
-    """
-    from amp.nft.inputs.arguments import check_new
-
-    check_new(path)
-    check_places(path)
-
-
-def check_places(*paths: str | None) -> None:
-    """Check that files can be written or overwritten: their directories exist, and no directory has their name.
-
-    Parameters
-    ----------
-    *paths : str or None
-        None is skipped.
-
-    Raises
-    ------
-    InputError
-        One cannot.
-    """
-    for path in filter(None, paths):
-        _check_place(path)
-
-
-def _check_place(path: str) -> None:
-    if Path(path).is_dir():
-        raise InputError(f"{path} is a directory: give the name of a file, such as {str(Path(path) / 'output')!r}.")
-    if not Path(path).absolute().parent.is_dir():
-        raise InputError(f"{path}: there is no directory {str(Path(path).parent)!r}: make it, or give another name.")

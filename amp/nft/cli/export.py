@@ -51,7 +51,7 @@ def import_labels(options: Namespace) -> int:
     """
     from ase.io import write
 
-    from amp.nft.cli.explore import check_output
+    from amp.nft.cli.paths import check_output
     from amp.nft.inputs.structures import CENTRAL
     from amp.nft.interfaces import gather_labels
 

@@ -151,7 +151,7 @@ def opened(options: Namespace) -> Iterator[InputFile]:
 
 @contextmanager
 def importing_from(folder: str | os.PathLike[str]) -> Iterator[None]:
-    """Import modules of the user's from a directory: a program has none of its own. Not from others, where anything may lie.
+    """Let Python import the user's modules from a directory within this block, as it does for a script in that directory.
 
     Parameters
     ----------

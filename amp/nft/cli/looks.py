@@ -78,12 +78,12 @@ def report(options: Namespace) -> int:
     -------
     int
     """
-    from amp.nft.cli.explore import check_places
     from amp.nft.cli.inputs import importing_from
+    from amp.nft.cli.paths import check_writable
     from amp.nft.report import report
     from amp.nft.run.status import find_run
 
-    check_places(options.output)
+    check_writable(options.output)
     with importing_from(find_run(options.directory).parents[1]):
         verdict = report(options.directory, options.output, figures=options.figures, truth=options.truth, forces_key=options.forces_key)
     print(f"{verdict.headline}\nWhat next: {verdict.advice}\n{options.output} is written.")
@@ -101,8 +101,8 @@ def plot(options: Namespace) -> int:
     -------
     int
     """
-    from amp.nft.cli.explore import check_places
     from amp.nft.cli.inputs import importing_from
+    from amp.nft.cli.paths import check_writable
     from amp.nft.report import write_figures
     from amp.nft.report.metrics_curve import draw_metrics
     from amp.nft.run.status import find_run
@@ -112,7 +112,7 @@ def plot(options: Namespace) -> int:
         raise InputError(f"{' '.join(options.sources)}: give one run, or one or several metrics.csv.")
     if tables:
         output = options.output or "metrics.png"
-        check_places(output)
+        check_writable(output)
         draw_metrics(tables).savefig(output, dpi=160)
         print(f"{output} is written.")
         return 0

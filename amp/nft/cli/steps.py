@@ -31,11 +31,11 @@ def convergence(options: Namespace) -> int:
     int
     """
     from amp.nft.chunks import convergence
-    from amp.nft.cli.explore import check_places
     from amp.nft.cli.inputs import opened
+    from amp.nft.cli.paths import check_writable
     from amp.nft.cli.settings import executor_of, parent_of, targets_of
 
-    check_places(options.plot)
+    check_writable(options.plot)
     plot = None if options.plot is None else os.path.abspath(options.plot)
     with opened(options) as given, executor_of(given.labels) as executor:
         targets = targets_of(given)
@@ -66,8 +66,8 @@ def label(options: Namespace) -> int:
     """
     from ase.io import write
 
-    from amp.nft.cli.explore import check_output
     from amp.nft.cli.main import NO_LABELS
+    from amp.nft.cli.paths import check_output
     from amp.nft.inputs.structures import read_images
 
     output = Path(options.output).absolute()
@@ -145,12 +145,12 @@ def evaluate(options: Namespace) -> int:
     -------
     int
     """
-    from amp.nft.cli.explore import check_places, ensemble_of
     from amp.nft.cli.inputs import importing_from
+    from amp.nft.cli.paths import check_writable, ensemble_of
     from amp.nft.cli.settings import baseline_in
     from amp.nft.fitting import evaluate
 
-    check_places(options.output, options.figure, options.csv)
+    check_writable(options.output, options.figure, options.csv)
     ensemble = ensemble_of(options.ensemble)
     with importing_from(Path(ensemble).absolute().parent):
         table = evaluate(

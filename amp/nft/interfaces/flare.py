@@ -84,7 +84,7 @@ def write_flare(place: Path, frames: Sequence[Frame], numbers: Sequence[int], cu
     for split in SPLITS:
         if some := [_labelled(frame) for frame in frames if frame.split == split]:
             write(place / f"flare-{split}.extxyz", some, format="extxyz")
-    species = {int(number): place for place, number in enumerate(numbers)}
+    species = {int(number): kind for kind, number in enumerate(numbers)}
     return {"flare_train.py": SCRIPT.format(cutoff=cutoff, species=species, floor=frames[0].floor)}
 
 

@@ -73,8 +73,9 @@ def write_labels(
     frames = read_frames(run, valid, forces, energies, termination)
     numbers = sorted({int(z) for frame in frames for z in frame.atoms.numbers})
     elements = [chemical_symbols[number] for number in numbers]
-    for check in [check for name, check in (("deepmd", _check_deepmd), ("schnetpack", check_schnetpack)) if name in to]:
-        check(frames)
+    for name, check in (("deepmd", _check_deepmd), ("schnetpack", check_schnetpack)):
+        if name in to:
+            check(frames)
     place, cutoff = Path(output), _cutoff(run)
     place.mkdir(parents=True)
     texts: dict[str, str] = {}
@@ -199,7 +200,7 @@ def _readme(run: Run, frames: Sequence[Frame], counts: dict[str, int], to: Seque
         counts=", ".join(f"{split}: {n} structures" for split, n in counts.items()) + ".",
         energies="they have weight 1 here" if trained else "they have weight 0 here",
         correction="".join(text for name, text in snippets.NOT_APPLIED.items() if name in run.settings),
-    ) + "".join(text for name, text in {"extxyz": snippets.COLUMNS, **snippets.OTHER_COLUMNS}.items() if name in to)
+    ) + "".join(text for name, text in snippets.COLUMNS.items() if name in to)
 
 
 def _provenance(run: Run, frames: Sequence[Frame], place: Path, arguments: dict[str, Any]) -> dict[str, Any]:

@@ -72,9 +72,10 @@ def check_numbers(
         path.write_text("".join(kept), encoding="utf-8")
         lmp.file(str(path))
         check_pair_styles(lmp, models, named)
-        if reason := _cannot_compare(lmp, probe, elements_of_types(lmp, list(models), species)):
+        elements = elements_of_types(lmp, list(models), species)
+        if reason := _cannot_compare(lmp, probe, elements):
             return _NOT + reason
-        energy, forces = _evaluate(lmp, probe, elements_of_types(lmp, list(models), species))
+        energy, forces = _evaluate(lmp, probe, elements)
     except InputError:
         raise
     except Exception as error:  # LAMMPS's own are plain

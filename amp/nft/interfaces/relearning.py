@@ -122,7 +122,6 @@ def run_and_relearn(
         Element of each atom type.
     baseline : str, optional
         Pair style that gives the baseline of the ensemble; see `attach`.
-
     every : int
         Steps between restart files of a run; 0: halts alone write them.
 

@@ -26,7 +26,8 @@ NOT_APPLIED = {
     "baseline": "- The run trained on what the parent has beyond a baseline; here are the parent's own energies and forces.\n",
 }  # by the setting of a run
 
-COLUMNS = """\
+COLUMNS = {
+    "extxyz": """\
 
 ## Columns of the extxyz files
 
@@ -40,9 +41,7 @@ COLUMNS = """\
 | `force_atom_sigma` | error of each force, eV/Å (GAP); 1 where masked |
 | `nft_center`, `nft_target_index` | the central atom; index in the target, -1 for caps and images |
 | `config_type`, `nft_target`, `nft_iteration`, `nft_radius` | kind of frame, number of the target, first iteration, radius (Å) |
-"""
-
-OTHER_COLUMNS = {
+""",
     "flare": """\
 
 ## Columns of the flare files

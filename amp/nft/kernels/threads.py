@@ -143,7 +143,7 @@ class Threads:
     def _start(self, serve: Callable[[], None], helpers: list[threading.Thread]) -> None:
         """Start threads next to this one; RuntimeError if the system allows no more."""
         for _ in range(self._count - 1):
-            helper = threading.Thread(target=serve, daemon=True)  # Ctrl-C may reach the caller where it cannot wake the others
+            helper = threading.Thread(target=serve, daemon=True)  # ends with the process: after Ctrl-C nothing may wake it
             with self._lock:
                 self._busy += 1
             try:
