@@ -247,7 +247,7 @@ def test_elements_that_the_members_were_not_trained_on_are_named(tmp_path, recwa
 
 def test_an_index_whose_card_is_no_table(tmp_path, described):
     save_committee(tmp_path / "x.committee", described, tmp_path, ["none"])
-    with pytest.raises(AmpFileError, match="is not the index of a committee of format 1 \\(its card is no table\\)"):
+    with pytest.raises(AmpFileError, match="is not the index of a committee of format 1 \\(its card is not a table\\)"):
         load(tmp_path / "x.committee")
 
 
