@@ -9,6 +9,7 @@ import contextlib
 import json
 import multiprocessing
 import os
+import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -97,15 +98,21 @@ def pt1415(small: bool = False) -> Atoms:
 @cache
 def paper_images() -> list[Atoms]:
     """Twenty bulk cells as the paper describes them: two space groups, displacements of 0.03 Å, farthest points."""
-    images = initial_images("Pt", sgs=[225, 79], a0=4.0, minsep=2.65, posamp=0.03, parent_calc=EMT())
+    images = cells("Pt", sgs=[225, 79], a0=4.0, minsep=2.65, posamp=0.03)
     return [images[i] for i in choose_images(images, 20)]
 
 
 @cache
 def broad_images(elements: tuple[str, ...] = ("Pt",), n: int = 20, a0: float = 4.0) -> list[Atoms]:
     """As many bulk cells of 1 to 32 atoms that differ more: a loosely packed lattice too, displacements of 0.15 Å."""
-    images = initial_images(list(elements), sgs=[225, 79, 221], a0=a0, minsep=0.55 * a0, posamp=0.15, parent_calc=EMT())
+    images = cells(list(elements), sgs=[225, 79, 221], a0=a0, minsep=0.55 * a0, posamp=0.15)
     return [images[i] for i in choose_images(images, n)]
+
+
+def cells(*arguments: Any, **settings: Any) -> list[Atoms]:
+    """Return `initial_images` with EMT, in a directory of their own: several processes make them at once."""
+    with tempfile.TemporaryDirectory() as directory:
+        return initial_images(*arguments, parent_calc=EMT(), directory=directory, **settings)
 
 
 # -- work ------------------------------------------------------------------------------------------------------

@@ -2,6 +2,8 @@
 
 import inspect
 import os
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -273,3 +275,16 @@ def test_kinds_of_images_are_checked():
     ]:
         with pytest.raises(InputError, match=message):
             initial_images("Pt", [225], **changes)
+
+
+def test_two_processes_do_not_make_images_in_one_directory(tmp_path):
+    """The files of two parents would mix; the directory is free again when the first has ended."""
+    place = tmp_path / "labels"
+    script = f"from pathlib import Path; from amp.nft.system.files import held\nwith held(Path({str(place)!r})): print(flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        other.stdout.readline()
+        with pytest.raises(InputError, match="is in use by another process: wait for it, or give this one another directory"):
+            initial_images(**PAPER, parent_calc=EMT(), directory=place)
+        other.communicate("\n")
+    assert not place.exists()
+    assert initial_images(**PAPER, parent_calc=EMT(), n_rattled=1, directory=place)

@@ -18,6 +18,7 @@ from forked import PIPE, Script, run
 from journals import begin, chosen, label
 from special_files import SPECIAL, put
 
+from amp.nft.errors import LabellingError
 from amp.nft.run import read_status
 from amp.nft.run.store import RunRecord, RunStore, RunStoreError, write_atomically
 
@@ -212,6 +213,14 @@ def test_files_missing_after_a_move_are_not_called_damage(tmp_path):
         name = store.keep_array(np.zeros(3))
         os.rename(tmp_path / "al-training", tmp_path / "away")
         store.array(name)
+
+
+def test_a_label_that_fails_after_a_move_is_not_called_a_failed_label(tmp_path):
+    place = tmp_path / "al-training" / "saved-info"
+    with pytest.raises(RunStoreError, match="was moved or replaced while the run works"), RunStore(place) as store:
+        begin(store)
+        os.rename(tmp_path / "al-training", tmp_path / "away")
+        raise LabellingError("EMT cannot label images[0]: FileNotFoundError.")
 
 
 HEADER = "{'descr': '<f8', 'fortran_order': False, 'shape': (%s,), }"

@@ -34,6 +34,7 @@ from amp.nft.labels.executors import Executors
 from amp.nft.labels.pool import check_label_options
 from amp.nft.labels.single_point import Parent, remove_if_empty
 from amp.nft.records import LabelOptions
+from amp.nft.system.files import held
 
 GROUPS = (10, 79, 225)  # Amp's default: one monoclinic, one tetragonal, one cubic
 CheckCells = Literal["error", "warn", False]
@@ -109,8 +110,8 @@ def initial_images(
     Raises
     ------
     ValueError
-        For an element or space group that does not exist, or a number out of range, before any work starts; if rattling
-        does not lead to any cell with `minsep`.
+        For an element or space group that does not exist, a number out of range, or a directory in which another process
+        makes images, before any work starts; if rattling does not lead to any cell with `minsep`.
     TypeError
         If the parent is none.
     RuntimeError
@@ -130,22 +131,22 @@ def initial_images(
     wanted = Rattling(n_rattled, minsep, posamp)
     images: list[Atoms] = []
     directory = Path(directory).absolute()  # a label may change the working directory
-    for number, crystal in enumerate(_all_crystals(symbols, sgs, a0, seed)):
-        place = directory / str(number)
-        if cells:
-            frames = relaxed_cell(crystal, parent, place / "cell", log)
-            _check_relaxed(crystal, frames[-1], parent, place, check_cells, log)
-            copies = rattled(crystal, frames[-1].repeat(2), wanted, np.random.default_rng([seed, number, 1]), log)
-            images += frames + labelled_copies(crystal, copies, frames[-1], options, place, log)
-            crystal = replace(crystal, atoms=frames[-1])
-        for size in clusters:
-            rng = np.random.default_rng([seed, number, 2, size])
-            base = relaxed_cluster(crystal, size, parent, place / f"cluster-{size}", rng, log)
-            copies = rattled(crystal, base, wanted, rng, log)
-            images += [base, *labelled_copies(crystal, copies, base, options, place / f"rattled-{size}", log)]
-            remove_if_empty(place / f"rattled-{size}")
-        remove_if_empty(place)
-    remove_if_empty(directory)
+    with held(directory):
+        for number, crystal in enumerate(_all_crystals(symbols, sgs, a0, seed)):
+            place = directory / str(number)
+            if cells:
+                frames = relaxed_cell(crystal, parent, place / "cell", log)
+                _check_relaxed(crystal, frames[-1], parent, place, check_cells, log)
+                copies = rattled(crystal, frames[-1].repeat(2), wanted, np.random.default_rng([seed, number, 1]), log)
+                images += frames + labelled_copies(crystal, copies, frames[-1], options, place, log)
+                crystal = replace(crystal, atoms=frames[-1])
+            for size in clusters:
+                rng = np.random.default_rng([seed, number, 2, size])
+                base = relaxed_cluster(crystal, size, parent, place / f"cluster-{size}", rng, log)
+                copies = rattled(crystal, base, wanted, rng, log)
+                images += [base, *labelled_copies(crystal, copies, base, options, place / f"rattled-{size}", log)]
+                remove_if_empty(place / f"rattled-{size}")
+            remove_if_empty(place)
     return images
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from ase import Atoms
 from ase.io import read
 
-from amp.nft.errors import ContentError, RunStoreError
+from amp.nft.errors import ContentError, LabellingError, RunStoreError
 from amp.nft.run.journal import JOURNAL, NO_ROOM, Event, Journal, as_json, explained, from_json, now, read_journal, unwritable
 from amp.nft.run.schema import CONTENT_NAME, FORMAT
 from amp.nft.system import files
@@ -252,7 +252,7 @@ class RunStore(RunRecord):
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         try:
-            if isinstance(error, OSError | RunStoreError):  # files that are missing because all were moved away
+            if isinstance(error, OSError | RunStoreError | LabellingError):  # files that are missing because all were moved away
                 self._journal.check_in_place()
         finally:
             self.close()

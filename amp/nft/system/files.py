@@ -1,13 +1,17 @@
-"""Write files atomically, also with respect to a crash."""
+"""Write files atomically, also with respect to a crash; keep a directory for one process."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import secrets
 import stat
+from collections.abc import Iterator
 from pathlib import Path
+
+from amp.nft.errors import InputError
 
 NO_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS}  # of file systems that cannot make a directory durable
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
@@ -78,6 +82,37 @@ def sync_directory(directory: Path) -> None:
     except OSError as error:
         if error.errno not in NO_SYNC:
             raise
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def held(directory: Path) -> Iterator[None]:
+    """Make a directory if it is missing, and hold it for this process in the block; removed afterwards if it is empty.
+
+    Parameters
+    ----------
+    directory : Path
+
+    Raises
+    ------
+    InputError
+        Another process holds it.
+    OSError
+        It cannot be made.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(f"{directory} is in use by another process: wait for it, or give this one another directory.") from None
+        except OSError:  # a network file system that cannot lock directories
+            pass
+        yield
+        with contextlib.suppress(OSError):
+            os.rmdir(directory)
     finally:
         os.close(descriptor)
 
