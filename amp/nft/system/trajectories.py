@@ -7,16 +7,19 @@ import io
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 from ase import Atoms
+from ase.calculators.calculator import all_properties
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import ulm
 from ase.io.trajectory import TrajectoryWriter
 
-# ASE's format: a tag; version, number of images and place of the table of their places; then each image's arrays and description
-_TAG, _HEAD, _FIRST = 24, 48, 56  # bytes before the version, the table of one image, and that image
+# ASE's format: a tag and the version; number of images and place of the table of their places; then each image's arrays and description
+_NUMBER, _TABLE, _HEAD, _FIRST = 32, 40, 48, 56  # places of the number of images, the table's place, a table of one image, its image
+# ASE takes the results that it is given, and asks the calculator for all others
+_NOTHING, _NAME_ONLY = dict.fromkeys(all_properties), SinglePointCalculator(Atoms())
+_BUFFER = 1 << 18
 _PLACE = re.compile(rb'("ndarray": \[\[[\d, ]*\], "\w+", )(\d+)')
 
 
@@ -25,37 +28,39 @@ class EncodedImage:
 
     Parameters
     ----------
-    image : Atoms
-        With its results, if they are those of its positions.
+    head : bytes
+        Begin of a file.
+    arrays : bytes
+        The image's arrays, the first one at a place that 8 divides.
+    text : bytes
+        Its description.
+    begin : int
+        Place of the arrays where the description was written.
     """
 
-    def __init__(self, image: Atoms) -> None:
-        data = trajectory_bytes([image])
-        place = _integer(data, _HEAD)
-        self.tag, self.version = data[:_TAG], _integer(data, _TAG)
-        self._arrays, text = data[_FIRST:place], data[place + 8 : place + 8 + _integer(data, place)]
-        self._parts = _PLACE.split(text)  # each place after the two texts before it
+    def __init__(self, head: bytes, arrays: bytes, text: bytes, begin: int) -> None:
+        self.head, self._arrays = head, arrays
+        parts = _PLACE.split(text)  # each place after the two texts before it
+        self._places = [int(part) - begin for part in parts[2::3]]
+        self._text = b"".join(b"%d" if k % 3 == 2 else part.replace(b"%", b"%%") for k, part in enumerate(parts))
 
-    def write(self, file: IO[bytes]) -> int:
-        """Add the image to a file.
+    def pieces(self, place: int) -> tuple[bytes, bytes, bytes, bytes]:
+        """Return the bytes that add the image to a file.
 
         Parameters
         ----------
-        file : file
-            Opened for binary writing, at its end.
+        place : int
+            Length of the file before.
 
         Returns
         -------
-        int
-            Place of the image's description in the file.
+        tuple of bytes
+            Filling, arrays, length of the description, and the description, whose length is the image's place in the file.
         """
-        file.write(b"#" * (-file.tell() % 8))
-        shift = file.tell() - _FIRST
-        text = b"".join(b"%d" % (int(part) + shift) if k % 3 == 2 else part for k, part in enumerate(self._parts))
-        file.write(self._arrays)
-        place = file.tell()
-        file.write(len(text).to_bytes(8, "little") + text)
-        return place
+        filling = -place % 8
+        begin = place + filling
+        text = self._text % tuple([begin + part for part in self._places])
+        return b"#" * filling, self._arrays, len(text).to_bytes(8, "little"), text
 
 
 class GrowingTrajectory:
@@ -106,6 +111,31 @@ def trajectory_bytes(images: Sequence[Atoms]) -> bytes:
     return GrowingTrajectory().content(images)
 
 
+def encode_images(images: Sequence[Atoms]) -> list[EncodedImage]:
+    """Return each image as ASE writes it at the beginning of a file.
+
+    Parameters
+    ----------
+    images : sequence of Atoms
+        With their results, if they are those of their positions.
+
+    Returns
+    -------
+    list of EncodedImage
+    """
+    buffer, begins = io.BytesIO(), []
+    writer = TrajectoryWriter(buffer, "w")
+    for image in images:
+        begins.append(max(_FIRST, buffer.tell() + -buffer.tell() % 8))
+        writer.header_data = None  # numbers and periodicity are written with each image
+        _write(writer, image)
+    data = buffer.getvalue()
+    table = _integer(data, _TABLE) if images else 0
+    places = [_integer(data, table + 8 * k) for k in range(len(images))]
+    texts = [data[place + 8 : place + 8 + _integer(data, place)] for place in places]
+    return [EncodedImage(data[:_NUMBER], data[begin:place], text, begin) for begin, place, text in zip(begins, places, texts, strict=True)]
+
+
 def write_encoded(path: Path, frames: Sequence[EncodedImage]) -> None:
     """Write a ``.traj`` file of frames, in this order; a frame may be there more than once.
 
@@ -114,19 +144,23 @@ def write_encoded(path: Path, frames: Sequence[EncodedImage]) -> None:
     path : Path
     frames : sequence of EncodedImage
     """
-    with open(path, "wb") as file:
-        if not frames:
-            return
-        file.write(bytes(_HEAD))
-        places = np.array([frame.write(file) for frame in frames], dtype="<i8")
-        file.write(b"#" * (-file.tell() % 8))
-        table = file.tell()
-        room = 1
-        while room < len(places):
-            room *= ulm.N1
-        file.write(places.tobytes() + bytes(8 * (room - len(places))))
-        file.seek(0)
-        file.write(frames[0].tag + np.array([frames[0].version, len(places), table], dtype="<i8").tobytes())
+    if not frames:
+        path.write_bytes(b"")
+        return
+    pieces, places, end = [bytes(_HEAD)], [], _HEAD
+    for frame in frames:
+        added = frame.pieces(end)
+        places.append(end + len(added[0]) + len(added[1]))
+        end = places[-1] + len(added[2]) + len(added[3])
+        pieces += added
+    room = 1
+    while room < len(places):
+        room *= ulm.N1
+    table = end + -end % 8
+    pieces += [b"#" * (-end % 8), np.array(places, dtype="<i8").tobytes(), bytes(8 * (room - len(places)))]
+    pieces[0] = frames[0].head + np.array([len(places), table], dtype="<i8").tobytes()
+    with open(path, "wb", buffering=_BUFFER) as file:  # joining all first takes longer
+        file.writelines(pieces)
 
 
 def _write(writer: TrajectoryWriter, image: Atoms) -> None:
@@ -138,7 +172,11 @@ def _write(writer: TrajectoryWriter, image: Atoms) -> None:
     bare.calc = None
     labelled = image.calc.atoms
     current = (labelled is not None and _identical(image, labelled)) or not image.calc.check_state(image)
-    writer.write(bare, **(image.calc.results if current else {}))
+    if current and image.calc.results:
+        bare.calc = _NAME_ONLY
+        writer.write(bare, **_NOTHING | image.calc.results)
+    else:
+        writer.write(bare)
 
 
 def _identical(one: Atoms, other: Atoms) -> bool:

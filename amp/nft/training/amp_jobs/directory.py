@@ -14,9 +14,10 @@ from string import Template
 from ase.io import write
 
 from amp.nft.amp_io import check_text
+from amp.nft.amp_io.image_hash import image_hash
 from amp.nft.records import JobOptions, TrainingTask
 from amp.nft.system import processes
-from amp.nft.system.trajectories import EncodedImage, write_encoded
+from amp.nft.system.trajectories import encode_images, write_encoded
 from amp.nft.training.amp_jobs import job_state
 
 LOG = "amp-log.txt"
@@ -153,7 +154,7 @@ class TrainingDirectory:
         samples = self.path / "training-images"
         shutil.rmtree(samples, ignore_errors=True)
         samples.mkdir(parents=True)
-        frames = [EncodedImage(image) for image in task.images]
+        frames = encode_images(task.images)
         for member, weights in enumerate(task.weights_mi):
             write_encoded(samples / f"{member}.traj", [frame for frame, times in zip(frames, weights, strict=True) for _ in range(times)])
         info = self.path / "saved-info"
@@ -250,11 +251,9 @@ def tail_of_output(directory: Path, lines: int = 15) -> list[str]:
 
 def _nft_ids(task: TrainingTask) -> list[tuple[str, int]]:
     """Return hash and central atom of each chunk."""
-    from amp.utilities import get_hash
-
     centres: dict[str, int | None] = {}
     for image, chosen in zip(task.images, task.rows, strict=True):
-        name, centre = get_hash(image), None if chosen is None else chosen.atoms[0]
+        name, centre = image_hash(image), None if chosen is None else chosen.atoms[0]
         if centres.setdefault(name, centre) != centre:
             raise ValueError(
                 f"two images have the same atoms but are trained on atoms {centres[name]} and {centre} "
