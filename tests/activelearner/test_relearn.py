@@ -20,6 +20,7 @@ from amp.nft.run.store import RunRecord
 
 BEST = Path("best.al.ensemble")
 LIMIT = 0.5
+WHOLE = b"LammpS RestartT\0" + b"atoms" * 9 + b"LammpS RestartT\0"
 
 
 class Count:
@@ -65,7 +66,9 @@ def halt(step=10, stdev=0.2):
     atoms.rattle(stdev, seed=step)
     earlier = cluster()
     earlier.rattle(stdev, seed=step + 1)
-    return Halt(step, LIMIT, atoms, [earlier], Checkpoint(f"al-training/relearn/halt-{step}.restart", 1, 0, 100))
+    restart = Path(f"al-training/relearn/halt-{step}.restart")
+    restart.write_bytes(WHOLE)
+    return Halt(step, LIMIT, atoms, [earlier], Checkpoint(str(restart), 1, 0, 100))
 
 
 def labels():
@@ -137,6 +140,7 @@ def test_training_that_was_interrupted_is_finished_with_the_labels_that_there_ar
     lines = journal.read_bytes().splitlines(keepends=True)
     journal.write_bytes(b"".join(lines[:3]))  # killed before the row of the first training
     shutil.rmtree("al-relearned-2-training")
+    halt(10)  # its restart file, removed at the second halt
     rows = Path("al-relearned-1-training/saved-info/journal.jsonl")
     kept = rows.read_bytes().splitlines(keepends=True)
     rows.write_bytes(b"".join(kept[: next(n for n, line in enumerate(kept) if b'"event": "trained"' in line)]))
@@ -164,6 +168,45 @@ def test_bounds_end_the_dynamics_and_a_higher_bound_continues_it():
         members, point = teacher.begin()
         assert members is not None and point.restart.endswith("halt-20.restart")
     assert len(calls) == 6
+
+
+@pytest.mark.parametrize("left", [b"", WHOLE[:-1], None])
+def test_a_halt_without_its_whole_restart_file_is_refused_before_any_label(left):
+    calls = []
+    with pytest.raises(KeyboardInterrupt):
+        whole_with([], 4)
+    restart = Path("al-training/relearn/halt-20.restart")
+    restart.unlink() if left is None else restart.write_bytes(left)
+    with teaching(lesson(calls), "deck", []) as teacher:
+        with pytest.raises(RunStoreError, match=r"halt-20.restart, .* is missing or incomplete: restore it, or move al-training/"):
+            teacher.begin()
+    assert not calls
+
+
+@pytest.mark.parametrize("cut", ["a", "b", ""])
+def test_the_last_whole_restart_file_of_a_run_is_taken(cut):
+    whole_with([], None)
+    for number, side in enumerate("ab"):
+        path = Path(f"al-training/relearn/run-1-0-100-{side}.restart")
+        path.write_bytes(WHOLE[:-1] if side == cut else WHOLE)
+        later = Path("al-training/relearn/halt-20.restart").stat().st_mtime_ns + 1000 * (number + 1)
+        os.utime(path, ns=(later, later))
+    with teaching(lesson(), "deck", []) as teacher:
+        assert teacher.begin()[1].restart.endswith("-a.restart" if cut == "b" else "-b.restart")
+
+
+def test_restart_files_without_their_journal_are_refused():
+    whole([])
+    journal = Path("al-training/relearn/journal.jsonl")
+    text = journal.read_bytes()
+    journal.unlink()
+    with pytest.raises(RunStoreError, match=r"has halt-20.restart and no journal.jsonl, .*: restore the journal, or move"):
+        with teaching(lesson(), "deck", []):
+            pass
+    assert not journal.exists()
+    journal.write_bytes(text)
+    with teaching(lesson(), "deck", []) as teacher:
+        assert teacher.finished_at == 100
 
 
 def test_nonsense_gets_no_label():

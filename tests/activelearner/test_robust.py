@@ -13,6 +13,10 @@ from small_runs import Fragile, cells, pt55, results, run
 from amp.nft.calculator import EnsembleCalculator
 from amp.nft.chunks import carve_chunks
 from amp.nft.errors import ParentMismatch, RunStoreError
+from amp.nft.report import report
+from amp.nft.run.replay import replay
+from amp.nft.run.store import RunRecord
+from amp.nft.run.verdict import verdict_of
 from amp.nft.uncertainty import bound_errors
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*outside the range of the training set")
@@ -39,7 +43,12 @@ def error():
 def test_a_target_whose_atoms_are_all_trained_is_not_tested():
     target = pt55()[:13]
     al, _ = robust(images=None, target_image=target, max_iterations=0, test_labels=2, larger_labels=1, log="log.txt")
-    assert al.history[-1].n_chunks == len(target) and al.verdict.state == "UNKNOWN" and "not tested" in str(al.verdict)
+    assert al.history[-1].n_chunks == len(target) and al.verdict.state == "UNKNOWN"
+    assert "not tested: no atom of the target is left for a test" in str(al.verdict) and "rerun" not in str(al.verdict)
+    assert str(verdict_of(replay(RunRecord("al-training/saved-info").events))) == str(al.verdict)
+    report("al-training")
+    page = Path("report.html").read_text()
+    assert "No atom of the target is left for a test, since all are trained" in page and "rerun with test_labels" not in page.lower()
     assert "no atom is left to draw" in Path("log.txt").read_text()
 
 

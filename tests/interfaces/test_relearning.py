@@ -280,24 +280,54 @@ EARLY = "fix             early all halt 5 v_dmax > 1e6 error soft\n"
     ("first", "kill_at", "step"), [("", "run-1-0-500-b", 200), (EARLY, "run-1-0-500-b", 200), ("", "run-2-500-1500-b", 700)]
 )
 def test_a_kill_before_the_first_halt_continues_from_the_last_restart_file(first, kill_at, step):
-    """The first run has a halt or none; either is continued, and no command before it is repeated."""
-    text = LONG.replace("fix             halt", f"{first}run 500\nfix             halt")
+    """The first run has a halt or none; either is continued, and no command before it is repeated. Dumps are whole, flushed or not."""
+    text = LONG.replace("fix             halt", f"{first}include first.lammps\nfix             halt").replace(
+        "sort id", "flush no time yes sort id"
+    )
+    Path("first.lammps").write_text("dump all all xyz 20 all.xyz\ndump_modify all element Pt flush no\nrun 500")
     Path("in.lammps").write_text(text.replace("run             40", "velocity all scale 900\nrun 1000"))
     Path("nft.toml").write_text(INPUT.replace("k = 4", "k = 4, restart_every = 100"))
     process = start(2, "--relearn", "nft.toml")
-    limit = time.monotonic() + 100
-    while not Path(f"al-training/relearn/{kill_at}.restart").exists():
-        assert process.poll() is None and time.monotonic() < limit
-        time.sleep(0.002)
+    wait(process, f"{kill_at}.restart")
     kill_all(process)
-    output, _ = relearn(2)
+    output, _ = relearn(1)
     assert re.search(r"The dynamics resumes from run-\d-\d+-\d+-[ab].restart, written before its first halt", output)
     assert min(map(int, re.findall(r"^ +(\d+) +[\d.]+ +\S+ +\S+ *$", output, re.MULTILINE))) >= step - 100
-    steps = np.array(re.findall(r"TIMESTEP\n(\d+)", Path("uncertain.dump").read_text()), dtype=int)
-    assert set(steps) == set(range(0, 1501, 50)) and (np.diff(steps) >= 0).all() and (np.diff(steps) == 0).sum() <= 2
+    for path, every, pattern in (("uncertain.dump", 50, r"TIMESTEP\n(\d+)"), ("all.xyz", 20, r"Timestep: (\d+)")):
+        steps = np.array(re.findall(pattern, Path(path).read_text()), dtype=int)
+        assert set(steps) == set(range(0, 1501, every)) and (np.diff(steps) >= 0).all() and (np.diff(steps) == 0).sum() <= 2
     frames = read("uncertain.dump", ":", format="lammps-dump-text")
     for one, other in itertools.pairwise(frames):  # a trajectory without jumps
         assert np.abs(one.positions - other.positions).max() < JUMP
+    assert len(read("all.xyz", ":")) == len(steps)
+
+
+def wait(process, restart, than=b""):
+    """Wait for a restart file that is another one than before."""
+    path, limit = Path("al-training/relearn", restart), time.monotonic() + 100
+    while not path.exists() or not path.stat().st_size or path.read_bytes() == than:
+        assert process.poll() is None and time.monotonic() < limit
+        time.sleep(0.002)
+
+
+def test_two_kills_during_two_restart_files_leave_the_one_before():
+    Path("in.lammps").write_text(LONG.replace("run             40", "run 2000"))
+    Path("nft.toml").write_text(INPUT.replace("k = 4", "k = 4, restart_every = 100"))
+    process = start(1, "--relearn", "nft.toml")
+    wait(process, "run-1-0-2000-b.restart")
+    kill_all(process)
+    older, newer = sorted(Path("al-training/relearn").glob("*.restart"), key=lambda path: path.stat().st_mtime_ns)
+    kept, cut = older.read_bytes(), newer.read_bytes()[:1000]
+    newer.write_bytes(cut)
+    process = start(1, "--relearn", "nft.toml")
+    wait(process, newer.name, cut)
+    os.killpg(process.pid, signal.SIGSTOP)
+    assert older.read_bytes() == kept
+    kill_all(process)
+    newer.write_bytes(cut)
+    older.write_bytes(kept)
+    output, _ = relearn(1)
+    assert f"The dynamics resumes from {older.name}, written before its first halt" in output and "finished at step 2000" in output
 
 
 def kill_all(process):

@@ -34,6 +34,8 @@ def test_without_random_labels_nothing_is_known():
     assert (verdict.state, verdict.color, verdict.n_test) == ("UNKNOWN", "grey", 0)
     assert verdict.sentence == "converged by its criterion; not tested: rerun with test_labels=10"
     assert np.isnan(verdict.mean_bound)
+    for untrained, text in ((3, "not tested: rerun with test_labels=3"), (0, "not tested: no atom of the target is left for a test")):
+        assert text in judge(converged=True, aim=0.05, untrained=untrained).sentence
     assert judge(converged=False, aim=0.05).sentence.startswith("not converged by its criterion; not tested")
 
 

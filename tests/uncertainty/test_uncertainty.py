@@ -5,6 +5,7 @@ import pytest
 from amp.utilities import get_atomic_uncertainties
 
 from amp.nft.uncertainty import calibrate, force_uncertainty, select
+from amp.nft.uncertainty.forces import VANISHING, are_covered
 
 
 def test_against_the_definition_written_out():
@@ -31,6 +32,13 @@ def test_scales_and_does_not_feel_a_shift_or_a_rotation():
     delta = force_uncertainty(forces_mni)
     np.testing.assert_allclose(force_uncertainty(3 * forces_mni + rng.normal(size=(6, 3))), 3 * delta, rtol=1e-12)
     np.testing.assert_allclose(force_uncertainty(forces_mni @ rotation), delta, rtol=1e-12)
+
+
+def test_roundoff_is_covered_by_any_width():
+    errors, widths = [VANISHING, 2 * VANISHING, 0.1, 0.1], [0.0, 0.0, 0.1, 0.0999]
+    np.testing.assert_array_equal(are_covered(errors, widths), [True, False, True, False])
+    calibration = calibrate(np.full(4, 1e-20), [[0.5 * VANISHING, 0, 0]] * 4)
+    assert calibration.coverage_before == 1
 
 
 @pytest.mark.parametrize("shape", [(0, 5, 3), (3, 5), (3, 5, 2)])

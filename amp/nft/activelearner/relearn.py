@@ -82,6 +82,11 @@ class Lesson:
         """Directory of the journal and of restart files."""
         return Path(f"{self.label}-training") / "relearn"
 
+    @property
+    def to_begin_again(self) -> str:
+        """What a user does to repeat the dynamics from its first step, in words."""
+        return f"move {self.directory} and {self.label}-relearned-*-training away to begin again"
+
     def train(self, label: str, targets: list[Atoms], **changes: Any) -> None:
         """Run the learner under a label, or resume its run.
 
@@ -128,6 +133,11 @@ class Teacher:
         return _best(done[-1]["label"]) if done else self._lesson.ensemble
 
     @property
+    def to_begin_again(self) -> str:
+        """What a user does to repeat the dynamics from its first step, in words."""
+        return self._lesson.to_begin_again
+
+    @property
     def finished_at(self) -> int | None:
         """Last step of finished dynamics."""
         ends = [event for event in self._events("stopped") if event["converged"]]
@@ -160,10 +170,16 @@ class Teacher:
             Halt at which it continues.
         """
         halts = self._events("halted")
+        checkpoint = _checkpoint(halts[-1]) if halts else None
+        later = _during_run(self._lesson.directory, checkpoint)
+        if later is None and checkpoint is not None and not _is_whole(Path(checkpoint.restart)):
+            raise RunStoreError(
+                f"{checkpoint.restart}, from which the dynamics would continue, is missing or incomplete: restore it, or "
+                f"{self.to_begin_again}."
+            )
         if halts and len(halts) > len(self._events("relearned")) and not self._learn_last():
             return None, None
-        checkpoint = _checkpoint(halts[-1]) if halts else None
-        if (later := _during_run(self._lesson.directory, checkpoint)) is not None:
+        if later is not None:
             checkpoint = later
             where = f"from {Path(later.restart).name}, written {'after its last halt' if halts else 'before its first halt'}"
         elif checkpoint is not None:
@@ -299,7 +315,7 @@ def teaching(lesson: Lesson, deck: str, arguments: Sequence[str]) -> Iterator[Te
     InputError
         The run is not finished, or has another ensemble.
     RunStoreError
-        The run, or the dynamics, began with other settings.
+        The run, or the dynamics, began with other settings, or the journal is missing beside restart files.
     """
     targets = read_targets(read_images(lesson.target_image, "target_image"))
     model = read_ensemble(lesson.ensemble)[0]
@@ -311,6 +327,11 @@ def teaching(lesson: Lesson, deck: str, arguments: Sequence[str]) -> Iterator[Te
     _check_finished(lesson)
     settings = {"label": lesson.label, "ensemble": digest_of_members(lesson.ensemble), "deck": deck, "arguments": list(arguments)}
     begun = (lesson.directory / "journal.jsonl").exists()
+    if not begun and (left := sorted(lesson.directory.glob("*.restart"))):
+        raise RunStoreError(
+            f"{lesson.directory} has {left[0].name} and no journal.jsonl, which says where the dynamics was: restore the journal, or "
+            f"{lesson.to_begin_again}."
+        )
     if not begun:
         lesson.train(lesson.label, targets, progress=False)  # refuses other settings; a finished run is not continued
         if digest_of_members(lesson.ensemble) != settings["ensemble"]:
@@ -357,7 +378,9 @@ def _written(path: Path) -> int:
 
 
 def _is_whole(path: Path) -> bool:
-    """Return True if a restart file of LAMMPS ends as it begins, with the same 16 bytes."""
+    """Return True if a restart file of LAMMPS is there, and ends as it begins, with the same 16 bytes."""
+    if not path.is_file():
+        return False
     with open(path, "rb") as file:
         begin = file.read(MAGIC)
         file.seek(-min(MAGIC, path.stat().st_size), os.SEEK_END)

@@ -39,5 +39,6 @@ def record_verdict(setup: Setup, test: RandomTest, history: History, members: Me
         force_rmse=setup.force_rmse if method.fit_until == "criteria" else None,
         oob_rmse=out_of_bag_errors(history),
         factor=test.state().evaluated(best_of(history).iteration).error95_factor,
+        untrained=len(delta) - len(used),
     )
     test.store.append("verdict", **verdict.as_dict())

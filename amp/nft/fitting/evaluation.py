@@ -18,8 +18,7 @@ from amp.nft.errors import InputError
 from amp.nft.fitting.ensemble import Ensemble
 from amp.nft.inputs.structures import Images, read_training_images
 from amp.nft.labels.single_point import Parent
-
-ROUNDOFF = 1e-10  # eV/Å, of forces that vanish by symmetry, in the labels and in all members
+from amp.nft.uncertainty.forces import are_covered
 
 
 @dataclass(frozen=True)
@@ -202,7 +201,7 @@ def _coverage(length: np.ndarray, predicted: list[dict[str, Any]], name: str) ->
     if any(name not in found for found in predicted):
         return float("nan")
     width = np.concatenate([found[name] for found in predicted])
-    return float(np.mean(length <= width + ROUNDOFF)) if np.isfinite(width).all() else float("nan")
+    return float(np.mean(are_covered(length, width))) if np.isfinite(width).all() else float("nan")
 
 
 def _draw(labelled: list[Atoms], predicted: list[dict[str, Any]], path: str | os.PathLike[str]) -> None:

@@ -13,7 +13,9 @@ from typing import Any
 from amp.nft.amp_io import AmpModel
 from amp.nft.amp_io.baseline_data import stored_baseline
 from amp.nft.errors import InputError, LammpsError, NFTError
-from amp.nft.interfaces.halts import Deck, commands, noticing
+from amp.nft.interfaces.commands import commands
+from amp.nft.interfaces.halts import Deck, noticing
+from amp.nft.interfaces.includes import inlined, read_text
 from amp.nft.interfaces.lammps import attach, networks
 from amp.nft.interfaces.pair_numbers import check_numbers
 from amp.nft.interfaces.waiting import from_first
@@ -192,7 +194,7 @@ def run_lines(lmp: Any, path: Path, text: str, comm: Any) -> None:
 
 
 def read_deck(path: str | os.PathLike[str]) -> str:
-    """Return the text of a deck.
+    """Return the text of a deck, with that of its included files.
 
     Parameters
     ----------
@@ -205,10 +207,12 @@ def read_deck(path: str | os.PathLike[str]) -> str:
     Raises
     ------
     FileNotFoundError
+    InputError
+        If it is no text.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"There is no file {os.fspath(path)!r} in {os.getcwd()}: give an input deck of LAMMPS.")
-    return Path(path).read_text(encoding="utf-8")
+    return inlined(read_text(path))
 
 
 def _remedy(message: str, models: list[AmpModel]) -> str:

@@ -6,32 +6,35 @@ Each ``run`` gets commands of LAMMPS before and after it; variables whose names 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from amp.nft.errors import InputError
+from amp.nft.interfaces.commands import commands, words
+from amp.nft.interfaces.dumps import APPENDED, is_one_text, is_readable
+from amp.nft.interfaces.includes import refuse_hidden_runs
 from amp.nft.records import RUN_RESTART, Checkpoint
 
 NEVER = "1e300"  # limit of a fix halt that is not defined yet
-RESTART = "halt-{step}.restart"
+RESTART = "halt-{run}-{step}.restart"  # a deck can reset the step
 EXAMPLE = "fix halt all halt 10 v_dmax > 0.7 error soft"
-_TOKEN = re.compile(r'"""[\s\S]*?"""|"[^"]*"|\'[^\']*\'|\S+')
 _BOX = ("read_data", "read_restart", "create_box")
 _CHANGES = (
     "velocity", "displace_atoms", "minimize", "set", "create_atoms", "create_bonds", "delete_atoms", "delete_bonds", "replicate",
     "change_box", "reset_timestep", "reset_atoms", "read_dump", "write_data", "write_dump", "write_restart", "molecule",
 )  # fmt: skip
-_APPENDED = ("custom", "atom", "xyz", "yaml")  # dumps to which LAMMPS can append
-_RUN_IN_IF = re.compile(r"[\"']\s*run\s")
 
 
 @dataclass(frozen=True)
 class Deck:
-    """An input deck in two parts: up to and with its ``fix external``, and the rest; and the ID of the fix."""
+    """An input deck in two parts: up to and with its ``fix external``, and the rest; and the ID of the fix.
+
+    `dumps` are the variables that hold the paths of its text dumps, with the styles of these.
+    """
 
     head: str
     rest: str
     fix: str
+    dumps: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -50,43 +53,6 @@ class _Halt:
     @property
     def condition(self) -> str:
         return f"(${{{self.variable}}} {self.relation} ${{{self.limit}}})"
-
-
-def commands(text: str) -> Iterator[str]:
-    """Yield the commands of a deck, with their continuation lines.
-
-    Parameters
-    ----------
-    text : str
-
-    Yields
-    ------
-    str
-    """
-    command = ""
-    for line in text.splitlines(keepends=True):
-        command += line
-        if not line.rstrip("\r\n").endswith("&") and command.count('"""') % 2 == 0:
-            yield command
-            command = ""
-    if command:
-        yield command
-
-
-def words(command: str) -> list[str]:
-    """Return the words of a command, quoted texts with their quotation marks; none of a comment.
-
-    Parameters
-    ----------
-    command : str
-
-    Returns
-    -------
-    list of str
-    """
-    found = _TOKEN.findall(command.replace("&\n", " "))
-    comment = next((place for place, word in enumerate(found) if word.startswith("#")), len(found))
-    return found[:comment]
 
 
 def noticing(deck: Deck) -> Deck:
@@ -145,15 +111,18 @@ class _Writer:
         self._deck, self._directory, self._resumed = deck, directory, resumed
         has_own = any(words(one)[:1] == ["restart"] for one in commands(deck.head + deck.rest))
         self._every = 0 if has_own else every
+        begins_with_a = resumed is not None and resumed.restart.endswith("-a.restart")
+        self._sides = "ba" if begins_with_a else "ab"  # the file that the run begins from is not the first that is written
         self._variables = _uncertain_variables(deck)
         self._halts: dict[str, _Halt] = {}
         self._halt_count = self._runs = self._skips = 0
+        self._dumps: list[tuple[str, str]] = []
         self._timer = "timer timeout off"
         self.has_halts = any(self._halt_of(words(one)) is not None for one in commands(deck.head + deck.rest))
 
     def written(self) -> Deck:
         parts = ["".join(self._rewritten(one, head) for one in commands(text)) for head, text in self._parts()]
-        return replace(self._deck, head=parts[0], rest=parts[1])
+        return replace(self._deck, head=parts[0], rest=parts[1], dumps=tuple(self._dumps))
 
     def _parts(self) -> tuple[tuple[bool, str], tuple[bool, str]]:
         return (True, self._deck.head), (False, self._deck.rest)
@@ -162,7 +131,7 @@ class _Writer:
         found = words(command)
         name, text = found[0] if found else "", command if command.endswith("\n") else command + "\n"
         if self._directory is not None:
-            self._refuse(name, command)
+            refuse_hidden_runs(command, found)
         if name == "timer" and "timeout" in found:
             self._timer = command.strip()
         if (halt := self._halt_of(found)) is not None:
@@ -175,12 +144,9 @@ class _Writer:
             return self._run(text, found)
         if name == "dump" and self._directory is not None and len(found) > 5:
             text += self._dump(found)
+        if name == "dump_modify" and self._directory is not None and len(found) > 2:
+            text += self._whole(found)
         return self._at_resumption(text, name, head)
-
-    def _refuse(self, name: str, command: str) -> None:
-        """Raise InputError for a command with which a run cannot continue."""
-        if name == "clear" or (name == "if" and _RUN_IN_IF.search(command)):
-            raise InputError(f"the deck has `{command.strip()}`: with --relearn write `run` on its own line, and no `clear`.")
 
     def _halt_of(self, found: list[str]) -> _Halt | None:
         """Return the halt that a command defines, if it depends on the uncertainty and does not end LAMMPS."""
@@ -227,7 +193,7 @@ class _Writer:
         over, restarts = f'then "jump SELF nft_done_{number}"', list[str]()
         if self._every:
             name = RUN_RESTART.format(run="${nft_run}", first="${nft_first}", last="${nft_last}", side="{side}")
-            restarts = [f"restart {self._every} " + " ".join(f"{self._directory}/{name.replace('{side}', side)}" for side in "ab")]
+            restarts = [f"restart {self._every} " + " ".join(f"{self._directory}/{name.replace('{side}', side)}" for side in self._sides)]
         return [
             "variable nft_run equal $(v_nft_run+1)",
             f'if "${{nft_run}} < ${{nft_resume}}" {over}',
@@ -243,7 +209,7 @@ class _Writer:
 
     def _continued(self, begin: list[str], text: str, found: list[str], unsure: str) -> list[str]:
         number, over = self._runs, f'then "jump SELF nft_ended_{self._runs}"'
-        restart = f"{self._directory}/{RESTART.format(step='$(step:%.0f)')}"
+        restart = f"{self._directory}/{RESTART.format(run='${nft_run}', step='$(step:%.0f)')}"
         limits = [f'if "{halt.condition}" then "variable nft_limit string ${{{halt.limit}}}"' for halt in self._halts.values()]
         return [
             *self._begun(number, begin),
@@ -268,11 +234,20 @@ class _Writer:
     def _dump(self, found: list[str]) -> str:
         """Return commands after the definition of a dump."""
         text = ""
-        if self._resumed is not None and found[3] in _APPENDED:
+        if self._resumed is not None and found[3] in APPENDED:
             text += f"dump_modify {found[1]} append yes\n"
-        if found[3] == "custom" and found[2] == "all" and _is_readable(found):
+        if is_one_text(found[3], found[5]):
+            self._dumps.append((f"nft_dump_{len(self._dumps) + 1}", found[3]))
+            text += f"variable {self._dumps[-1][0]} string {found[5]}\n"
+        if is_readable(found):
             text += f"variable nft_dump string {found[5]}\n"
         return text
+
+    def _whole(self, found: list[str]) -> str:
+        """Return a command by which a dump that the deck has changed still holds each frame when a restart file is written."""
+        needed = {"flush": True, "append": self._resumed is not None}
+        changed = [f"{name} yes" for name, is_needed in needed.items() if is_needed and name in found[2:]]
+        return f"dump_modify {found[1]} {' '.join(changed)}\n" if changed else ""
 
     def _at_resumption(self, text: str, name: str, head: bool) -> str:
         """Return a command, or what replaces it where the dynamics is resumed."""
@@ -317,11 +292,3 @@ def _uncertain_variables(deck: Deck) -> set[str]:
     }:  # fmt: skip
         known |= more
     return known
-
-
-def _is_readable(found: list[str]) -> bool:
-    """Return True if a dump has, in one text file, positions and uncertainties by which frames can be learned."""
-    columns = found[6:]
-    places = any({*axes} <= {*columns} for axes in (("x", "y", "z"), ("xu", "yu", "zu"), ("xs", "ys", "zs"), ("xsu", "ysu", "zsu")))
-    text = not any(mark in found[5] for mark in "*%") and not found[5].endswith((".bin", ".gz", ".zst"))
-    return text and places and "id" in columns and "d_delta" in columns and ("type" in columns or "element" in columns)

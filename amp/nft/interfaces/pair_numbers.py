@@ -14,7 +14,7 @@ from ase.calculators.lammps import Prism
 from amp.nft.amp_io import AmpModel
 from amp.nft.amp_io.baseline_data import described, stored_baseline
 from amp.nft.errors import InputError
-from amp.nft.interfaces.halts import commands, words
+from amp.nft.interfaces.commands import commands, words
 from amp.nft.interfaces.lammps import elements_of_types
 from amp.nft.interfaces.pair_baseline import check_pair_styles
 

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
+from glob import escape, glob
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,6 +19,7 @@ from ase.io import read
 
 from amp.nft.amp_io import AmpModel
 from amp.nft.interfaces.deck import compare_baseline, lammps_errors, packages, read_deck, run_lines, split_deck, variables_of
+from amp.nft.interfaces.dumps import cut_after
 from amp.nft.interfaces.halts import continuing
 from amp.nft.interfaces.lammps import Attached, attach
 from amp.nft.interfaces.waiting import from_first
@@ -30,6 +32,11 @@ class Teacher(Protocol):
     """Anything that makes new ensembles, on the first process."""
 
     reason: str
+
+    @property
+    def to_begin_again(self) -> str:
+        """What a user does to repeat the dynamics from its first step, in words."""
+        ...
 
     @property
     def finished_at(self) -> int | None:
@@ -141,28 +148,27 @@ def run_and_relearn(
     with ExitStack() as stack:
         text, members, teacher, done, point = _begin(comm, stack, open_teacher, directory, deck)
         if done is not None or members is None:
-            ended = "" if done is None else f"The dynamics has finished before, at step {done}: to run it again, move {directory} away."
-            return from_first(comm, lambda: _result(teacher, done is not None, ended))
+            return from_first(comm, lambda: _result(teacher, done))
         parts = continuing(split_deck(text), directory, point, every)
         compare_baseline(comm, parts.head, members, arguments, elements, baseline)
         lmp = lammps(cmdargs=list(arguments), comm=comm)
         try:
             with lammps_errors(comm, members), tempfile.TemporaryDirectory() as scratch:
-                for line in _variables(members, point):
+                for line in [*_variables(members, point), *(f"variable {name} string NONE" for name, _ in parts.dumps)]:
                     lmp.command(line)
                 run_lines(lmp, Path(scratch, "head"), parts.head, comm)
                 attached = attach(lmp, members, elements, fix=parts.fix, baseline=baseline)
                 pupil = _Pupil(lmp, comm, attached, teacher, 0 if point is None else point.size)
                 attached.again = pupil.look
-                if point is not None and point.is_of_run:
-                    attached.first = pupil.cut_dump
+                if point is not None:
+                    attached.first = lambda step: pupil.cut_dumps(step, parts.dumps)
                 run_lines(lmp, Path(scratch, Path(deck).name), parts.rest, comm)
                 step, stopped = int(lmp.extract_global("ntimestep")), lmp.extract_variable("nft_stop") == "1"
         finally:
             lmp.close()
         if teacher is not None and not stopped:
             teacher.end(step)
-        return from_first(comm, lambda: _result(teacher, not stopped))
+        return from_first(comm, lambda: _result(teacher, None if stopped else step, has_run=True))
 
 
 def _begin(
@@ -185,9 +191,13 @@ def _begin(
     return text, members, opened[0] if opened else None, done, point
 
 
-def _result(teacher: Teacher | None, finished: bool, reason: str = "") -> RelearnedDynamics:
+def _result(teacher: Teacher | None, end: int | None, has_run: bool = False) -> RelearnedDynamics:
+    """Return the result of dynamics that reached its last step `end`, or none of it."""
     assert teacher is not None  # on the first process
-    return RelearnedDynamics(finished, reason or teacher.reason, teacher.rounds())
+    reason = teacher.reason
+    if end is not None and not has_run:
+        reason = f"The dynamics has finished before, at step {end}: {teacher.to_begin_again}."
+    return RelearnedDynamics(end is not None, reason, teacher.rounds())
 
 
 def _variables(members: list[AmpModel], point: Checkpoint | None) -> list[str]:
@@ -232,17 +242,21 @@ class _Pupil:
         else:
             self._attached.reload(members)
 
-    def cut_dump(self, step: int) -> None:
-        """Remove frames after a step from the dump: the run that was killed has written them, and they are made again.
+    def cut_dumps(self, step: int, dumps: Sequence[tuple[str, str]]) -> None:
+        """Remove frames after a step from the dumps: the process that was killed has written them, and they are made again.
 
         Parameters
         ----------
         step : int
             First one of the run that continues.
+        dumps : sequence of (str, str)
+            Variables with their paths, and their styles.
         """
-        path = self._lmp.extract_variable("nft_dump")
-        if self._comm.rank == 0 and path != "NONE" and Path(path).is_file():
-            cut_after(Path(path), step, self._size)
+        paths = [(self._lmp.extract_variable(name), style) for name, style in dumps]
+        learned = self._lmp.extract_variable("nft_dump")
+        for pattern, style in paths if self._comm.rank == 0 else []:
+            for path in map(Path, glob(escape(pattern).replace("%", "[0-9]*"))):
+                cut_after(path, step, self._size if pattern == learned else 0, style)
 
     def _taught(self, step: int, atoms: Atoms | None) -> list[AmpModel] | None:
         assert atoms is not None and self._teacher is not None  # on the first process
@@ -285,31 +299,6 @@ class _Pupil:
         assert isinstance(found, list)
         frames = [_like(frame, atoms) for frame in found if len(frame) == len(atoms) and (frame.numbers == atoms.numbers).all()]
         return [frame for frame in frames if np.abs(frame.positions - atoms.positions).max() > SAME], self._size
-
-
-def cut_after(path: Path, step: int, begin: int = 0) -> None:
-    """Remove the frames after a step from a text dump; where the deck has reset the step, those alone that came later.
-
-    Parameters
-    ----------
-    path : Path
-    step : int
-    begin : int
-        Number of bytes that stay in any case.
-    """
-    with open(path, "rb+") as file:
-        file.seek(begin)
-        place, last, cut = begin, 0, None
-        while line := file.readline():
-            if line.startswith(b"ITEM: TIMESTEP"):
-                text = file.readline().strip()
-                number = int(text) if text.isdigit() else max(step, last) + 1  # the begin of a frame
-                cut = None if number < last else cut
-                cut = place if cut is None and number > step else cut
-                last = number
-            place = file.tell()
-        if cut is not None:
-            file.truncate(cut)
 
 
 def _like(frame: Atoms, atoms: Atoms) -> Atoms:

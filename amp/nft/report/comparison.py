@@ -11,6 +11,7 @@ from ase.data import covalent_radii
 from numpy.typing import ArrayLike
 
 from amp.nft.inputs.geometry import neighbor_pairs
+from amp.nft.uncertainty.forces import are_covered
 
 STRETCH = 1.25  # a neighbour is closer than this times the sum of the covalent radii
 MOST = 13  # neighbours that are told apart
@@ -51,9 +52,14 @@ class Comparison:
         return np.linalg.norm(self.predicted - self.known, axis=1)
 
     @property
+    def covered(self) -> np.ndarray:
+        """True where the error is not larger than the uncertainty."""
+        return are_covered(self.errors, self.delta)
+
+    @property
     def coverage(self) -> float:
         """Fraction of the errors that are not larger than the uncertainty; 0.99 is expected."""
-        return float(np.mean(self.errors <= self.delta))
+        return float(np.mean(self.covered))
 
     @property
     def correlation(self) -> float:

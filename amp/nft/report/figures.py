@@ -321,7 +321,7 @@ def _log_edges(values: np.ndarray) -> np.ndarray:
 
 
 def _share(some: Comparison) -> str:
-    return f"{int((some.errors <= some.delta).sum())} of {len(some)} below the line"
+    return f"{int(some.covered.sum())} of {len(some)} below the line"
 
 
 def _words(seconds: float) -> str:

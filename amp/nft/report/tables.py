@@ -19,6 +19,7 @@ from amp.nft.run.history import Run
 from amp.nft.run.journal import JOURNAL
 from amp.nft.run.rounds import RoundRecord
 from amp.nft.run.status import duration
+from amp.nft.run.verdict import how_to_test
 from amp.nft.system import files
 
 FEW = 5  # random labels that bound an error loosely
@@ -99,8 +100,9 @@ def held_out(run: Run, checks: Checks, names: Sequence[str]) -> str:
     if not run.steps:
         return ""
     if not len(some):
+        advice = how_to_test(run.status.state.untrained)
         words = "None: this run has no labels of random atoms, so nothing here says how large its errors on the target are. "
-        return section(title, f"<p>{words}Rerun with <code>test_labels=10</code>.</p>", "test")
+        return section(title, f"<p>{text(f'{words}{advice[0].upper()}{advice[1:]}.')}</p>", "test")
     heads = ["atom", "environment", "labelled force (eV/Å)", "error (eV/Å)", "uncertainty δ (eV/Å)"]
     rows = [
         [place(run, atom, names), environment(number, count), f"{np.linalg.norm(known):.3g}", f"{error:.3g}", f"{delta:.3g}"]
@@ -113,8 +115,10 @@ def held_out(run: Run, checks: Checks, names: Sequence[str]) -> str:
         f"{count} that no ensemble was trained on, against the best ensemble (iteration {run.best.iteration}): error "
         f"{some.errors.mean():.3g} eV/Å on average, {some.errors.max():.3g} at most."
     )
+    untrained = run.status.state.untrained
     if len(some) < FEW:
-        words += " So few labels bound the error loosely: rerun with test_labels=10."
+        more = f": {how_to_test(untrained)}" if untrained is None or untrained > len(some) else ""
+        words += f" So few labels bound the error loosely{more}."
     if checks.differences:
         differences = checks.differences
         heads.append("difference in a larger chunk (eV/Å)")

@@ -69,6 +69,7 @@ def judge(run: Run, checks: Checks, rounds: Sequence[RoundRecord] = ()) -> Verdi
         aim=np.inf,
         errors=verdict.RandomErrors(std_i=best.delta / CONFIDENCE),
         factor=best.error95_factor,
+        untrained=run.status.state.untrained,
     )
     reasons = [*_state(run), *_about_rounds(run, rounds), *_about_uncertainty(run, stop)]
     reasons += [*_about_members(best, _floor(run)), *_about_labels(run, checks)]
@@ -77,7 +78,8 @@ def judge(run: Run, checks: Checks, rounds: Sequence[RoundRecord] = ()) -> Verdi
     if found.state == "FAILED":
         advice = "Rattle the target: all forces on it seem to vanish by symmetry."
     elif found.state == "UNKNOWN" and largest < stop:
-        advice = f"Test it: {verdict.TEST}. {advice}"
+        how = verdict.how_to_test(run.status.state.untrained)
+        advice = f"Test it: {how}. {advice}" if run.status.state.untrained != 0 else f"{how[0].upper()}{how[1:]}. {advice}"
     return Verdict(GRADES[found.color], str(found), reasons, advice)
 
 

@@ -292,6 +292,12 @@ class RunState:
         return list(dict.fromkeys(atom for one in self.iterations if one.added is not None for atom in one.added.atoms))
 
     @property
+    def untrained(self) -> int | None:
+        """Number of atoms of the targets whose chunks are not in the training set; None if it is not known."""
+        n_atoms = sum(self.settings.get("target_atoms", ()))
+        return n_atoms - len({*(self.begun or ()), *self.added_atoms}) if n_atoms else None
+
+    @property
     def all_settings(self) -> dict[str, Any]:
         """Settings of the run and of its last start."""
         if not self.starts:

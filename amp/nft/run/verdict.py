@@ -29,7 +29,10 @@ SURPRISING_FACTOR = 1.2  # out-of-bag factor above which members agree better th
 FLAT = 1.1  # ratio of the out-of-bag errors of the last three iterations that have levelled off
 PART_OF_FIT = 0.5  # of the mean square error; a fit that causes more than this limits it
 HALF = 0.5  # of the out-of-bag error; a label error above this may limit it
-TEST = "rerun with test_labels=10"
+TEST_LABELS = 10  # number that is advised
+ALL_TRAINED = (
+    "no atom of the target is left for a test, since all are trained; compare it with other labelled images (amp-nft evaluate)"
+)
 SAME_FORCES = "all members predict the same forces, which independent fits never do; rattle the target if symmetry makes them vanish"
 
 
@@ -112,6 +115,7 @@ def judge(
     oob_rmse: Sequence[float] = (),
     factor: float | None = None,
     failed: str = "",
+    untrained: int | None = None,
 ) -> Verdict:
     """Judge an ensemble by random labels.
 
@@ -130,6 +134,8 @@ def judge(
         Out-of-bag factor of the 95 % band, c.
     failed : str
         Reason why the run failed or diverged; empty if it did not.
+    untrained : int, optional
+        Atoms of the target that random labels can be drawn from.
 
     Returns
     -------
@@ -148,7 +154,7 @@ def judge(
     if failed:
         return Verdict("FAILED", f"not usable: {failed}.")
     if not len(errors_k):
-        return Verdict("UNKNOWN", _untested(converged, factor))
+        return Verdict("UNKNOWN", _untested(converged, factor, untrained))
     squared_label = float(np.mean(differences_l**2)) if len(differences_l) else np.nan
     std_k, std_i = (np.maximum(std, VANISHING) for std in (np.asarray(errors.std_k, dtype=float), std_i))  # 0 on an atom without neighbours
     bounds = bound_errors(errors_k, std_k, std_i, float(np.sqrt(np.nan_to_num(squared_label))))
@@ -183,8 +189,23 @@ def _is_flat(oob_rmse: Sequence[float]) -> bool:
     return len(last) == 3 and bool(last.max() < FLAT * last.min())
 
 
-def _untested(converged: bool, factor: float | None) -> str:
-    text = ("converged by its criterion" if converged else "not converged by its criterion") + f"; not tested: {TEST}"
+def how_to_test(untrained: int | None) -> str:
+    """Return what a user does to test a run, in words.
+
+    Parameters
+    ----------
+    untrained : int or None
+        Atoms of the target that random labels can be drawn from; None if it is not known.
+
+    Returns
+    -------
+    str
+    """
+    return ALL_TRAINED if untrained == 0 else f"rerun with test_labels={min(TEST_LABELS, untrained or TEST_LABELS)}"
+
+
+def _untested(converged: bool, factor: float | None, untrained: int | None) -> str:
+    text = ("converged by its criterion" if converged else "not converged by its criterion") + f"; not tested: {how_to_test(untrained)}"
     if factor is not None and factor > SURPRISING_FACTOR:
         text += f"; out of bag, 95 % of the errors lie within {factor:.2g} times the uncertainty, so its criterion means less than it says"
     return text
@@ -246,4 +267,5 @@ def verdict_of(state: RunState) -> Verdict | None:
         return found
     last = state.iterations[-1].evaluated if state.iterations else None
     failed = SAME_FORCES if end.reason == "vanishing" else ""
-    return judge(converged=end.converged, aim=np.inf, factor=None if last is None else last.error95_factor, failed=failed)
+    factor = None if last is None else last.error95_factor
+    return judge(converged=end.converged, aim=np.inf, factor=factor, failed=failed, untrained=state.untrained)

@@ -11,7 +11,7 @@ import numpy as np
 from scipy.special import chdtri, fdtri, gammainc
 
 from amp.nft.errors import InputError
-from amp.nft.uncertainty.forces import CONFIDENCE, VANISHING
+from amp.nft.uncertainty.forces import CONFIDENCE, VANISHING, are_covered
 
 LEVEL = 0.95  # of bands and one-sided bounds
 MEAN_OVER_RMS = float(np.sqrt(8.0 / (3.0 * np.pi)))  # of the length of such a vector
@@ -121,7 +121,7 @@ def _scores(sigma: np.ndarray, errors: np.ndarray) -> tuple[float, float, float]
     expected = np.linspace(0, 1, 1001)
     observed = np.searchsorted(quantiles, expected, side="right") / len(quantiles)
     area = np.mean(np.abs(observed - expected))
-    return float(nll), float(area), float(np.mean(errors <= CONFIDENCE * sigma))
+    return float(nll), float(area), float(np.mean(are_covered(errors, CONFIDENCE * sigma)))
 
 
 @dataclass(frozen=True)
@@ -192,7 +192,7 @@ def calibrate_out_of_bag(forces_mni: np.ndarray, known_ni: np.ndarray, weights_m
     error, std = np.linalg.norm(mean - known_ni, axis=1)[judged], std[judged]
     width = max(quantile_over_rms(LEVEL) * np.sqrt(np.mean((error / std) ** 2)), least * CONFIDENCE)
     rms = float(np.sqrt(np.mean(error**2)))
-    return OutOfBag(float(width / CONFIDENCE), float(np.mean(error <= width * std)), rms, int(judged.sum()))
+    return OutOfBag(float(width / CONFIDENCE), float(np.mean(are_covered(error, width * std))), rms, int(judged.sum()))
 
 
 @dataclass(frozen=True)

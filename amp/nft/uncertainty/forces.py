@@ -9,7 +9,7 @@ import numpy as np
 CONFIDENCE = 2.58
 """Standard deviations that contain 99 % of a normal distribution."""
 
-VANISHING = 1e-9  # eV/Å; independent fits never agree so closely
+VANISHING = 1e-9  # eV/Å; independent fits never agree so closely, and forces below it vanish by symmetry but for roundoff
 
 
 def force_uncertainty(forces_mni: np.ndarray) -> np.ndarray:
@@ -42,6 +42,24 @@ def force_uncertainty(forces_mni: np.ndarray) -> np.ndarray:
         return np.full(forces_mni.shape[1], np.nan)
     deviations = forces_mni - forces_mni.mean(axis=0)
     return CONFIDENCE * np.sqrt((deviations**2).sum(axis=(0, 2)) / (len(forces_mni) - 1))
+
+
+def are_covered(errors: np.ndarray, widths: np.ndarray) -> np.ndarray:
+    """Return which errors of forces are not larger than their widths.
+
+    Parameters
+    ----------
+    errors : ndarray, shape (atoms,)
+        Lengths of the error vectors, eV/Å.
+    widths : ndarray, shape (atoms,)
+        Uncertainties, or widths of a band, eV/Å.
+
+    Returns
+    -------
+    ndarray of bool, shape (atoms,)
+        True also where an error is roundoff, as that of a force which vanishes by symmetry in the label and in all members.
+    """
+    return np.asarray(errors, dtype=float) <= np.asarray(widths, dtype=float) + VANISHING
 
 
 def check_threshold(threshold: float | None) -> None:
