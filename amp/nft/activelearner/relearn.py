@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -19,6 +18,7 @@ from amp.nft.activelearner.batches import NEARER
 from amp.nft.activelearner.inheritance import Inheritance
 from amp.nft.activelearner.learner import NFT
 from amp.nft.activelearner.refine_chunks import digest_of_members
+from amp.nft.activelearner.relearn_files import checkpoint_of, is_whole, truncate_dump, written_during_run
 from amp.nft.activelearner.relearn_frames import Judged, RelearnBounds, judged
 from amp.nft.activelearner.resume import compare_settings
 from amp.nft.amp_io import AmpModel, read_ensemble
@@ -30,7 +30,6 @@ from amp.nft.run.replay import replay
 from amp.nft.run.store import FORMAT, RunRecord, RunStore, explains_full_disks
 from amp.nft.system.processes import this_process
 
-MAGIC = 16  # bytes at both ends of a restart file
 WORTH = 0.5  # of the limit: environments below this uncertainty get no label
 
 
@@ -170,9 +169,9 @@ class Teacher:
             Halt at which it continues.
         """
         halts = self._events("halted")
-        checkpoint = _checkpoint(halts[-1]) if halts else None
-        later = _during_run(self._lesson.directory, checkpoint)
-        if later is None and checkpoint is not None and not _is_whole(Path(checkpoint.restart)):
+        checkpoint = checkpoint_of(halts[-1]) if halts else None
+        later = written_during_run(self._lesson.directory, checkpoint)
+        if later is None and checkpoint is not None and not is_whole(Path(checkpoint.restart)):
             raise RunStoreError(
                 f"{checkpoint.restart}, from which the dynamics would continue, is missing or incomplete: restore it, or "
                 f"{self.to_begin_again}."
@@ -184,7 +183,7 @@ class Teacher:
             where = f"from {Path(later.restart).name}, written {'after its last halt' if halts else 'before its first halt'}"
         elif checkpoint is not None:
             where = f"at its last halt, step {halts[-1]['step']} of {checkpoint.last}"
-            _truncate(checkpoint)
+            truncate_dump(checkpoint)
         if checkpoint is not None:
             self._log(
                 f"The dynamics resumes {where}, with {self.ensemble.name}. Files that the deck writes are written again, and dumps are "
@@ -358,39 +357,6 @@ def _check_finished(lesson: Lesson) -> None:
 
 def _best(label: str) -> Path:
     return Path(label).with_name(f"best.{Path(label).name}.ensemble")
-
-
-def _checkpoint(halt: Event) -> Checkpoint:
-    return Checkpoint(halt["restart"], halt["run"], halt["first"], halt["last"], halt["dump"], halt["size"])
-
-
-def _during_run(directory: Path, halt: Checkpoint | None) -> Checkpoint | None:
-    """Return the last state that a run has written since the last halt, if there is one."""
-    since, size = (0, 0) if halt is None else (_written(Path(halt.restart)), halt.size)
-    paths = [path for path in directory.glob("run-*.restart") if _written(path) > since and _is_whole(path)]
-    states = [state for path in paths if (state := Checkpoint.of_run(path, size)) is not None]
-    return max(states, key=lambda state: (state.run, _written(Path(state.restart))), default=None)
-
-
-def _written(path: Path) -> int:
-    """Return the time at which a file was written, ns; 0 if it is missing."""
-    return path.stat().st_mtime_ns if path.exists() else 0
-
-
-def _is_whole(path: Path) -> bool:
-    """Return True if a restart file of LAMMPS is there, and ends as it begins, with the same 16 bytes."""
-    if not path.is_file():
-        return False
-    with open(path, "rb") as file:
-        begin = file.read(MAGIC)
-        file.seek(-min(MAGIC, path.stat().st_size), os.SEEK_END)
-        return len(begin) == MAGIC and path.stat().st_size > 2 * MAGIC and file.read() == begin
-
-
-def _truncate(checkpoint: Checkpoint) -> None:
-    """Remove frames that were dumped after the halt: they are made again."""
-    if checkpoint.dump and Path(checkpoint.dump).is_file() and Path(checkpoint.dump).stat().st_size > checkpoint.size:
-        os.truncate(checkpoint.dump, checkpoint.size)
 
 
 def _spread(frames: Sequence[Atoms], number: int) -> list[Atoms]:

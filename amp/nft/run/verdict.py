@@ -30,9 +30,7 @@ FLAT = 1.1  # ratio of the out-of-bag errors of the last three iterations that h
 PART_OF_FIT = 0.5  # of the mean square error; a fit that causes more than this limits it
 HALF = 0.5  # of the out-of-bag error; a label error above this may limit it
 TEST_LABELS = 10  # number that is advised
-ALL_TRAINED = (
-    "no atom of the target is left for a test, since all are trained; compare it with other labelled images (amp-nft evaluate)"
-)
+ALL_TRAINED = "no atom of the target is left for a test, since all are trained; compare it with other labelled images (amp-nft evaluate)"
 SAME_FORCES = "all members predict the same forces, which independent fits never do; rattle the target if symmetry makes them vanish"
 
 
