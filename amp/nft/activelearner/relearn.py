@@ -83,7 +83,7 @@ class Lesson:
 
     @property
     def to_begin_again(self) -> str:
-        """What a user does to repeat the dynamics from its first step, in words."""
+        """Remedy of a user who repeats the dynamics from its first step, in words."""
         return f"move {self.directory} and {self.label}-relearned-*-training away to begin again"
 
     def train(self, label: str, targets: list[Atoms], **changes: Any) -> None:
@@ -133,7 +133,7 @@ class Teacher:
 
     @property
     def to_begin_again(self) -> str:
-        """What a user does to repeat the dynamics from its first step, in words."""
+        """Remedy of a user who repeats the dynamics from its first step, in words."""
         return self._lesson.to_begin_again
 
     @property

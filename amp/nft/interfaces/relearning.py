@@ -35,7 +35,7 @@ class Teacher(Protocol):
 
     @property
     def to_begin_again(self) -> str:
-        """What a user does to repeat the dynamics from its first step, in words."""
+        """Remedy of a user who repeats the dynamics from its first step, in words."""
         ...
 
     @property
