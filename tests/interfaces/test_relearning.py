@@ -303,7 +303,7 @@ def test_a_kill_before_the_first_halt_continues_from_the_last_restart_file(first
 
 
 def wait(process, restart, than=b""):
-    """Wait for a restart file that is another one than before."""
+    """Wait for a restart file with other content than before."""
     path, limit = Path("al-training/relearn", restart), time.monotonic() + 100
     while not path.exists() or not path.stat().st_size or path.read_bytes() == than:
         assert process.poll() is None and time.monotonic() < limit
