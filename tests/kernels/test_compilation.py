@@ -1,5 +1,7 @@
 """Compilation of the kernels: reported once, measured, and the same without numba's private names."""
 
+import gc
+
 import pytest
 
 from amp.nft.kernels import cheaper
@@ -48,9 +50,28 @@ def test_kernels_compile_where_numba_lacks_the_names(small, monkeypatch):
 
 def test_numba_is_as_before_after_a_compilation(small):
     from numba.core import codegen, config
+    from numba.core.types.functions import BaseFunction
 
+    garbage, typing = gc.get_threshold(), BaseFunction.get_call_type
     before = config.OPT, codegen.CPUCodeLibrary._optimize_final_module, codegen.JITCPUCodegen.set_env
     with cheaper.cheaper_compilation():
+        assert gc.get_threshold() == cheaper.GARBAGE
+        assert BaseFunction.get_call_type is not typing
         assert (config.OPT == cheaper.LEVEL) or "NUMBA_OPT" in cheaper.os.environ
         assert codegen.JITCPUCodegen.set_env is not before[2]
     assert (config.OPT, codegen.CPUCodeLibrary._optimize_final_module, codegen.JITCPUCodegen.set_env) == before
+    assert (gc.get_threshold(), BaseFunction.get_call_type) == (garbage, typing)
+
+
+def test_passes_that_are_left_out_exist():
+    """A pass of another name would not be left out."""
+    from numba.core import compiler
+
+    assert all(hasattr(compiler, name) for name in cheaper.UNUSED)
+
+
+def test_equal_calls_of_other_types_keep_their_types(small):
+    assert small((1, 2)) == 5
+    assert small((1.5, 2.5)) == 8.5
+    assert small((True, True)) == 2.0
+    assert small((2, 1)) == 5

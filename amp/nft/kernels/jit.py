@@ -11,7 +11,7 @@ from typing import Any
 
 from numba import njit
 
-from amp.nft.kernels.cheaper import cheaper_compilation, register_inner
+from amp.nft.kernels.cheaper import ShortPipeline, cheaper_compilation, register_inner
 from amp.nft.kernels.second_compiler import second_compiler
 
 # Fused multiply-add and reordered sums, which SIMD reductions need. NaN, infinity and the sign
@@ -19,7 +19,7 @@ from amp.nft.kernels.second_compiler import second_compiler
 FASTMATH = {"contract", "reassoc", "nsz", "arcp"}
 
 
-_SETTINGS = {"error_model": "numpy", "nogil": True, "fastmath": FASTMATH}
+_SETTINGS = {"error_model": "numpy", "nogil": True, "fastmath": FASTMATH, "no_cfunc_wrapper": True, "pipeline_class": ShortPipeline}
 
 
 def kernel(function: Callable) -> Callable:
@@ -125,4 +125,4 @@ def inner(function: Callable) -> Callable:
     callable
     """
     register_inner(function)
-    return njit(_nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True, **_SETTINGS)(function)
+    return njit(_nrt=False, no_cpython_wrapper=True, **_SETTINGS)(function)
