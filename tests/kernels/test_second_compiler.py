@@ -13,7 +13,9 @@ from amp.nft.fitting import evaluate, fit
 from amp.nft.kernels import first_use, second_compiler
 from amp.nft.kernels.prediction.ensemble import evaluate_block
 from amp.nft.kernels.second_compiler import IS_SECOND, SecondCompiler
-from amp.nft.kernels.training.normal import Work, fill_rows
+from amp.nft.kernels.training.lm import accelerate, propose
+from amp.nft.kernels.training.loss import fill_residuals
+from amp.nft.kernels.training.normal import add_strips, fill_rows
 
 LONG = 120.0  # s
 
@@ -32,7 +34,7 @@ def compiler(monkeypatch):
 def test_it_reports_each_kernel_that_it_compiled(compiler):
     compiler.start()
     end = time.monotonic() + LONG
-    names = list(first_use.uses())
+    names = list(first_use.training()[1])
     while not all([compiler.wait_for(name) for name in names]):
         assert time.monotonic() < end
         time.sleep(0.05)
@@ -48,9 +50,10 @@ def test_its_kernels_are_those_of_a_fit(capsys, tmp_path):
     ensemble = fit(images, directory=tmp_path / "fit", hiddenlayers=(2,), cutoff=4.0, n=2, valid=0.25)
     evaluate(ensemble, images)
     capsys.readouterr()
+    first_use.evaluation()
     first_use.compile_kernels()
-    assert capsys.readouterr().out == "".join(f"{name}\n\n" for name in first_use.uses())
-    for kernel in (fill_rows, evaluate_block):
+    assert capsys.readouterr().out == "".join(f"{name}\n\n" for name in first_use.training()[1])
+    for kernel in (fill_residuals, fill_rows, add_strips, propose, accelerate, evaluate_block):
         (signature,) = kernel.signatures
         assert len(signature) == kernel.py_func.__code__.co_argcount
 
@@ -59,7 +62,7 @@ def test_a_killed_process_is_not_waited_for(compiler):
     compiler.start()
     compiler._process.kill()
     compiler._process.wait()
-    assert not compiler.wait_for("evaluate_block")
+    assert not compiler.wait_for("fill_rows")
     assert compiler._process.stdout.closed
 
 
@@ -83,10 +86,26 @@ def test_where_it_cannot_start_this_process_compiles_alone(compiler, monkeypatch
 
 
 def test_made_up_input_gives_finite_results():
-    fill, predict = first_use.uses().values()
-    assert fill() == (1, 4)
-    work = next(argument for argument in fill.args if isinstance(argument, Work))
-    for filled in (work.residual, work.rows):
+    work, uses = first_use.training()
+    results = [use() for use in uses.values()]
+    assert results[:2] == [None, (1, 4)]
+    for filled in (work.residual, work.rows, work.tiles, work.step):
         assert np.isfinite(filled).all()
         assert filled.any()
-    assert np.isfinite(predict().forces).all()
+    assert results[3] > 0.0
+    assert np.isfinite(first_use.evaluation().forces).all()
+
+
+def test_this_process_works_while_it_waits(compiler):
+    done = []
+    compiler.start()
+    end = time.monotonic() + LONG
+    while not compiler._begun:
+        assert time.monotonic() < end
+        compiler._read(0.05)
+    with compiler.work_while_waiting(lambda: done.append(compiler._begun)):
+        name = compiler._begun
+        assert compiler.wait_for(name)
+        assert done == [name]
+        compiler.wait_for("accelerate")
+    assert done == [name]

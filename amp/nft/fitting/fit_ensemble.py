@@ -163,6 +163,7 @@ class _Fit:
     def members(self) -> list[str]:
         """Return all members; fit those that are missing, as many together as there are threads."""
         from amp.nft.kernels.compilation import announced  # numba: only where it is needed
+        from amp.nft.kernels.first_use import evaluation
         from amp.nft.kernels.threads import available_cpus
 
         finished = _finished(self.store)
@@ -170,7 +171,7 @@ class _Fit:
         if len(missing) < self.task.n_members:
             self.log(f"Resuming: {self.task.n_members - len(missing)} of {self.task.n_members} members found.")
         together = self.trainer.threads or available_cpus()
-        with announced(self.log):
+        with announced(self.log, meanwhile=evaluation):
             for k in range(0, len(missing), together):
                 self._fit(missing[k : k + together])
         finished = _finished(self.store)

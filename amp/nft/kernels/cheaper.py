@@ -31,7 +31,13 @@ _typed: dict[Any, dict] = {}  # by the options of a compilation: type of a call 
 
 
 class ShortPipeline(CompilerBase):
-    """Numba's passes without those for parts of the language that kernels do not use."""
+    """Numba's passes without those for parts of the language that kernels do not use.
+
+    Parameters
+    ----------
+    typingctx, targetctx, library, args, return_type, flags, locals : object
+        Those with which numba makes any pipeline.
+    """
 
     def define_pipelines(self) -> list[Any]:
         """Return the passes.

@@ -11,7 +11,7 @@ from typing import Any
 
 from numba.core import event
 
-from amp.nft.kernels.second_compiler import WAITING
+from amp.nft.kernels.second_compiler import WAITING, second_compiler
 
 MESSAGE = "Compiling kernels, once per machine; this takes about half a minute of processor time."
 
@@ -49,13 +49,15 @@ class _Listener(event.Listener):
 
 
 @contextmanager
-def announced(tell: Callable[[str], object]) -> Iterator[Compiled]:
+def announced(tell: Callable[[str], object], meanwhile: Callable[[], object] = lambda: None) -> Iterator[Compiled]:
     """Report the first compilation within the block, and measure the time of all.
 
     Parameters
     ----------
     tell : callable
         Called once with a message, where kernels are not in numba's cache on disk yet.
+    meanwhile : callable
+        Compiles kernels that are needed later; called once if this thread has to wait for a kernel of a second process.
 
     Yields
     ------
@@ -64,5 +66,9 @@ def announced(tell: Callable[[str], object]) -> Iterator[Compiled]:
     """
     compiled = Compiled()
     listener = _Listener(tell, compiled)
-    with event.install_listener("numba:compile", listener), event.install_listener(WAITING, listener):
+    with (
+        event.install_listener("numba:compile", listener),
+        event.install_listener(WAITING, listener),
+        second_compiler.work_while_waiting(meanwhile),
+    ):
         yield compiled

@@ -1,46 +1,43 @@
-"""Compile kernels by their first use, on made-up input: the work of the second process, see `second_compiler`.
+"""Compile kernels by their first use, on made-up input.
 
-The kernels are those that a run needs last and that take longest; the first process compiles the others.
+A second process compiles those of training, see `second_compiler`; the first one compiles those of fingerprints, which it needs before,
+and those of evaluation while it waits. The two families share few inner functions, so that hardly one is compiled twice.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
 
-from amp.nft.kernels.prediction.evaluate import Evaluator
+from amp.nft.kernels.prediction.evaluate import Evaluation, Evaluator
+from amp.nft.kernels.simd.linalg import PAD
 from amp.nft.kernels.training.labelled import LabelledImages
-from amp.nft.kernels.training.loss import make_scratch
+from amp.nft.kernels.training.lm import accelerate, propose
+from amp.nft.kernels.training.loss import fill_residuals, make_scratch
 from amp.nft.kernels.training.network import Layout, draw_weights, make_problem
-from amp.nft.kernels.training.normal import fill_rows, make_work
+from amp.nft.kernels.training.normal import Work, add_strips, fill_rows, make_work
 
 N_ATOMS = 4
 
 
 def compile_kernels() -> None:
-    """Compile each kernel, and print its name before and an empty line after it."""
-    for name, use in uses().items():
+    """Compile each kernel of training, and print its name before and an empty line after it."""
+    for name, use in training()[1].items():
         print(name, flush=True)
         use()
         print(flush=True)
 
 
-def uses() -> dict[str, Callable[[], object]]:
-    """Return a call of each kernel, in the order in which a run needs them.
+def training() -> tuple[Work, dict[str, Callable[[], object]]]:
+    """Return the memory of a fit of one image with one feature, and calls that use it.
 
     Returns
     -------
-    dict
-        By the name of the kernel's function. The last one uses two small kernels too.
+    Work, dict
+        The calls are in the order in which a fit needs them, by the name of the kernel's function.
     """
-    return {"fill_rows": _normal_equations(), "evaluate_block": _evaluation()}
-
-
-def _normal_equations() -> Callable[[], object]:
-    """Return a call of `fill_rows` on one image with one feature."""
     layout = Layout(("X",), ((1, 1, 1),), "tanh")
     rows = SimpleNamespace(
         x=np.linspace(-1.0, 1.0, N_ATOMS)[:, None], kind=np.zeros(N_ATOMS, dtype=int), force_start=np.array([0, N_ATOMS]),
@@ -49,12 +46,24 @@ def _normal_equations() -> Callable[[], object]:
     images = LabelledImages([rows], np.zeros(1), [np.zeros((1, 3))], np.array([N_ATOMS]))
     problem = make_problem(layout, images, {"X": np.array([[-1.0, 1.0]])})
     theta = draw_weights(layout, np.random.default_rng(0))
-    work = make_work(np.ones(4), len(theta), 4)
-    return partial(fill_rows, problem, theta, np.ones(1, dtype=np.int64), make_scratch(problem), work.rows, work, 0, 1, 0, 4)
+    n, weights, scratch = len(theta), np.ones(1, dtype=np.int64), make_scratch(problem)
+    work = make_work(np.ones(4), n, 4)
+    return work, {
+        "fill_residuals": lambda: fill_residuals(problem, theta, weights, scratch, work.trial),
+        "fill_rows": lambda: fill_rows(problem, theta, weights, scratch, work.rows, work, 0, 1, 0, 4),
+        "add_strips": lambda: add_strips(work, work.strip, 0, 1, 0, len(work.dual) // PAD),
+        "propose": lambda: propose(work, 1.0, n),
+        "accelerate": lambda: accelerate(work, 1.0, n),
+    }
 
 
-def _evaluation() -> Callable[[], object]:
-    """Return a call of `evaluate_block`, on a few atoms in a row."""
+def evaluation() -> Evaluation:
+    """Evaluate a few atoms in a row.
+
+    Returns
+    -------
+    Evaluation
+    """
     functions = [
         {"type": "G2", "element": "H", "eta": 1.0, "offset": 0.0},
         {"type": "G4", "elements": ["H", "H"], "eta": 1.0, "gamma": 1.0, "zeta": 1.0},
@@ -65,4 +74,4 @@ def _evaluation() -> Callable[[], object]:
     )  # fmt: skip
     positions = np.arange(3.0 * N_ATOMS).reshape(N_ATOMS, 3)
     evaluator = Evaluator([model, model])
-    return partial(evaluator.evaluate, positions, np.ones(N_ATOMS, dtype=int), np.zeros((3, 3)), np.zeros(3, dtype=bool), threads=1)
+    return evaluator.evaluate(positions, np.ones(N_ATOMS, dtype=int), np.zeros((3, 3)), np.zeros(3, dtype=bool), threads=1)

@@ -1,8 +1,8 @@
 """A second process that compiles some kernels at the same time as this one, where none is in numba's cache on disk yet.
 
 It reports on a pipe when it begins and ends a kernel, and leaves the code in the cache. This process waits for a kernel that the second one
-compiles at the moment, and compiles every other one itself. So nothing depends on the second process: if it is killed, or cannot write the
-cache, this process compiles all kernels, as it does where it may use one processor only.
+compiles at the moment, first doing work that it needs later, and compiles every other one itself. So nothing depends on the second process:
+if it is killed, or cannot write the cache, this process compiles all kernels, as it does where it may use one processor only.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import select
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from numba.core import event
 
@@ -35,6 +37,7 @@ class SecondCompiler:
         self._process: subprocess.Popen | None = None
         self._begun, self._rest = "", b""
         self._ended: set[str] = set()
+        self._work: list[Callable[[], object]] = []
 
     def start(self) -> None:
         """Start the process, once, where that is possible and of use."""
@@ -68,11 +71,28 @@ class SecondCompiler:
             return False
         self._read(0.0)
         if self._begun == name:
-            end = time.monotonic() + PATIENCE
             with event.trigger_event(WAITING):
+                if self._work:
+                    self._work.pop()()
+                end = time.monotonic() + PATIENCE
+                self._read(0.0)
                 while self._begun == name and (left := end - time.monotonic()) > 0.0:
                     self._read(left)
         return name in self._ended
+
+    @contextmanager
+    def work_while_waiting(self, work: Callable[[], object]) -> Iterator[None]:
+        """Do some work once if this process has to wait while the block runs.
+
+        Parameters
+        ----------
+        work : callable
+        """
+        self._work.append(work)
+        try:
+            yield
+        finally:
+            self._work.clear()
 
     def stop(self) -> None:
         """End the second process."""

@@ -68,8 +68,9 @@ class BatchedTrainer:
         Ensemble
         """
         from amp.nft.kernels.compilation import announced  # numba: only where it is needed
+        from amp.nft.kernels.first_use import evaluation
 
-        with announced(self.log) as compiled:
+        with announced(self.log, meanwhile=evaluation) as compiled:
             models, reports = self.fit_models(task, watch)
             found = self.calibrate(task, models)
         if found is not None:
