@@ -12,7 +12,11 @@ from ase.calculators.emt import EMT
 from small_runs import run
 
 from amp.nft.activelearner import limits
+from amp.nft.activelearner.refine_chunks import digest_of_members
 from amp.nft.errors import InputError
+from amp.nft.report import report
+from amp.nft.run.status import read_status
+from amp.nft.run.store import RunRecord
 
 
 @pytest.fixture(autouse=True)
@@ -21,7 +25,8 @@ def _elsewhere(tmp_path, monkeypatch):
 
 
 def events():
-    return [json.loads(line) for line in Path("al-training/saved-info/journal.jsonl").read_text().splitlines()]
+    path = Path("al-training/saved-info/journal.jsonl")
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def labels():
@@ -97,6 +102,42 @@ def test_no_label_begins_after_the_hours_and_the_next_start_continues_the_batch(
     again, _ = run(max_iterations=2, until={"hours": 0.9}, parent_calc=Slow(), check_parent=False)
     assert len(set(labels())) == len(labels()) > 3 and again.stop_reason.name == "max_iterations"
     np.testing.assert_array_equal(np.load("al-training/saved-info/deltas.npy"), np.load("whole-training/saved-info/deltas.npy"))
+
+
+@pytest.mark.parametrize("nth", [1, 3])
+def test_the_first_batch_of_a_run_without_images_is_cut_and_continued(nth, monkeypatch):
+    settings = {"method": "robust", "images": None, "test_labels": 0, "larger_labels": 0, "max_iterations": 0}
+    run(label="whole", **settings)
+    monkeypatch.setattr(limits, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + 3600.0 * (len(labels()) >= nth)))
+    cut, converged = run(until={"hours": 0.9}, log="log.txt", **settings)
+    assert not converged and cut.stop_reason.name == "until" and not cut.history and len(labels()) == nth
+    assert str(cut.verdict) == "UNKNOWN: no ensemble is trained yet: start again." and not Path("best.al.ensemble").exists()
+    assert "Start again to continue" in Path("log.txt").read_text()
+    assert report("al-training").grade == "none" and read_status("al-training").phase == "finished"
+    again, _ = run(**settings)
+    assert len(set(labels())) == len(labels()) > 3 and again.stop_reason.name == "max_iterations"
+    assert digest_of_members("best.al.ensemble") == digest_of_members("best.whole.ensemble")
+
+
+@pytest.mark.parametrize("done", [0, 2, 5])
+def test_labels_of_the_test_are_cut_and_continued(done, monkeypatch):
+    settings = {"max_iterations": 1, "test_labels": 4, "larger_labels": 2}
+    whole, _ = run(label="whole", **settings)
+    known = [event["event"] for event in RunRecord("whole-training/saved-info").events]
+    first = known[: known.index("test-chosen")].count("label")
+
+    def late():
+        return sum(event["event"] in ("label", "larger-label") for event in events()) >= first + done
+
+    monkeypatch.setattr(limits, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + 3600.0 * late()))
+    cut, _ = run(until={"hours": 0.9}, **settings)
+    made = [event for event in events() if event["event"] in ("label", "larger-label")]
+    assert cut.stop_reason.name == "until" and len(made) == first + done and len(cut.history) == 2
+    assert "not tested: its labels are not finished; start again" in str(cut.verdict) and Path("best.al.ensemble").exists()
+    again, _ = run(**settings)
+    assert str(again.verdict) == str(whole.verdict) and again.stop_reason.name == "max_iterations"
+    made = [(event["event"], event["atom"]) for event in events() if event["event"] in ("label", "larger-label")]
+    assert len(set(made)) == len(made) == first + 6
 
 
 def test_labels_of_a_pool_that_run_are_finished_and_others_do_not_begin(monkeypatch):

@@ -10,7 +10,7 @@ from scipy.stats import chi2
 from amp.nft.errors import InputError
 from amp.nft.run.replay import replay
 from amp.nft.run.store import RunStore
-from amp.nft.run.verdict import COLORS, RandomErrors, Verdict, judge, recorded_verdict, verdict_of
+from amp.nft.run.verdict import COLORS, RandomErrors, Verdict, how_to_test, judge, recorded_verdict, verdict_of
 
 K, N = 10, 100
 STD = np.full(N, 0.1)
@@ -35,7 +35,7 @@ def test_without_random_labels_nothing_is_known():
     assert verdict.sentence == "converged by its criterion; not tested: rerun with test_labels=10"
     assert np.isnan(verdict.mean_bound)
     for untrained, text in ((3, "not tested: rerun with test_labels=3"), (0, "not tested: no atom of the target is left for a test")):
-        assert text in judge(converged=True, aim=0.05, untrained=untrained).sentence
+        assert text in judge(converged=True, aim=0.05, remedy=how_to_test(untrained)).sentence
     assert judge(converged=False, aim=0.05).sentence.startswith("not converged by its criterion; not tested")
 
 

@@ -18,8 +18,9 @@ GATE_ATOMS = 10  # atoms that judge a correction; two may fail
 
 
 def first_chunks(
-    setup: Setup, labels: ChunkLabels, larger: ChunkLabels, state: LiveState, log: Callable[[str], object], inherited: Sequence[int] = ()
-) -> list[int]:
+    setup: Setup, labels: ChunkLabels, larger: ChunkLabels, state: LiveState, log: Callable[[str], object],
+    stop: Callable[[], bool] = lambda: False, inherited: Sequence[int] = (),
+) -> list[int]:  # fmt: skip
     """Label chunks around spread atoms of the targets, where there are no images or a correction is to be judged.
 
     Parameters
@@ -30,6 +31,8 @@ def first_chunks(
     state : LiveState
     log : callable
         Takes a message.
+    stop : callable
+        Returns True when no further label is to begin.
     inherited : sequence of int
         Atoms that another run has labelled; with those that `setup.inherit` names they are all of the first chunks.
 
@@ -44,11 +47,13 @@ def first_chunks(
         If the correction does not move the forces towards those of larger chunks.
     LabellingError
         If none of the atoms that `setup.inherit` names can be labelled.
+    BatchStopped
+        If `stop` kept a label from beginning.
     """
     unjudged = setup.correction is not None and state().gate is None
     n_atoms = sum(map(len, setup.targets))
     if state().begun is None and setup.inherit is not None:
-        atoms, failures = labels.label([*inherited, *setup.inherit.atoms], np.zeros(n_atoms), range(n_atoms))
+        atoms, failures = labels.label([*inherited, *setup.inherit.atoms], np.zeros(n_atoms), range(n_atoms), stop)
         if setup.inherit.atoms and not {*atoms} & {*setup.inherit.atoms}:
             raise LabellingError(
                 f"None of {len(setup.inherit.atoms)} new chunks could be labelled: {next(iter(failures.values()))}. Fix parent_calc and "
@@ -60,22 +65,22 @@ def first_chunks(
         size = GATE_ATOMS if setup.images else START_BATCH
         chosen = spread_atoms(setup.targets, ranking, size, 2 * setup.carving.cutoff)
         labels.store.append("begin-chosen", atoms=chosen)
-        atoms, _ = labels.label(chosen, ranking, ())
+        atoms, _ = labels.label(chosen, ranking, (), stop)
         labels.store.append("begun", atoms=atoms)
     atoms = labels.restore(state().begun or ())
     if setup.correction is not None:
         known = state().gate
-        gate = Gate.from_dict(known) if known is not None else _judge(atoms[:GATE_ATOMS], labels, larger, log)
+        gate = Gate.from_dict(known) if known is not None else _judge(atoms[:GATE_ATOMS], labels, larger, log, stop)
         log(str(gate))
         gate.raise_if_failed()
     return atoms
 
 
-def _judge(atoms: Sequence[int], labels: ChunkLabels, larger: ChunkLabels, log: Callable[[str], object]) -> Gate:
+def _judge(atoms: Sequence[int], labels: ChunkLabels, larger: ChunkLabels, log: Callable[[str], object], stop: Callable[[], bool]) -> Gate:
     """Judge the correction by labels in larger chunks, and record the judgement if there are enough."""
     log(f"\nThe correction is judged by {len(atoms)} larger chunks.")
     every = range(max(atoms) + 1)
-    known, failures = larger.label(atoms, np.zeros(len(every)), every)
+    known, failures = larger.label(atoms, np.zeros(len(every)), every, stop)
     plain, corrected, true = (
         np.array([of(atom) for atom in known])
         for of in (

@@ -105,18 +105,38 @@ class Limits:
 
     def __call__(self, history: History) -> StopReason | None:
         """Return the reason to stop where a limit is reached: a stop rule."""
-        how = "again with a higher one"
         if self.left == 0:
             state, tests = self.state(), self.method.test_labels + self.method.larger_labels
             what = f"{len(state.labels) + len(state.larger)} labels are made{' or kept for the test' if tests else ''}"
-        elif history[-1].iteration >= self.until.get("iterations", np.inf):
+        elif history and history[-1].iteration >= self.until.get("iterations", np.inf):
             what = f"{history[-1].iteration} retrainings are done"
         elif self.over():
-            what, how = f"this start has run {self.hours:.2g} h", "again"  # hours begin again
+            return self.cut_short()
         else:
             return None
-        given = ", ".join(f"{name} = {value:g}" for name, value in self.until.items())
-        return StopReason("until", f"Not converged: {what}, the limit of this start ({given}). Start {how} to continue.")
+        return StopReason("until", f"Not converged: {what}, {self._given}. Start again with a higher one to continue.")
+
+    @property
+    def _given(self) -> str:
+        return f"the limit of this start ({', '.join(f'{name} = {value:g}' for name, value in self.until.items())})"
+
+    def cut_short(self, reason: StopReason | None = None) -> StopReason:
+        """Return the reason to stop where the hours of this start are over.
+
+        Parameters
+        ----------
+        reason : StopReason, optional
+            The reason of the end of the training, where this has ended and its test has not.
+
+        Returns
+        -------
+        StopReason
+        """
+        if reason is not None and reason.name == "until":
+            return reason
+        what = "Not converged:" if reason is None else f"{reason.message} Its test is not finished:"
+        message = f"{what} this start has run {self.hours:.2g} h, {self._given}. Start again to continue."  # hours begin again
+        return StopReason("until", message, converged=reason is not None and reason.converged)
 
     def cut(self, atoms: Sequence[int], delta: np.ndarray) -> list[int]:
         """Return the atoms of a batch for which labels are left, the most uncertain ones.

@@ -134,8 +134,19 @@ class Loop:
         -------
         StopReason
         """
-        reason = None
-        self.begin = first_chunks(self.setup, self.labels, self.test.larger, self.state, self.log, self.inherited)
+        reason: StopReason | None = None
+        try:
+            reason = self._iterate(rules)
+            self._test(reason)
+        except BatchStopped:
+            reason = self.limits.cut_short(reason)
+        self._finish(reason)
+        return reason
+
+    def _iterate(self, rules: Sequence[StopRule]) -> StopReason:
+        """Train and label until a rule gives a reason to stop."""
+        reason: StopReason | None = None
+        self.begin = first_chunks(self.setup, self.labels, self.test.larger, self.state, self.log, self.limits.over, self.inherited)
         while reason is None:
             iteration = len(self.history)
             texts = self._train(iteration)
@@ -143,7 +154,6 @@ class Loop:
             if self.state().at(iteration + 1).trained is None:
                 reason = first_reason(rules, self.history)
             reason = reason or self._grow(iteration, delta)
-        self._finish(reason)
         return reason
 
     # -- train ---------------------------------------------------------------------------------------------
@@ -276,10 +286,7 @@ class Loop:
             chosen = self._choose(iteration, delta)
             if not len(chosen):
                 return nothing_above(self.setup.threshold, float(delta.max()))
-            try:
-                self._label(iteration, self._without_duplicates(chosen, delta), delta)
-            except BatchStopped:
-                return self.limits(self.history)
+            self._label(iteration, self._without_duplicates(chosen, delta), delta)
         added = self.state().added(iteration)
         self.added.append(self.labels.restore(added.atoms))
         self.files.save_chunks(iteration, list(added.chosen), [self.labels.images[atom] for atom in self._chunk_atoms()])
@@ -337,16 +344,23 @@ class Loop:
                 task = replace(task, images=self.setup.images + chunks, rows=[*self.setup.rows, *rows])
             finish(task, Ensemble(self.setup.baseline.marked(texts), list(last.reports)))
 
-    def _finish(self, reason: StopReason) -> None:
-        best = best_of(self.history).iteration
-        texts = self.store.texts(self.state().trained(best).file)
+    def _test(self, reason: StopReason) -> None:
+        """Test the best ensemble by random labels."""
         if self.setup.method.test_labels and reason.name != "vanishing":
-            record_verdict(self.setup, self.test, self.history, self._open(texts), self._chunk_atoms(), reason)
+            members = self._open(self._best_texts())
+            record_verdict(self.setup, self.test, self.history, members, self._chunk_atoms(), reason, self.limits.over)
+
+    def _best_texts(self) -> list[str]:
+        return self.store.texts(self.state().trained(best_of(self.history).iteration).file)
+
+    def _finish(self, reason: StopReason) -> None:
         self.store.append("stopped", reason=reason.name, message=reason.message, converged=reason.converged)
-        self._save_best(best, texts, recorded_verdict(self.state()))
-        self._leave_training_directory()
+        if self.history:
+            self._save_best(best_of(self.history).iteration, self._best_texts(), recorded_verdict(self.state()))
+            self._leave_training_directory()
         self.log(f"\n{reason}")
         for atom, failure in sorted(self.state().failures.items()):
             self.log(f"No label around atom {atom}: {failure.kind}: {failure.message}")
-        self.log(f"Best ensemble: {self.files.best.name} (iteration {best}).")
+        if self.history:
+            self.log(f"Best ensemble: {self.files.best.name} (iteration {best_of(self.history).iteration}).")
         self.log(f"Verdict: {verdict_of(self.state())}")

@@ -43,7 +43,10 @@ class RandomTest:
         """
         self.larger.open(parents, self.state())
 
-    def errors(self, forces_ax: np.ndarray, delta_a: np.ndarray, used: Collection[int], n_labels: int, n_larger: int) -> RandomErrors:
+    def errors(
+        self, forces_ax: np.ndarray, delta_a: np.ndarray, used: Collection[int], n_labels: int, n_larger: int,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> RandomErrors:  # fmt: skip
         """Label the test atoms, and compare.
 
         Parameters
@@ -56,10 +59,17 @@ class RandomTest:
             Atoms whose chunks are in the training set.
         n_labels, n_larger : int
             Number of test atoms, and of those that are labelled in a larger chunk too.
+        stop : callable, optional
+            Returns True when no further label is to begin.
 
         Returns
         -------
         RandomErrors
+
+        Raises
+        ------
+        BatchStopped
+            If `stop` kept a label from beginning.
         """
         atoms = self._drawn(len(delta_a), used, n_labels)
         if not atoms:
@@ -67,10 +77,10 @@ class RandomTest:
             return NOT_TESTED
         self.log(f"\nTest: {len(atoms)} atoms drawn at random.")
         ranking = np.zeros(len(delta_a))
-        tested, _ = self.labels.label(atoms, ranking, range(len(ranking)))  # one that fails is not replaced by a chosen one
+        tested, _ = self.labels.label(atoms, ranking, range(len(ranking)), stop)  # one that fails is not replaced by a chosen one
         known = {atom: self._central_force(self.labels, atom) for atom in tested}
         if n_larger:
-            self.larger.label(tested[:n_larger], ranking, range(len(ranking)))
+            self.larger.label(tested[:n_larger], ranking, range(len(ranking)), stop)
         differences = [
             np.linalg.norm(self._central_force(self.larger, atom) - known[atom]) for atom in tested[:n_larger] if atom in self.larger.images
         ]

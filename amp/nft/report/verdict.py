@@ -69,7 +69,7 @@ def judge(run: Run, checks: Checks, rounds: Sequence[RoundRecord] = ()) -> Verdi
         aim=np.inf,
         errors=verdict.RandomErrors(std_i=best.delta / CONFIDENCE),
         factor=best.error95_factor,
-        untrained=run.status.state.untrained,
+        remedy=verdict.how_to_test(run.status.state.untrained),
     )
     reasons = [*_state(run), *_about_rounds(run, rounds), *_about_uncertainty(run, stop)]
     reasons += [*_about_members(best, _floor(run)), *_about_labels(run, checks)]

@@ -113,7 +113,7 @@ def judge(
     oob_rmse: Sequence[float] = (),
     factor: float | None = None,
     failed: str = "",
-    untrained: int | None = None,
+    remedy: str = "",
 ) -> Verdict:
     """Judge an ensemble by random labels.
 
@@ -132,8 +132,8 @@ def judge(
         Out-of-bag factor of the 95 % band, c.
     failed : str
         Reason why the run failed or diverged; empty if it did not.
-    untrained : int, optional
-        Atoms of the target that random labels can be drawn from.
+    remedy : str
+        How to test it, where it is not tested; `how_to_test` of nothing known if not given.
 
     Returns
     -------
@@ -152,7 +152,7 @@ def judge(
     if failed:
         return Verdict("FAILED", f"not usable: {failed}.")
     if not len(errors_k):
-        return Verdict("UNKNOWN", _untested(converged, factor, untrained))
+        return Verdict("UNKNOWN", _untested(converged, factor, remedy or how_to_test(None)))
     squared_label = float(np.mean(differences_l**2)) if len(differences_l) else np.nan
     std_k, std_i = (np.maximum(std, VANISHING) for std in (np.asarray(errors.std_k, dtype=float), std_i))  # 0 on an atom without neighbours
     bounds = bound_errors(errors_k, std_k, std_i, float(np.sqrt(np.nan_to_num(squared_label))))
@@ -202,8 +202,8 @@ def how_to_test(untrained: int | None) -> str:
     return ALL_TRAINED if untrained == 0 else f"rerun with test_labels={min(TEST_LABELS, untrained or TEST_LABELS)}"
 
 
-def _untested(converged: bool, factor: float | None, untrained: int | None) -> str:
-    text = ("converged by its criterion" if converged else "not converged by its criterion") + f"; not tested: {how_to_test(untrained)}"
+def _untested(converged: bool, factor: float | None, remedy: str) -> str:
+    text = ("converged by its criterion" if converged else "not converged by its criterion") + f"; not tested: {remedy}"
     if factor is not None and factor > SURPRISING_FACTOR:
         text += f"; out of bag, 95 % of the errors lie within {factor:.2g} times the uncertainty, so its criterion means less than it says"
     return text
@@ -265,5 +265,7 @@ def verdict_of(state: RunState) -> Verdict | None:
         return found
     last = state.iterations[-1].evaluated if state.iterations else None
     failed = SAME_FORCES if end.reason == "vanishing" else ""
-    factor = None if last is None else last.error95_factor
-    return judge(converged=end.converged, aim=np.inf, factor=factor, failed=failed, untrained=state.untrained)
+    if last is None:
+        return Verdict("UNKNOWN", "no ensemble is trained yet: start again.")
+    remedy = "its labels are not finished; start again" if end.reason == "until" and state.test else how_to_test(state.untrained)
+    return judge(converged=end.converged, aim=np.inf, factor=last.error95_factor, failed=failed, remedy=remedy)
