@@ -274,7 +274,7 @@ class NFT:
             Names of the energy in ``info`` and of the forces in the arrays of `images`, where they are not ASE's results.
         until : dict, optional
             Limits of this start, after which the run can continue: ``{"labels": 100}`` of the whole run, those of its test included;
-            ``"iterations"`` of the whole run; ``"hours"`` of this start, after which no training and no label of a batch begins; labels
+            ``"iterations"`` of the whole run; ``"hours"`` of this start, after which no training and no label begins; labels
             that run are finished.
         dry_run : bool
             Check all arguments, return False, and start and write nothing.
