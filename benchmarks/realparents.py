@@ -4,7 +4,7 @@
 
 Printed for each run, and as medians: labels of the training and of the test, the parent's time, the true error of the mean force over
 all atoms of the target (mean and largest, eV/Å), the fraction of atoms whose error delta and the 95 % band cover, the bounds from the
-test labels, and the verdict. Results are kept in benchmarks/results/realparents.jsonl.
+test labels, and the verdict. The mean width of the band is in units of the mean error. Results are kept in benchmarks/results/realparents.jsonl.
 """
 
 from __future__ import annotations
@@ -175,7 +175,7 @@ ROWS = {
     "c123h100": Row(partial(target, "C123H100"), xtb, cutoff=5.0, layers=(8, 8), radial=10, fingerprint_cutoff=4.0, iterations=2),
     "si35h36": Row(partial(target, "Si35H36"), xtb, cutoff=5.0, layers=(8, 8), radial=6, fingerprint_cutoff=5.0, iterations=1),
     "h2o20-gpaw": Row(water_by_gpaw, gpaw, cutoff=4.0, layers=(8, 8), radial=10, fingerprint_cutoff=4.0, iterations=0),
-    "mgo-co-h2o": Row(partial(target, "MgO108_CO_H2O"), xtb, layers=(8, 8), radial=6, iterations=1),
+    "mgo-co-h2o": Row(partial(target, "MgO108_CO_H2O"), xtb, layers=(8, 8), radial=10, fingerprint_cutoff=4.0, iterations=2),
 }  # fmt: skip
 
 
@@ -204,7 +204,7 @@ def run(
     al.run(images, atoms, n=members, calc_text=text, start_command="python run.py", parent_calc=row.parent, cutoff=row.cutoff,
            batch=batch, **robust)  # fmt: skip
     found = atoms.copy()
-    found.calc = EnsembleCalculator(f"al.{al.history[-1].iteration}.ensemble")
+    found.calc = EnsembleCalculator("best.al.ensemble")
     error = np.linalg.norm(found.get_forces() - true, axis=1)
     delta = found.calc.results["forces_uncertainty"]
     band = found.calc.results.get("forces_error95")
@@ -212,7 +212,7 @@ def run(
     return {
         "labels": al.history[-1].n_chunks, "force": np.linalg.norm(true, axis=1).mean(), "mean": error.mean(), "max": error.max(),
         "delta_max": delta.max(), "covered": (error <= delta).mean(), "covered95": np.nan if band is None else (error <= band).mean(),
-        "seconds": time.process_time() - begin, "verdict": getattr(verdict, "state", ""),
+        "width": np.nan if band is None else band.mean() / error.mean(), "seconds": time.process_time() - begin, "verdict": getattr(verdict, "state", ""),
         "mean_bound": getattr(verdict, "mean_bound", None), "max_bound": getattr(verdict, "max_bound", None),
         "label_error": getattr(verdict, "label_error", None), "test_labels": getattr(verdict, "n_test", 0),
     }  # fmt: skip
@@ -253,7 +253,8 @@ def main() -> None:
                 file.write(json.dumps(kept | found, default=float) + "\n")
             print(f"{options.row} {method} seed {seed}: {line(found)}", flush=True)
         median = {
-            key: np.median([r[key] for r in results]) for key in ("labels", "force", "mean", "max", "delta_max", "covered", "covered95")
+            key: np.median([r[key] for r in results])
+            for key in ("labels", "force", "mean", "max", "delta_max", "covered", "covered95", "width")
         }
         print(f"{options.row} {method} median of {len(results)}: {line(median)}", flush=True)
 
@@ -262,7 +263,7 @@ def line(found: dict[str, Any]) -> str:
     """Return one result in words."""
     text = (
         f"{found['labels']:.0f} labels, mean force {found['force']:.3f}, error {found['mean']:.4f} / {found['max']:.3f} eV/Å, "
-        f"delta {found['delta_max']:.3f}, covered {found['covered']:.2f}, by the 95 % band {found['covered95']:.2f}"
+        f"delta {found['delta_max']:.3f}, covered {found['covered']:.2f}, by the 95 % band {found['covered95']:.2f}, {found['width']:.1f} mean errors wide"
     )
     if found.get("mean_bound") is not None:
         text += f"; bounds {found['mean_bound']:.4f} / {found['max_bound']:.3f}, {found['verdict']}"

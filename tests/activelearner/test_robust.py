@@ -123,6 +123,10 @@ def test_random_labels_bound_the_errors_and_are_never_trained():
     al, _ = robust(images=None, cutoff=6.5, test_labels=6, larger_labels=3)
     assert al.verdict.n_test == 6 and al.verdict.state in ("GOOD", "LABEL-LIMITED", "FIT-LIMITED", "NOT YET")
     assert al.verdict.label_error < 0.05  # eV/Å; chunks of EMT are nearly exact
+    best, atoms = EnsembleCalculator("best.al.ensemble"), pt55()
+    band, plain = best.get_property("forces_error95", atoms), best.error95_factor * best.get_property("forces_uncertainty", atoms)
+    assert best.error95_floor == al.verdict.error95_floor == pytest.approx(1.614 / 0.921 * al.verdict.label_error, rel=1e-3)
+    np.testing.assert_array_equal(band, np.maximum(plain, best.error95_floor))
     journal = [json.loads(line) for line in Path("al-training/saved-info/journal.jsonl").read_text().splitlines()]
     tested = next(event["atoms"] for event in journal if event["event"] == "test-chosen")
     trained = {chunk.info["target_atom"] for chunk in read("al-training/saved-info/atomic_chunks.traj", ":")}

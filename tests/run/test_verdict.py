@@ -57,8 +57,9 @@ def test_labels_as_uncertain_as_the_error_limit_it():
     verdict = on_labels(0.1, differences_l=np.full(5, 0.1))
     assert (verdict.state, verdict.color) == ("LABEL-LIMITED", "amber")
     assert verdict.label_error == pytest.approx(np.sqrt(8 / (3 * np.pi)) * 0.1)
+    assert verdict.error95_floor == pytest.approx(np.sqrt(chi2.ppf(0.95, 3) / 3) * 0.1)
     assert on_labels(0.1, differences_l=np.full(5, 0.01)).state == "NOT YET"
-    assert on_labels(0.1).state == "NOT YET"
+    assert on_labels(0.1).state == "NOT YET" and np.isnan(on_labels(0.1).error95_floor)
 
 
 def test_criteria_that_cause_most_of_the_error_limit_it():

@@ -8,7 +8,8 @@ from ase.calculators.emt import EMT
 from small_runs import CALC_TEXT, cells, cluster
 
 from amp.nft.amp_io import read_amp, read_calc_text, with_data, write_amp, write_ensemble
-from amp.nft.calculator import EnsembleCalculator
+from amp.nft.amp_io.card import with_card
+from amp.nft.calculator import Committee, EnsembleCalculator
 from amp.nft.chunks import carve_chunks
 from amp.nft.records import ForceRows, TrainingTask
 from amp.nft.training.batched_trainer import BatchedTrainer
@@ -88,6 +89,20 @@ def test_the_calculator_gives_the_band_beside_the_raw_uncertainty(texts):
     plain.calculate(atoms)
     assert "forces_error95" not in plain.results
     np.testing.assert_array_equal(plain.results["forces_uncertainty"], atoms.calc.results["forces_uncertainty"])
+
+
+def test_a_card_with_a_floor_widens_the_band(texts):
+    """Also that of a committee; the members stay the same, and so does their digest."""
+    atoms, plain = cluster(), EnsembleCalculator([read_amp(text) for text in texts])
+    band = plain.get_property("forces_error95", atoms)
+    floor = float(np.median(band))
+    wider = EnsembleCalculator([read_amp(text) for text in with_card(texts, {"error95_floor": floor})])
+    np.testing.assert_array_equal(wider.get_property("forces_error95", atoms), np.maximum(band, floor))
+    np.testing.assert_array_equal(wider.results["forces_uncertainty"], plain.results["forces_uncertainty"])
+    assert wider.digest == plain.digest and plain.error95_floor is None
+    each = [EnsembleCalculator([read_amp(text)]) for text in texts]
+    committee = Committee(each, error95_factor=plain.error95_factor, error95_floor=floor)
+    np.testing.assert_allclose(committee.get_property("forces_error95", atoms), np.maximum(band, floor), rtol=SAME)
 
 
 def test_amp_loads_the_members_and_ignores_the_factor(texts, tmp_path, monkeypatch):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import chi2, f
 
-from amp.nft.uncertainty import bound_errors, calibrate_out_of_bag, force_uncertainty, is_label_error
+from amp.nft.uncertainty import bound_errors, calibrate_out_of_bag, error95, error95_floor, force_uncertainty, is_label_error
 from amp.nft.uncertainty.calibration import MEAN_OVER_RMS, quantile_over_rms
 
 DRAWS = 400
@@ -123,3 +123,23 @@ def test_too_few_forces_out_of_bag_give_no_factor():
     assert calibrate_out_of_bag(forces, known, weights).n == 3
     with pytest.raises(ValueError, match="members, forces"):
         calibrate_out_of_bag(forces, known[:5], weights)
+
+
+def test_members_that_share_a_label_error_have_a_band_of_its_size():
+    """Fits that agree within 0.02 follow the labels, which are all off: the factor finds only their disagreement."""
+    rng, size, n = np.random.default_rng(4), 0.1, 4000
+    label_error = rng.normal(size=(n, 3)) * size / np.sqrt(3)
+    forces_mni = label_error + rng.normal(size=(10, n, 3)) * 0.02
+    factor = calibrate_out_of_bag(forces_mni, label_error, np.zeros((10, n))).factor
+    delta, error = force_uncertainty(forces_mni), np.linalg.norm(forces_mni.mean(axis=0), axis=1)
+    floor = error95_floor(lengths(np.full(5 * n, size), rng))
+    assert np.mean(error <= error95(delta, factor)) < 0.2
+    assert np.mean(error <= error95(delta, factor, floor)) == pytest.approx(LEVEL, abs=SAMPLING)
+
+
+def test_the_floor_widens_what_is_narrower_and_nothing_else():
+    delta = np.array([0.01, 0.1, np.nan])
+    np.testing.assert_array_equal(error95(delta, 2.0, 0.05), [0.05, 0.2, np.nan])
+    np.testing.assert_array_equal(error95(delta, 2.0), 2.0 * delta)
+    assert error95_floor(np.full(5, 0.1)) == pytest.approx(0.1 * np.sqrt(chi2.ppf(0.95, 3) / 3), rel=1e-10)
+    assert error95_floor([]) is None

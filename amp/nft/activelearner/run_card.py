@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from amp.nft.activelearner.parent_record import recorded_parents
 from amp.nft.activelearner.setup import Setup
 from amp.nft.amp_io.card import described, network_fields, training_errors
@@ -53,6 +55,7 @@ def card_of_run(
             **training_errors(trained.reports),
         },
         "error95_factor": network["error95_factor"],
+        "error95_floor": None if verdict is None or not np.isfinite(verdict.error95_floor) else verdict.error95_floor,
         "verdict": None if verdict is None else verdict.as_dict(),
         "method": {"name": setup.method.name, **setup.method.identity, "members": len(texts), "seed": setup.seed, "iteration": iteration},
         **setup.terms,

@@ -64,6 +64,12 @@ class AmpModel:
         return self.nft.get("out_of_bag", {}).get("factor")
 
     @property
+    def error95_floor(self) -> float | None:
+        """Least width of that band, which a run found by labels in larger chunks and keeps in the card, eV/Å; None if it is not known."""
+        card = self.nft.get("card")
+        return card.get("error95_floor") if isinstance(card, dict) else None
+
+    @property
     def elements(self) -> tuple[str, ...]:
         """The elements of the networks, sorted."""
         return tuple(sorted(self.weights))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import cached_property
@@ -24,6 +24,7 @@ from amp.nft.errors import AmpFileError, InputError, UnsupportedModel
 from amp.nft.inputs.arguments import check_count, checked_indices
 from amp.nft.inputs.geometry import check_atoms
 from amp.nft.labels.single_point import Parent
+from amp.nft.uncertainty.calibration import error95
 from amp.nft.uncertainty.forces import CONFIDENCE
 
 if TYPE_CHECKING:
@@ -72,7 +73,8 @@ class EnsembleCalculator(Calculator):
     - ``forces_committee_std``, shape (atoms, 3), eV/Å: one standard deviation of each component (with members - 1), so
       that ``forces_uncertainty`` is 2.58 times the length of its rows;
     - ``forces_error95``, shape (atoms,), eV/Å: a 95 % band of the force error, the uncertainty times the factor that the trainer
-      found out of bag; only where the members carry that factor;
+      found out of bag, and at least as wide as the label error that a run found by larger chunks, if its card has it
+      (see `amp.nft.uncertainty.error95_floor`); only where the members carry that factor;
     - ``energy_uncertainty``, eV: 2.58 standard deviations of the members' energies;
     - ``extrapolating``, bool, shape (atoms,): atoms with a fingerprint outside the range of the training set; the first
       time that there are any, a warning says so;
@@ -110,7 +112,8 @@ class EnsembleCalculator(Calculator):
         self.baseline = Baseline.of(baseline, self.models)
         self.threads = threads
         self.keep_members = keep_members
-        self.error95_factor = _common_factor(self.models)
+        self.error95_factor = _common(model.error95_factor for model in self.models)
+        self.error95_floor = _common(model.error95_floor for model in self.models)
         if self.error95_factor is not None:
             self.implemented_properties = [*self.implemented_properties, "forces_error95"]
         if keep_members:
@@ -159,7 +162,7 @@ class EnsembleCalculator(Calculator):
             "n_extrapolating": int(result.extrapolating.sum()),
         }
         if self.error95_factor is not None:
-            found["forces_error95"] = self.error95_factor * found["forces_uncertainty"]
+            found["forces_error95"] = error95(found["forces_uncertainty"], self.error95_factor, self.error95_floor)
         if result.forces_mni is not None:
             found["forces_ensemble"] = found["forces_comm"] = result.forces_mni
             found["energy_comm"] = energy_m
@@ -240,10 +243,10 @@ def _models(ensemble: Ensemble) -> list[AmpModel]:
         raise type(error)(f"{ensemble}: {error}") from None
 
 
-def _common_factor(models: list[AmpModel]) -> float | None:
-    """Return the factor of the 95 % band that all members carry, or None."""
-    factors = {model.error95_factor for model in models}
-    return factors.pop() if len(factors) == 1 else None
+def _common(values: Iterable[float | None]) -> float | None:
+    """Return the value that all members carry, or None."""
+    found = set(values)
+    return found.pop() if len(found) == 1 else None
 
 
 def _chosen(models: list[AmpModel], members: int | Sequence[int] | None) -> list[AmpModel]:

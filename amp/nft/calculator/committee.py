@@ -15,6 +15,7 @@ from amp.nft.calculator.ase_calculator import EnsembleCalculator
 from amp.nft.errors import InputError, NFTError
 from amp.nft.inputs.geometry import check_atoms
 from amp.nft.labels.identity import is_calculator
+from amp.nft.uncertainty.calibration import error95
 from amp.nft.uncertainty.forces import CONFIDENCE, force_uncertainty
 
 MEMBERS_FIRST = ("forces_comm", "forces_committee")  # (members, atoms, 3): MACE and EnsembleCalculator; RuNNerASE
@@ -36,6 +37,8 @@ class Committee(Calculator):
         ``results['forces_comm']`` is the same array as the first.
     error95_factor : float, optional
         Factor on ``forces_uncertainty`` that covers 95 % of the force errors, as a calibration found it.
+    error95_floor : float, optional
+        Least width of that band, eV/Å, as `amp.nft.uncertainty.error95_floor` gives it.
     elements : sequence of str, optional
         Elements of the structures on which the members were trained. A warning says if a structure has others, since members that
         ignore elements, or know them from elsewhere, may agree where all are wrong.
@@ -54,7 +57,7 @@ class Committee(Calculator):
     - ``forces_committee_std``, shape (atoms, 3), eV/Å: one standard deviation of each component (with members - 1);
     - ``energy_uncertainty``, eV: 2.58 standard deviations of the members' energies; NaN if a calculator of several members
       gives their forces only;
-    - ``forces_error95``, shape (atoms,), eV/Å: `error95_factor` times the uncertainty, if it is given;
+    - ``forces_error95``, shape (atoms,), eV/Å: `error95_factor` times the uncertainty, if it is given, and at least `error95_floor`;
     - ``energies``, ``stress``, ``stresses`` and ``extrapolating``, if each calculator gives them. An atom extrapolates if it does so
       for one of the calculators.
 
@@ -70,13 +73,14 @@ class Committee(Calculator):
         *,
         keep_members: bool = False,
         error95_factor: float | None = None,
+        error95_floor: float | None = None,
         elements: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
         _check(calculators)
         self.calculators = list(calculators)
         self.keep_members = keep_members
-        self.error95_factor = error95_factor
+        self.error95_factor, self.error95_floor = error95_factor, error95_floor
         self.elements = None if elements is None else frozenset(elements)
         common = [name for name in OPTIONAL if all(name in each.implemented_properties for each in self.calculators)]
         self._common = common
@@ -132,7 +136,7 @@ class Committee(Calculator):
             found = np.any([part["extrapolating"] for part in parts], axis=0)
             self.results |= {"extrapolating": found, "n_extrapolating": int(found.sum())}
         if self.error95_factor is not None:
-            self.results["forces_error95"] = self.error95_factor * self.results["forces_uncertainty"]
+            self.results["forces_error95"] = error95(self.results["forces_uncertainty"], self.error95_factor, self.error95_floor)
         if self.keep_members:
             self.results |= {"forces_ensemble": forces_mni, "forces_comm": forces_mni, "energy_comm": energy_m}
 

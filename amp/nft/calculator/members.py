@@ -264,7 +264,9 @@ def load(path: str | os.PathLike[str], *, baseline: Parent | None = None, **sett
     if baseline is not None:
         raise InputError(f"baseline is given for {os.fspath(path)}, whose models were trained without: remove it.")
     index = read_index(path)
-    return committee_of(index["members"], path, **{"elements": (index["card"] or {}).get("elements"), **settings})
+    card = index["card"] or {}
+    known = {name: card.get(name) for name in ("elements", "error95_floor")}
+    return committee_of(index["members"], path, **{**known, **settings})
 
 
 def digest_of_members(path: str | os.PathLike[str]) -> str:

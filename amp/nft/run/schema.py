@@ -283,7 +283,7 @@ EVENTS = {
         "the verdict on the last ensemble by random labels; bounds and errors in eV/Å",
         {
             "state": Kind(f"one of {', '.join(STATES)}", lambda x: x in STATES), "sentence": TEXT, "mean_bound": BOUND,
-            "max_bound": BOUND, "label_error": BOUND, "n_test": integer(),
+            "max_bound": BOUND, "label_error": BOUND, "n_test": integer(), "error95_floor": BOUND,
         },
         STARTED,
     ),

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from amp.nft.errors import InputError
 from amp.nft.records import as_plain
 from amp.nft.run.state import RunState
-from amp.nft.uncertainty.calibration import MEAN_OVER_RMS, Bounds, bound_errors, is_label_error
+from amp.nft.uncertainty.calibration import MEAN_OVER_RMS, Bounds, bound_errors, error95_floor, is_label_error
 from amp.nft.uncertainty.forces import VANISHING
 
 State = Literal["GOOD", "LABEL-LIMITED", "FIT-LIMITED", "NOT YET", "UNKNOWN", "FAILED"]
@@ -49,6 +49,8 @@ class Verdict:
         Mean length of the labels' own errors, eV/Å; nan where none was labelled again in a larger chunk.
     n_test : int
         Number of random labels.
+    error95_floor : float
+        Least width of the 95 % band of the force error, from the same labels as `label_error`, eV/Å; nan where it is nan.
     """
 
     state: State
@@ -57,6 +59,7 @@ class Verdict:
     max_bound: float = np.nan
     label_error: float = np.nan
     n_test: int = 0
+    error95_floor: float = np.nan
 
     @property
     def color(self) -> Color:
@@ -159,7 +162,8 @@ def judge(
     state, why = _state(errors_k, differences_l, bounds, aim, force_rmse, oob_rmse)
     label_error = MEAN_OVER_RMS * float(np.sqrt(squared_label))
     sentence = f"{_bounds_in_words(bounds, label_error, len(differences_l))}; {why}. {_energies(errors.energy_error)}"
-    return Verdict(state, sentence, bounds.mean, bounds.max, label_error, bounds.n)
+    floor = error95_floor(differences_l)
+    return Verdict(state, sentence, bounds.mean, bounds.max, label_error, bounds.n, np.nan if floor is None else floor)
 
 
 def _state(

@@ -13,6 +13,7 @@ from amp.nft import amp_io
 from amp.nft.amp_io import AmpModel, CalculatorSpec
 from amp.nft.kernels.training.labelled import LabelledImages
 from amp.nft.records import Ensemble, ForceRows, MemberReport, Purpose, TrainingTask, Watch, random_stream, unwatched
+from amp.nft.training.input_ranges import DISPLACEMENT, ranges_of
 from amp.nft.training.trained_labels import calibrating_forces, energy_weight, force_divisor, force_weights, trained_energy, trained_forces
 
 if TYPE_CHECKING:
@@ -137,7 +138,7 @@ class BatchedTrainer:
             spec,
             labelled,
             task.weights_mi,
-            fprange=self._range(fingerprints, rows, task.targets),
+            fprange=self._range(fingerprints, rows, task),
             seeds=[random_stream(task.seed, Purpose.WEIGHTS, task.iteration, member) for member in task.members or range(task.n_members)],
             start=[amp_io.read_amp(text) for text in task.start] if task.start else None,
             retry_m=task.retry_m,
@@ -183,17 +184,12 @@ class BatchedTrainer:
             for rows, key, (_, chosen) in zip(found, keys, images, strict=True)
         ]
 
-    def _range(self, fingerprints: Fingerprints, rows: list[Rows], targets: list[Atoms]) -> dict[str, np.ndarray]:
-        """Return the smallest and largest value of each fingerprint over the training images and the targets."""
+    def _range(self, fingerprints: Fingerprints, rows: list[Rows], task: TrainingTask) -> dict[str, np.ndarray]:
+        """Return the range of each fingerprint over images and targets; it is Amp's unless members stop out of bag on chunks."""
         if not self._target_rows:
-            self._target_rows = [fingerprints.values(target) for target in targets]
-        x = np.concatenate([some.x for some in [*rows, *self._target_rows]])
-        kind = np.concatenate([some.kind for some in [*rows, *self._target_rows]])
-        ranges = {}
-        for number, element in enumerate(fingerprints.elements):
-            values = x[kind == number, : fingerprints.n_features[number]]
-            ranges[element] = np.column_stack([values.min(axis=0), values.max(axis=0)])
-        return ranges
+            self._target_rows = [fingerprints.values(target) for target in task.targets]
+        on_chunks = task.until == "out-of-bag" and any(some is not None for some in task.rows)
+        return ranges_of(fingerprints, [*rows, *self._target_rows], DISPLACEMENT if on_chunks else 0.0)
 
 
 def _elements(task: TrainingTask) -> list[str]:

@@ -7,6 +7,8 @@ from amp.nft.uncertainty.calibration import (
     bound_errors,
     calibrate,
     calibrate_out_of_bag,
+    error95,
+    error95_floor,
     is_label_error,
 )
 from amp.nft.uncertainty.forces import CONFIDENCE, check_threshold, force_uncertainty, select
@@ -20,6 +22,8 @@ __all__ = [
     "calibrate",
     "calibrate_out_of_bag",
     "check_threshold",
+    "error95",
+    "error95_floor",
     "force_uncertainty",
     "is_label_error",
     "select",

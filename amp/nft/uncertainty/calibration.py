@@ -195,6 +195,48 @@ def calibrate_out_of_bag(forces_mni: np.ndarray, known_ni: np.ndarray, weights_m
     return OutOfBag(float(width / CONFIDENCE), float(np.mean(are_covered(error, width * std))), rms, int(judged.sum()))
 
 
+def error95_floor(differences_l: np.ndarray) -> float | None:
+    """Return the width below which a 95 % band of the force error says less than the labels allow.
+
+    Parameters
+    ----------
+    differences_l : ndarray, shape (larger labels,)
+        Lengths of the differences between labels and labels of the same atoms in larger chunks, eV/Å.
+
+    Returns
+    -------
+    float or None
+        1.614 times their root mean square, the 95 % quantile of a normal vector of that size, eV/Å; None without any.
+
+    Notes
+    -----
+    Out-of-bag errors are differences from labels, and do not contain the error that all labels share. In such a case members agree
+    where all are wrong: on Mg50O50 the factor alone covered 0.18 to 0.92 of the errors.
+    """
+    differences_l = np.asarray(differences_l, dtype=float)
+    return quantile_over_rms(LEVEL) * float(np.sqrt(np.mean(differences_l**2))) if len(differences_l) else None
+
+
+def error95(uncertainty: np.ndarray, factor: float, floor: float | None = None) -> np.ndarray:
+    """Return the 95 % band of the force error.
+
+    Parameters
+    ----------
+    uncertainty : ndarray
+        As `force_uncertainty` gives it, eV/Å.
+    factor : float
+        From `calibrate_out_of_bag`.
+    floor : float, optional
+        From `error95_floor`, eV/Å: no part of the band is narrower. Not known if not given.
+
+    Returns
+    -------
+    ndarray
+        In eV/Å, in the shape of `uncertainty`.
+    """
+    return np.maximum(factor * np.asarray(uncertainty), floor or 0.0)
+
+
 @dataclass(frozen=True)
 class Bounds:
     """One-sided 95 % bounds on force errors, eV/Å.
