@@ -4,7 +4,8 @@
 
 Printed for each run, and as medians: labels of the training and of the test, the parent's time, the true error of the mean force over
 all atoms of the target (mean and largest, eV/Å), the fraction of atoms whose error delta and the 95 % band cover, the bounds from the
-test labels, and the verdict. The mean width of the band is in units of the mean error. Results are kept in benchmarks/results/realparents.jsonl.
+test labels, and the verdict. The mean width of the band is in units of the mean error. Results are kept in
+benchmarks/results/realparents.jsonl.
 """
 
 from __future__ import annotations
@@ -212,7 +213,8 @@ def run(
     return {
         "labels": al.history[-1].n_chunks, "force": np.linalg.norm(true, axis=1).mean(), "mean": error.mean(), "max": error.max(),
         "delta_max": delta.max(), "covered": (error <= delta).mean(), "covered95": np.nan if band is None else (error <= band).mean(),
-        "width": np.nan if band is None else band.mean() / error.mean(), "seconds": time.process_time() - begin, "verdict": getattr(verdict, "state", ""),
+        "width": np.nan if band is None else band.mean() / error.mean(),
+        "seconds": time.process_time() - begin, "verdict": getattr(verdict, "state", ""),
         "mean_bound": getattr(verdict, "mean_bound", None), "max_bound": getattr(verdict, "max_bound", None),
         "label_error": getattr(verdict, "label_error", None), "test_labels": getattr(verdict, "n_test", 0),
     }  # fmt: skip
@@ -263,7 +265,8 @@ def line(found: dict[str, Any]) -> str:
     """Return one result in words."""
     text = (
         f"{found['labels']:.0f} labels, mean force {found['force']:.3f}, error {found['mean']:.4f} / {found['max']:.3f} eV/Å, "
-        f"delta {found['delta_max']:.3f}, covered {found['covered']:.2f}, by the 95 % band {found['covered95']:.2f}, {found['width']:.1f} mean errors wide"
+        f"delta {found['delta_max']:.3f}, covered {found['covered']:.2f}, by the 95 % band {found['covered95']:.2f}, "
+        f"{found['width']:.1f} mean errors wide"
     )
     if found.get("mean_bound") is not None:
         text += f"; bounds {found['mean_bound']:.4f} / {found['max_bound']:.3f}, {found['verdict']}"
