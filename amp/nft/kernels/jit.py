@@ -18,12 +18,14 @@ from amp.nft.kernels.second_compiler import second_compiler
 # of a result keep their meaning, so that an overflow is seen and not optimised away.
 FASTMATH = {"contract", "reassoc", "nsz", "arcp"}
 
-
-_SETTINGS = {"error_model": "numpy", "nogil": True, "fastmath": FASTMATH, "no_cfunc_wrapper": True, "pipeline_class": ShortPipeline}
+# Arrays are not reference-counted: that takes a locked instruction for each array and use, and a tenth of the compilation
+_SETTINGS = {
+    "error_model": "numpy", "nogil": True, "fastmath": FASTMATH, "_nrt": False, "no_cfunc_wrapper": True, "pipeline_class": ShortPipeline,
+}  # fmt: skip
 
 
 def kernel(function: Callable) -> Callable:
-    """Compile a function that Python calls.
+    """Compile a function that Python calls; it must not allocate arrays.
 
     Kernels release the interpreter's lock, divide as NumPy does (a test for zero in front of every
     division keeps loops from SIMD), and are kept on disk between processes. Where no directory
@@ -113,8 +115,7 @@ def _shared(name: str, load: Callable) -> Callable:
 def inner(function: Callable) -> Callable:
     """Compile a function that only kernels call; it must not allocate arrays.
 
-    It is cheaper than a kernel, in compiling (it has no entry from Python) and in running: its arrays
-    are not reference-counted, which otherwise takes a locked instruction per array and use.
+    It is cheaper to compile than a kernel: it has no entry from Python.
 
     Parameters
     ----------
@@ -125,4 +126,4 @@ def inner(function: Callable) -> Callable:
     callable
     """
     register_inner(function)
-    return njit(_nrt=False, no_cpython_wrapper=True, **_SETTINGS)(function)
+    return njit(no_cpython_wrapper=True, **_SETTINGS)(function)

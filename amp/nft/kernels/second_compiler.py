@@ -23,10 +23,14 @@ IS_SECOND = "AMP_NFT_SECOND_COMPILER"  # in the environment of a second process,
 WAITING = "amp.nft:compiled by a second process"  # numba event while this process waits
 PATIENCE = 120.0  # s that this process waits for one kernel
 _LINE = 4096  # bytes read at a time; a report is shorter
-_CODE = (
-    "import sys; path = sys.argv[1]; import json; sys.path[:] = json.loads(path); "
-    "from amp.nft.kernels.first_use import compile_kernels; compile_kernels()"
-)
+# The kernels do not need what Amp's own package imports, which takes longer than all else that they import
+_CODE = """
+import json, sys, types
+amp = sys.modules["amp"] = types.ModuleType("amp")
+sys.path[:], amp.__path__ = json.loads(sys.argv[1])
+from amp.nft.kernels.first_use import compile_kernels
+compile_kernels()
+"""
 
 
 class SecondCompiler:
@@ -45,7 +49,7 @@ class SecondCompiler:
             return
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-I", "-c", _CODE, json.dumps(sys.path)],
+                [sys.executable, "-I", "-c", _CODE, json.dumps([sys.path, list(sys.modules["amp"].__path__)])],
                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
                 env=os.environ | {IS_SECOND: "1"},
             )  # fmt: skip

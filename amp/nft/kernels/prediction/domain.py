@@ -9,7 +9,7 @@ import numpy as np
 from amp.nft.kernels.fingerprints.neighbors import Neighbors, Search
 from amp.nft.kernels.fingerprints.workspace import make_workspace
 from amp.nft.kernels.jit import kernel
-from amp.nft.kernels.prediction.ensemble import add_block, evaluate_block, make_scratch, summarise
+from amp.nft.kernels.prediction.ensemble import add_block, evaluate_block, make_scratch, summarise, virials
 from amp.nft.kernels.prediction.evaluate import Evaluator
 
 _BLOCK = 64  # atoms at a time
@@ -138,7 +138,7 @@ class Domain:
             self.energy_i[atoms] = scratch.energy[:n, :members].mean(axis=1)
             self.outside_i[atoms] = scratch.outside[:n]
             if stress:
-                self.virial_iab[atoms] = scratch.virial[:n, :, :, :members].mean(axis=3)
+                self.virial_iab[atoms] = virials(scratch)[:n, :, :, :members].mean(axis=3)
                 self.virial_ab += self.virial_iab[atoms].sum(axis=0)
 
     def ghost_forces(self, row_g: np.ndarray, rows: int) -> np.ndarray:

@@ -92,7 +92,7 @@ class Scratch(NamedTuple):
     line: np.ndarray  # (atoms,) where in `force` an atom is, or -1
     touched: np.ndarray  # (atoms touched,)
     force: np.ndarray  # (atoms touched, xyz, members)
-    virial: np.ndarray  # (atoms of a block, xyz, xyz, members)
+    virial: np.ndarray  # (atoms of a block * xyz, xyz, members): with as many dimensions as `force`, so that `_pull` is compiled once
     energy: np.ndarray  # (atoms of a block, members)
     outside: np.ndarray  # (atoms of a block,) True if a fingerprint is outside the trained range
     count: np.ndarray  # type: ignore[assignment]  # (1,) atoms touched
@@ -122,9 +122,23 @@ def make_scratch(networks: Networks, n_atoms: int, n_centres: int, most_touched:
     return Scratch(
         simd.zeros(depth + 1, nodes, columns), simd.zeros(depth + 1, nodes, columns), simd.zeros(n_slots, columns),
         simd.zeros(1, vectors, 4, LANES), simd.zeros(3, vectors, 4, LANES), np.full(n_atoms, -1, dtype=np.int64),
-        np.zeros(most_touched, dtype=np.int64), simd.zeros(most_touched, 3, columns), simd.zeros(n_centres, 3, 3, columns),
+        np.zeros(most_touched, dtype=np.int64), simd.zeros(most_touched, 3, columns), simd.zeros(3 * n_centres, 3, columns),
         simd.zeros(n_centres, columns), np.zeros(n_centres, dtype=np.bool_), np.zeros(1, dtype=np.int64),
     )  # fmt: skip
+
+
+def virials(scratch: Scratch) -> np.ndarray:
+    """Return the virials of a block.
+
+    Parameters
+    ----------
+    scratch : Scratch
+
+    Returns
+    -------
+    ndarray, shape (atoms of a block, xyz, xyz, members)
+    """
+    return scratch.virial.reshape(-1, 3, *scratch.virial.shape[1:])
 
 
 @kernel

@@ -19,6 +19,7 @@ from amp.nft.kernels.prediction.ensemble import (
     evaluate_block,
     make_scratch,
     summarise,
+    virials,
 )
 from amp.nft.kernels.threads import available_cpus, run_threads
 
@@ -264,7 +265,7 @@ class _Sweep:
         self.extrapolating[atoms] = room.scratch.outside[: last - first]
         self.energies_mi[:, atoms] = room.scratch.energy[: last - first, : self._n_members].T
         if self.virial_iab is not None:
-            self.virial_iab[atoms] = room.scratch.virial[: last - first, :, :, : self._n_members].mean(axis=3)
+            self.virial_iab[atoms] = virials(room.scratch)[: last - first, :, :, : self._n_members].mean(axis=3)
         return room
 
     def _room(self, most: int) -> _Buffer:
@@ -280,4 +281,4 @@ class _Sweep:
         """Add the results of a block."""
         add_block(scratch.count, scratch.touched, scratch.force, scratch.line, self.forces)
         if self._stress:
-            self.virial += scratch.virial.sum(axis=0)
+            self.virial += virials(scratch).sum(axis=0)

@@ -274,12 +274,12 @@ def _scatter(rows, row0, n_near, source, count, out, at):
 
 
 @kernel
-def add_losses(problem, theta_mp, weights_mi, scratch, work, loss_m, gradient_mp, with_gradient):
-    """Add the losses of members to `loss_m` and, if requested, their gradients to `gradient_mp`, without the penalty.
+def add_losses(problem, theta_mp, weights_mi, scratch, work, loss_m, gradient, with_gradient):
+    """Add the losses of members to `loss_m` and, if requested, their gradients to `gradient`, one after the other, without the penalty.
 
     Image by image, so that an image's data stay in the cache for all members. `work` is a buffer for the residuals of an image.
     """
-    gradient, none, width = gradient_mp.ravel(), np.int64(-1), theta_mp.shape[1]
+    none, width = np.int64(-1), theta_mp.shape[1]
     for i in range(weights_mi.shape[1]):
         image = problem.data.images[i]
         n_forces = image.last - image.force

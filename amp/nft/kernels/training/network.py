@@ -301,8 +301,9 @@ def losses(
         """Return a few members together."""
         part = slice(members[0], members[-1] + 1)
         add_losses(
-            problem, theta_mp[part], weights_mi[part], make_scratch(problem), np.zeros(room), loss_m[part], gradient_mp[part], gradient
-        )
+            problem, theta_mp[part], weights_mi[part], make_scratch(problem), np.zeros(room), loss_m[part],
+            gradient_mp[part].reshape(-1), gradient,
+        )  # fmt: skip
 
     threads = min(available_cpus() if threads is None else threads, len(theta_mp))
     run_threads(work, np.array_split(np.arange(len(theta_mp)), threads), threads)
