@@ -42,7 +42,7 @@ def load(element: str, part: str) -> list[Atoms]:
 
 def functions(element: str, name: str):
     """Return the fingerprints of an element by the name of their set."""
-    if name not in ("large", "larger"):
+    if name not in ("large", "larger", "large5"):
         return name
     return getattr(features, name)(element, offsets=np.linspace(*SHIFTED[element], 6))
 

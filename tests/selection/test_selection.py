@@ -8,7 +8,7 @@ from ase.calculators.emt import EMT
 from ase.cluster import Octahedron
 
 from amp.nft.chunks import carve_chunks
-from amp.nft.features import candidates, g2x, large, larger, paper20
+from amp.nft.features import candidates, g2x, large, large5, larger, paper20
 from amp.nft.initialization import initial_images
 from amp.nft.selection import (
     by_correlation,
@@ -21,6 +21,8 @@ from amp.nft.selection import (
     fingerprints,
 )
 from amp.nft.selection.rows import METHODS
+
+SAME = 1e-12  # of fingerprints, of the order of 1
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +97,25 @@ def test_the_larger_set_has_all_functions_of_the_large_one():
         fewer, more = large(elements), larger(elements)
         assert fewer.keys() == more.keys() and all(function in more[name] for name in more for function in fewer[name])
     assert (len(large("Pt")["Pt"]), len(larger("Pt")["Pt"])) == (30, 46)
+
+
+def test_large5_sees_the_angle_of_neighbours_that_are_farther_apart_than_the_cutoff():
+    """Opposite neighbours at 2.7 Å are 5.4 Å apart, beyond a cutoff of 5 Å: no G4 of the atom between them depends on their angle."""
+    straight, bent = (Atoms("Mo3", [(0, 0, 0), (2.7, 0, 0), (-2.7 * np.cos(angle), 2.7 * np.sin(angle), 0)]) for angle in (0.0, 0.3))
+    assert min(bent.get_distance(1, 2), straight.get_distance(1, 2)) > 5.0
+    for functions, changes in ((larger("Mo"), False), (large5("Mo"), True)):
+        (x, y) = (fingerprints([atoms], functions, cutoff=5.0)[0][0] for atoms in (straight, bent))
+        assert np.allclose(x, y, rtol=0, atol=SAME) != changes
+
+
+def test_large5_is_large_with_as_many_g5():
+    for elements in (["Pt"], ["Cu", "Au"]):
+        fewer, more = large(elements), large5(elements)
+        assert fewer.keys() == more.keys()
+        for name, functions in more.items():
+            assert functions[: len(fewer[name])] == fewer[name]
+            assert {function["type"] for function in functions[len(fewer[name]) :]} == {"G5"}
+            assert len(functions) == len(larger(elements)[name])
 
 
 def test_there_are_78_candidates_and_the_papers_are_among_them():

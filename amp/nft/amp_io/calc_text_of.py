@@ -11,7 +11,7 @@ from amp.nft.amp_io.calc_text import CalculatorSpec, spec_of
 from amp.nft.errors import InputError, UnsupportedModel
 from amp.nft.inputs.arguments import check_count, check_positive, did_you_mean
 
-FEATURES = ("g2x", "large", "larger", "paper20")
+FEATURES = ("g2x", "large", "larger", "large5", "paper20")
 DEFAULTS: dict[str, Any] = {
     "cutoff": 6.0, "features": "g2x", "hiddenlayers": (5, 5), "energy_rmse": 0.001, "force_rmse": 0.005, "force_maxresid": 0.02,
     "force_coefficient": 0.04, "maxiter": 3000,
@@ -71,7 +71,7 @@ def text_of_settings(
     elements : iterable of str
     cutoff : float
         Of the fingerprints, Å.
-    features : {'g2x', 'large', 'paper20'}
+    features : {'g2x', 'large', 'larger', 'large5', 'paper20'}
     hiddenlayers : iterable of int
     energy_rmse, force_rmse, force_maxresid : float or None
         Criteria of the training, eV/atom and eV/Å.

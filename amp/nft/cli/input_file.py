@@ -102,7 +102,7 @@ class Members(Table):
 
     members: Annotated[int, Field(ge=2)] | None = Field(None, description="Number of members.")
     cutoff: Positive = Field(6.0, description="Cutoff of the fingerprints, Å.")
-    features: Literal["g2x", "large", "larger", "paper20"] = Field("g2x", description="Set of fingerprints of amp.nft.features.")
+    features: Literal["g2x", "large", "larger", "large5", "paper20"] = Field("g2x", description="Set of fingerprints of amp.nft.features.")
     hiddenlayers: list[Count] = Field([5, 5], min_length=1, description="Nodes of each hidden layer.")
     energy_rmse: Positive | None = Field(0.001, description="Criterion of the training, eV/atom.")
     force_rmse: Positive | None = Field(0.005, description="Criterion of the training, eV/Å.")

@@ -224,7 +224,7 @@ def _add_steps(commands: Any) -> None:
     fit.add_argument("images", help="a file that ASE reads")
     for name, kind, text in (
         ("--members", _count, "number of members (10)"), ("--cutoff", float, "cutoff of the fingerprints, Å (6.0)"),
-        ("--features", str, "g2x, large or paper20 (g2x)"), ("--valid", float, "fraction of images for validation (0.1)"),
+        ("--features", str, "g2x, large, larger, large5 or paper20 (g2x)"), ("--valid", float, "fraction of images for validation (0.1)"),
         ("--seed", int, "seed of everything random (0)"), ("--threads", _count, "threads"), ("--forces", str, "all, or centre for chunks"),
         ("--directory", str, "the fit's directory, with fit.ensemble (fit)"), ("--baseline", str, OF_BASELINE),
     ):  # fmt: skip

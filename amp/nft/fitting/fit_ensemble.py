@@ -72,7 +72,7 @@ def fit(
         Python text that leaves an Amp calculator in ``calc``, settings of one as for `NFT.run`, or the calculator. In place of it give
         `features`, `hiddenlayers` and `cutoff`.
     features : str or dict
-        'g2x', 'large' or 'paper20' of :mod:`amp.nft.features`, or Amp's ``Gs``.
+        'g2x', 'large', 'larger', 'large5' or 'paper20' of :mod:`amp.nft.features`, or Amp's ``Gs``.
     hiddenlayers : tuple of int, or dict by element
     cutoff : float
         Radius of the fingerprints, Å.
