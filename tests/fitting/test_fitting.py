@@ -1,6 +1,7 @@
 """Fits of a data set: errors, validation, restart, and the files that others read."""
 
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from amp.nft.features import large
 from amp.nft.fitting import Ensemble, evaluate, fit
 from amp.nft.report.comparison import compare
 from amp.nft.run.store import RunRecord
+from amp.nft.training.out_of_bag import LESS_FORCE
 from amp.nft.uncertainty.forces import VANISHING
 
 SAME = 1e-9
@@ -135,6 +137,45 @@ def test_a_killed_fit_resumes_with_the_members_that_it_lacks(ensemble, directory
     assert sum(event["event"] == "member" for event in RunRecord(tmp_path).events) == 3
 
 
+@pytest.fixture(scope="module")
+def on_all(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("on-all") / "fit"
+    return fit(cells(), directory=directory, energy_stage="all", **SMALL), directory
+
+
+def test_a_stage_on_all_images_learns_from_those_that_a_member_lacks(ensemble, on_all):
+    """Each member's weighted errors of all trained images fall, and the band stays as wide as before."""
+    after, _ = on_all
+    images = [image for i, image in enumerate(cells()) if i not in ensemble.validation_indices]
+    losses, widths = [], []
+    for one in (ensemble, after):
+        calculator = one.calculator(keep_members=True)
+        loss, band = np.zeros(SMALL["n"]), []
+        for image in images:
+            calculator.calculate(image)
+            found = calculator.results
+            energy = (found["energy_comm"] - image.get_potential_energy()) / len(image)
+            force = found["forces_comm"] - image.get_forces()
+            loss += energy**2 + LESS_FORCE * 0.04 * (force**2).mean(axis=(1, 2))
+            band.append(found["forces_error95"])
+        losses.append(loss)
+        widths.append(np.sqrt(np.mean(np.concatenate(band) ** 2)))
+    assert (losses[1] < losses[0]).all()
+    assert widths[1] == pytest.approx(widths[0], rel=SAME)
+    assert all(re.search(r"; then \d+ steps on all images$", report.message) for report in after.reports)
+
+
+def test_a_stage_on_all_images_is_resumed(on_all, tmp_path):
+    """Two members are finished, one of them on all images: the files of a kill in between."""
+    after, directory = on_all
+    lines = (directory / "journal.jsonl").read_bytes().splitlines(keepends=True)
+    shutil.copytree(directory / "content", tmp_path / "content")
+    (tmp_path / "journal.jsonl").write_bytes(b"".join(lines[:5]))
+    assert fit(cells(), directory=tmp_path, energy_stage="all", **SMALL).texts == after.texts
+    events = [(event["event"], event["member"]) for event in RunRecord(tmp_path).events if "member" in event]
+    assert events == [(name, member) for name in ("member", "all-images") for member in range(3)]
+
+
 def test_threads_change_nothing(ensemble, tmp_path):
     assert fit(cells(), directory=tmp_path, **SMALL | {"threads": 2}).texts == ensemble.texts
 
@@ -190,6 +231,8 @@ calc.model.lossfunction = LossFunction(convergence={'energy_rmse': 0.05, 'force_
         ({"valid": 1.0}, "valid is 1.0"),
         ({"fit_until": "bag"}, "fit_until is 'bag'"),
         ({"fit_until": "criteria"}, "calc_text"),
+        ({"energy_stage": "some"}, "energy_stage is 'some'"),
+        ({"energy_stage": "all", "fit_until": "criteria", "calc_text": {}}, "energy_stage is 'all', but fit_until"),
         ({"features": "g3"}, "features is 'g3'"),
         ({"forces": "some"}, "forces is 'some'"),
         ({"forces": [None]}, "forces has 1 items"),

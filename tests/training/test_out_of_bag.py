@@ -194,6 +194,16 @@ def test_an_energy_stage_weighs_the_energies_against_the_forces_of_held_out_imag
     assert staged_report.message.startswith(report.message.split(",")[0])
 
 
+def test_without_energies_there_is_no_stage_on_all_images(images, weights):
+    (chunks, chunk_i), models = images, fit(images, weights)[0]
+    spec, only = spec_of(), [chunk for chunk, is_chunk in zip(chunks, chunk_i, strict=True) if is_chunk]
+    fingerprints = Fingerprints(spec.gs, spec.cutoff)
+    rows = [fingerprints.rows(chunk, 0) for chunk in only]
+    labelled = LabelledImages(rows, np.full(len(only), np.nan), [chunk.get_forces()[[0]] for chunk in only], np.array(list(map(len, only))))
+    _, ended = batched_fit.continue_on_all(spec, labelled, {"Cu": models[0].fprange["Cu"]}, models)
+    assert [one.steps for one in ended] == [0] * len(models)
+
+
 def test_without_held_out_energies_there_is_no_energy_stage(images, weights):
     plain, staged = (fit(images, weights, end_with_energies=stage) for stage in (False, True))
     assert plain[1] == staged[1]

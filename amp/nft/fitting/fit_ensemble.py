@@ -10,13 +10,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from ase import Atoms
 
 from amp.nft import features as feature_sets
-from amp.nft.amp_io import CalculatorSpec, calc_text_of, read_amp, read_calc_text, spec_of, with_data, write_amp
+from amp.nft.amp_io import AmpModel, CalculatorSpec, calc_text_of, read_amp, read_calc_text, spec_of, with_data, write_amp
 from amp.nft.amp_io.card import TERMS, checked_terms
 from amp.nft.calculator.baseline import Baseline
 from amp.nft.errors import InputError, RunStoreError
@@ -26,6 +26,7 @@ from amp.nft.inputs.arguments import check_count, check_lengths, checked_indices
 from amp.nft.inputs.structures import Images, marked_atom, read_images, read_training_images
 from amp.nft.labels.single_point import Parent
 from amp.nft.records import ForceRows, MemberReport, Purpose, TrainingTask, random_stream
+from amp.nft.run.replay import report_of
 from amp.nft.run.schema import FORMAT
 from amp.nft.run.second_labels import SecondLabels
 from amp.nft.run.store import RunStore
@@ -34,9 +35,14 @@ from amp.nft.training.batched_trainer import BatchedTrainer
 from amp.nft.training.choose import sample_weights
 from amp.nft.training.out_of_bag import UNTIL, Until
 
+if TYPE_CHECKING:
+    from amp.nft.kernels.training.descent import Fit
+
 logger = logging.getLogger("amp.nft")
 Forces = Literal["all", "centre"] | Sequence[Any]
+EnergyStage = bool | Literal["all"]
 LEAST_IMAGES = 2
+ON_ALL = "all-images"  # event of a member after its stage on all images
 
 
 def fit(
@@ -52,7 +58,7 @@ def fit(
     seed: int = 0,
     forces: Forces = "all",
     fit_until: Until = "out-of-bag",
-    energy_stage: bool = True,
+    energy_stage: EnergyStage = True,
     threads: int | None = None,
     baseline: Parent | None = None,
     card: Mapping[str, str | None] | None = None,
@@ -91,9 +97,10 @@ def fit(
     fit_until : {'out-of-bag', 'criteria'}
         A member keeps the parameters of its smallest error on the images that its sample lacks, or stops at the criteria
         of `calc_text`.
-    energy_stage : bool
+    energy_stage : bool or 'all'
         End an out-of-bag fit with a few steps in which energies count more. On the data sets of the benchmarks they reduce
-        the errors of the energies by a third and add two percent to those of the forces.
+        the errors of the energies by a third and add two percent to those of the forces. 'all': then ten such steps on all images,
+        after the calibration, so that each member learns from the images that its sample lacks too.
     threads : int, optional
         The result does not depend on it.
     baseline : ASE calculator, or callable, optional
@@ -119,6 +126,7 @@ def fit(
         `directory` contains a fit of other images or settings.
     """
     _check(n, valid, fit_until, calc_text, cutoff)
+    _check_stage(energy_stage, fit_until)
     terms = checked_terms(card, ("parent", *TERMS))
     labelled, rows = _read(images, forces, energy_key, forces_key)
     spec = _spec(calc_text, features, hiddenlayers, cutoff, sorted({s for image in labelled for s in image.symbols}), Path(directory))
@@ -140,10 +148,13 @@ def fit(
             seed=seed,
             iteration=0,
             until=fit_until,
-            end_with_energies=energy_stage,
+            end_with_energies=bool(energy_stage),
         )
         trainer = BatchedTrainer(spec, threads, log)
-        texts = _calibrated(_Fit(trainer, task, store, log).members(), task, trainer)
+        all_members = _Fit(trainer, task, store, log)
+        texts = _calibrated(all_members.members(), task, trainer)
+        if energy_stage == "all":
+            texts = all_members.continued(texts)
     members = Ensemble(first.marked(texts), validation)
     ensemble = with_card_of_fit(members, labelled, rows, identity, {**terms, "versions": made_with}, baseline)
     ensemble.save(Path(directory) / "fit.ensemble")
@@ -166,31 +177,65 @@ class _Fit:
         from amp.nft.kernels.first_use import evaluation
         from amp.nft.kernels.threads import available_cpus
 
-        finished = _finished(self.store)
-        missing = [m for m in range(self.task.n_members) if m not in finished]
+        missing = self._missing("member")
         if len(missing) < self.task.n_members:
             self.log(f"Resuming: {self.task.n_members - len(missing)} of {self.task.n_members} members found.")
         together = self.trainer.threads or available_cpus()
         with announced(self.log, meanwhile=evaluation):
             for k in range(0, len(missing), together):
                 self._fit(missing[k : k + together])
-        finished = _finished(self.store)
+        return self._texts("member")
+
+    def continued(self, texts: list[str]) -> list[str]:
+        """Return calibrated members after a stage on all images; the band remains as wide as before, on average over the forces."""
+        before = [read_amp(text) for text in texts]
+        if missing := self._missing(ON_ALL):
+            models, fits = self.trainer.continue_on_all(self.task, [before[m] for m in missing])
+            for member, model, fit in zip(missing, models, fits, strict=True):
+                report = _continued(report_of(before[member].nft["report"]), fit)
+                self._keep(ON_ALL, model, report)
+        texts, known = self._texts(ON_ALL), before[0].nft.get("out_of_bag")
+        if known is None:
+            return texts
+        ratio = self.trainer.spread_ratio(self.task, before, [read_amp(text) for text in texts])
+        return [with_data(text, out_of_bag={**known, "factor": ratio * known["factor"]}) for text in texts]
+
+    def _missing(self, event: str) -> list[int]:
+        """Return the members of which no file is stored."""
+        finished = _finished(self.store, event)
+        return [m for m in range(self.task.n_members) if m not in finished]
+
+    def _texts(self, event: str) -> list[str]:
+        """Return all members from their files."""
+        finished = _finished(self.store, event)
         return [self.store.content(finished[member]).decode() for member in range(self.task.n_members)]
+
+    def _keep(self, event: str, model: AmpModel, report: MemberReport) -> None:
+        """Store a member with its report."""
+        text = with_data(write_amp(model), report=report.as_dict())
+        self.store.append(event, member=report.member, file=self.store.keep(text.encode(), ".amp"))
+        self.log(_line(report))
 
     def _fit(self, members: list[int]) -> None:
         """Fit some members and store each."""
         task = replace(self.task, weights_mi=self.task.weights_mi[members], members=tuple(members))
         models, reports = self.trainer.fit_models(task)
         for member, model, report in zip(members, models, reports, strict=True):
-            report = replace(report, member=member)
-            text = with_data(write_amp(model), report=report.as_dict())
-            self.store.append("member", member=member, file=self.store.keep(text.encode(), ".amp"))
-            self.log(_line(report))
+            self._keep("member", model, replace(report, member=member))
 
 
-def _finished(store: RunStore) -> dict[int, str]:
-    """Return the files of the members that are finished."""
-    return {event["member"]: event["file"] for event in store.events if event["event"] == "member"}
+def _finished(store: RunStore, of: str) -> dict[int, str]:
+    """Return the files of the members that are finished, by the event that names them."""
+    return {event["member"]: event["file"] for event in store.events if event["event"] == of}
+
+
+def _continued(report: MemberReport, fit: Fit) -> MemberReport:
+    """Return the report on a member after its stage on all images."""
+    energy_rmse, energy_maxresid, force_rmse, force_maxresid = map(float, fit.measures)
+    return replace(
+        report, steps=report.steps + fit.steps, loss=fit.loss, energy_rmse=energy_rmse, energy_maxresid=energy_maxresid,
+        force_rmse=force_rmse, force_maxresid=force_maxresid, message=f"{report.message}; then {fit.steps} steps on all images",
+    )  # fmt: skip
 
 
 def _line(report: MemberReport) -> str:
@@ -230,6 +275,14 @@ def _check(n: int, valid: float, fit_until: str, calc_text: Any, cutoff: float) 
         raise InputError(f"fit_until is {fit_until!r}: it must be one of {', '.join(map(repr, UNTIL))}.")
     if fit_until == "criteria" and calc_text is None:
         raise InputError("fit_until is 'criteria', but there are none: give calc_text with convergence=..., or use 'out-of-bag'.")
+
+
+def _check_stage(energy_stage: EnergyStage, fit_until: str) -> None:
+    """Raise InputError for an energy stage that cannot be."""
+    if not isinstance(energy_stage, bool) and energy_stage != "all":
+        raise InputError(f"energy_stage is {energy_stage!r}: it must be True, False or 'all'.")
+    if energy_stage == "all" and fit_until != "out-of-bag":
+        raise InputError(f"energy_stage is 'all', but fit_until is {fit_until!r}: give fit_until='out-of-bag', or energy_stage=False.")
 
 
 def _read(images: Images, forces: Forces, energy_key: str | None, forces_key: str | None) -> tuple[list[Atoms], list[ForceRows | None]]:

@@ -290,6 +290,9 @@ EVENTS = {
     "stopped": EventKind("the run ends", {"reason": TEXT, "message": TEXT, "converged": TRUTH}, ANY),
     "interrupted": EventKind("a signal ended the driver", {"signal": TEXT}, ANY),
     "member": EventKind("fit of a data set only: a finished member", {"member": integer(), "file": FILE}, (BEGUN,)),
+    "all-images": EventKind(
+        "fit of a data set only: a member after its stage on all images", {"member": integer(), "file": FILE}, (BEGUN,)
+    ),
     "explored": EventKind(
         "refinement only: frames of an exploration and the chunks that were selected from them",
         {"counts": list_of(integer(), "frames, uncertain frames, candidates", least=3), "chunks": list_of(FILE, "content")},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -28,10 +28,11 @@ from amp.nft.kernels.training.network import (
 from amp.nft.records import MemberReport, MemberStep, Watch, unwatched
 from amp.nft.training.checks import check_labels, check_weights
 from amp.nft.training.null_inputs import Kept, collapse, describe_dropped, deserves_a_warning, expand, find_kept, reduced
-from amp.nft.training.out_of_bag import UNTIL, Until, choose_judges, describe, energy_stage
+from amp.nft.training.out_of_bag import UNTIL, Until, choose_judges, describe, energy_stage, stage_on_all_images
 
 if TYPE_CHECKING:
     from amp.nft.kernels.fingerprints.gaussian import Rows
+    from amp.nft.kernels.training.loss import Problem
 
 logger = logging.getLogger("amp.nft")
 
@@ -114,26 +115,14 @@ def fit(
         raise InputError(f"until is {until!r}: it must be one of {', '.join(map(repr, UNTIL))}.")
     check_weights(images)
     images = _with_divisors(images)
-    spec, criteria = _trained(spec.resolved(sorted(fprange)), until)
-    whole = layout_of(spec, fprange)
-    kept = find_kept({element: spec.gs[element] for element in whole.elements}, [*images.rows, *unlabelled])
-    if dropped := describe_dropped(whole.elements, kept):
-        if deserves_a_warning(kept):
-            warnings.warn(dropped, stacklevel=2)
-        else:
-            logger.debug(dropped)
-    layout, chosen = reduced(whole, kept), [of_element.chosen for of_element in kept]
-    amps = scaled_inputs(fprange[element][some] for element, some in zip(whole.elements, chosen, strict=True))
-    inputs = whitened_inputs([*images.rows, *unlabelled], amps, chosen)
-    problem = make_problem(
-        layout, images, fprange, inputs, spec.energy_coefficient, spec.force_coefficient, spec.overfit, chosen
-    )  # fmt: skip
+    nets, criteria = _prepare(spec, images, fprange, unlabelled, until)
+    layout, inputs, problem = nets.layout, nets.inputs, nets.problem
     if start is None and spec.model is not None:
         start = [spec.model] * len(weights_mi)
     scalings = [_first_scalings(layout, images, weights) for weights in weights_mi]
     tries: list[list[Fit]] = [[] for _ in weights_mi]
     retry_m = [True] * len(tries) if retry_m is None else retry_m
-    n_forces_i = np.array([len(force) for force in images.forces]) * (spec.force_coefficient is not None)
+    n_forces_i = np.array([len(force) for force in images.forces]) * (nets.spec.force_coefficient is not None)
     chunk_i = np.zeros(len(images.rows), dtype=bool) if chunk_i is None else chunk_i
     shared = Threads(threads)
     judges_m = [choose_judges(w, chunk_i, n_forces_i) if until == "out-of-bag" else None for w in weights_mi]
@@ -144,9 +133,9 @@ def fit(
         attempts = ATTEMPTS if retry_m[member] else 1
         while len(done) < attempts and (not done or done[-1].outcome == "stalled") and not _met_floor(done):
             if start is not None and not done:
-                theta = change_inputs(*_collapsed(start[member], whole, layout, kept), inputs)
+                theta = nets.theta_of(start[member])
             else:
-                theta = change_inputs(_random_start(layout, rng, scalings[member]), layout, amps, inputs)
+                theta = change_inputs(_random_start(layout, rng, scalings[member]), layout, nets.amps, inputs)
             tell, judges = partial(_tell, watch, member, steps), judges_m[member]
             rules = Rules(criteria if judges is None else np.full(4, np.inf), spec.maxiter - steps)
             held_out = None if judges is None else judges.over(problem)
@@ -163,8 +152,87 @@ def fit(
 
     shared.run(work, range(len(weights_mi)))
     reports = [_report(*those, criteria) for those in zip(range(len(tries)), tries, retry_m, strict=True)]
-    thetas = [change_inputs(_best(done).theta, layout, inputs, amps) for done in tries]
-    return [unpack(expand(theta, layout, whole, kept), whole, spec, fprange) for theta in thetas], reports
+    return [nets.model_of(_best(done).theta) for done in tries], reports
+
+
+def continue_on_all(
+    spec: CalculatorSpec,
+    images: LabelledImages,
+    fprange: dict[str, np.ndarray],
+    models: Sequence[AmpModel],
+    *,
+    unlabelled: Sequence[Rows] = (),
+    threads: int | None = None,
+) -> tuple[list[AmpModel], list[Fit]]:
+    """Continue members on all images: :func:`amp.nft.training.out_of_bag.stage_on_all_images`.
+
+    Parameters
+    ----------
+    spec, images, fprange : as there
+        As for :func:`fit`.
+    models : sequence of AmpModel
+        Members that :func:`fit` made with `until` 'out-of-bag'.
+    unlabelled, threads : as there
+        As for :func:`fit`.
+
+    Returns
+    -------
+    models : list of AmpModel
+    fits : list of Fit
+    """
+    nets, _ = _prepare(spec, _with_divisors(images), fprange, unlabelled, "out-of-bag")
+    shared, fits = Threads(threads), {}
+
+    def work(member: int) -> None:
+        fits[member] = stage_on_all_images(nets.problem, nets.theta_of(models[member]), threads=shared)
+
+    shared.run(work, range(len(models)))
+    ended = [fits[member] for member in range(len(models))]
+    return [nets.model_of(fit.theta) for fit in ended], ended
+
+
+@dataclass(frozen=True)
+class _Networks:
+    """Networks of the inputs that carry something, and their problem."""
+
+    spec: CalculatorSpec
+    fprange: dict[str, np.ndarray]
+    whole: Layout
+    layout: Layout
+    kept: list[Kept]
+    amps: Inputs
+    inputs: Inputs
+    problem: Problem
+
+    def theta_of(self, model: AmpModel) -> np.ndarray:
+        """Return the parameters of a model."""
+        return change_inputs(*_collapsed(model, self.whole, self.layout, self.kept), self.inputs)
+
+    def model_of(self, theta: np.ndarray) -> AmpModel:
+        """Return the model with these parameters."""
+        theta = change_inputs(theta, self.layout, self.inputs, self.amps)
+        return unpack(expand(theta, self.layout, self.whole, self.kept), self.whole, self.spec, self.fprange)
+
+
+def _prepare(
+    spec: CalculatorSpec, images: LabelledImages, fprange: dict[str, np.ndarray], unlabelled: Sequence[Rows], until: Until
+) -> tuple[_Networks, np.ndarray]:
+    """Return the networks to fit to images with divisors, their problem, and the criteria."""
+    spec, criteria = _trained(spec.resolved(sorted(fprange)), until)
+    whole = layout_of(spec, fprange)
+    kept = find_kept({element: spec.gs[element] for element in whole.elements}, [*images.rows, *unlabelled])
+    if dropped := describe_dropped(whole.elements, kept):
+        if deserves_a_warning(kept):
+            warnings.warn(dropped, stacklevel=3)
+        else:
+            logger.debug(dropped)
+    layout, chosen = reduced(whole, kept), [of_element.chosen for of_element in kept]
+    amps = scaled_inputs(fprange[element][some] for element, some in zip(whole.elements, chosen, strict=True))
+    inputs = whitened_inputs([*images.rows, *unlabelled], amps, chosen)
+    problem = make_problem(
+        layout, images, fprange, inputs, spec.energy_coefficient, spec.force_coefficient, spec.overfit, chosen
+    )  # fmt: skip
+    return _Networks(spec, fprange, whole, layout, kept, amps, inputs, problem), criteria
 
 
 def _with_divisors(images: LabelledImages) -> LabelledImages:

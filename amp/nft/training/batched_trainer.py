@@ -18,6 +18,7 @@ from amp.nft.training.trained_labels import calibrating_forces, energy_weight, f
 
 if TYPE_CHECKING:
     from amp.nft.kernels.fingerprints.gaussian import Fingerprints, Rows
+    from amp.nft.kernels.training.descent import Fit
     from amp.nft.uncertainty.calibration import OutOfBag
 
 
@@ -94,15 +95,58 @@ class BatchedTrainer:
         """
         from amp.nft.training.calibration import calibrate, least_factor  # numba: only where it is needed
 
-        chosen = calibrating_forces(task)
-        used = [i for i, forces in enumerate(chosen) if len(forces)]
+        used, rows, known = self._calibrating(task)
         if not used or len(models) < 2:
             return None
-        images = list(zip(task.images, task.rows, strict=True))
-        rows = self._fingerprint(self._functions(self.spec.resolved(_elements(task))), images)
-        known = [trained_forces(*images[i])[chosen[i]] for i in used]
         least = least_factor([task.images[i] for i in used if task.rows[i] is not None])
-        return calibrate(models, [rows[i].some_forces(chosen[i]) for i in used], known, task.weights_mi[:, used], self.threads, least)
+        return calibrate(models, rows, known, task.weights_mi[:, used], self.threads, least)
+
+    def continue_on_all(self, task: TrainingTask, models: list[AmpModel]) -> tuple[list[AmpModel], list[Fit]]:
+        """Continue members on all images, whatever their samples.
+
+        Parameters
+        ----------
+        task : TrainingTask
+        models : list of AmpModel
+            As :meth:`fit_models` made them.
+
+        Returns
+        -------
+        models : list of AmpModel
+            Without a calibration.
+        fits : list of Fit
+        """
+        from amp.nft.training import batched_fit  # numba: only where it is needed
+
+        spec, labelled, fprange = self._data(task)
+        return batched_fit.continue_on_all(spec, labelled, fprange, models, unlabelled=self._target_rows, threads=self.threads)
+
+    def spread_ratio(self, task: TrainingTask, before: list[AmpModel], after: list[AmpModel]) -> float:
+        """Return the ratio of the uncertainties of two ensembles on the forces that calibrate.
+
+        Parameters
+        ----------
+        task : TrainingTask
+        before, after : list of AmpModel
+
+        Returns
+        -------
+        float
+            Root mean square of the members' standard deviation before, over that after.
+        """
+        from amp.nft.training.calibration import spread  # numba: only where it is needed
+
+        _, rows, known = self._calibrating(task)
+        return spread(before, rows, known, self.threads) / spread(after, rows, known, self.threads)
+
+    def _calibrating(self, task: TrainingTask) -> tuple[list[int], list[Rows], list[np.ndarray]]:
+        """Return the images whose forces calibrate, their fingerprints and their labels."""
+        chosen = calibrating_forces(task)
+        used = [i for i, forces in enumerate(chosen) if len(forces)]
+        images = list(zip(task.images, task.rows, strict=True))
+        rows = self._fingerprint(self._functions(self.spec.resolved(_elements(task))), images) if used else []
+        known = [trained_forces(*images[i])[chosen[i]] for i in used]
+        return used, [rows[i].some_forces(chosen[i]) for i in used], known
 
     def fit_models(self, task: TrainingTask, watch: Watch = unwatched) -> tuple[list[AmpModel], list[MemberReport]]:
         """Fit every member of `task`.
@@ -121,6 +165,25 @@ class BatchedTrainer:
         """
         from amp.nft.training import batched_fit  # numba: only where it is needed
 
+        spec, labelled, fprange = self._data(task)
+        return batched_fit.fit(
+            spec,
+            labelled,
+            task.weights_mi,
+            fprange=fprange,
+            seeds=[random_stream(task.seed, Purpose.WEIGHTS, task.iteration, member) for member in task.members or range(task.n_members)],
+            start=[amp_io.read_amp(text) for text in task.start] if task.start else None,
+            retry_m=task.retry_m,
+            chunk_i=[some is not None for some in task.rows],
+            unlabelled=self._target_rows,
+            until=task.until,
+            end_with_energies=task.end_with_energies,
+            threads=self.threads,
+            watch=watch,
+        )
+
+    def _data(self, task: TrainingTask) -> tuple[CalculatorSpec, LabelledImages, dict[str, np.ndarray]]:
+        """Return the calculator, the labelled images and the ranges of the fingerprints."""
         images = list(zip(task.images, task.rows, strict=True))
         spec = self.spec.resolved(_elements(task))
         fingerprints = self._functions(spec)
@@ -134,21 +197,7 @@ class BatchedTrainer:
             energy_weights=np.array([energy_weight(chosen) for chosen in task.rows]),
             divisors=np.array([force_divisor(*image) for image in images]),
         )
-        return batched_fit.fit(
-            spec,
-            labelled,
-            task.weights_mi,
-            fprange=self._range(fingerprints, rows, task),
-            seeds=[random_stream(task.seed, Purpose.WEIGHTS, task.iteration, member) for member in task.members or range(task.n_members)],
-            start=[amp_io.read_amp(text) for text in task.start] if task.start else None,
-            retry_m=task.retry_m,
-            chunk_i=[some is not None for some in task.rows],
-            unlabelled=self._target_rows,
-            until=task.until,
-            end_with_energies=task.end_with_energies,
-            threads=self.threads,
-            watch=watch,
-        )
+        return spec, labelled, self._range(fingerprints, rows, task)
 
     def finish(self, task: TrainingTask, outcome: Ensemble) -> None:
         """Write the files that Amp's own jobs write, if the trainer was made with `leave`.

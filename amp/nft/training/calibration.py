@@ -68,6 +68,23 @@ def calibrate(
     return calibrate_out_of_bag(member_forces(models, rows, known, threads), np.concatenate(known), weights_mn, least)
 
 
+def spread(models: Sequence[AmpModel], rows: Sequence[Rows], known: Sequence[np.ndarray], threads: int | None = None) -> float:
+    """Return the standard deviation of the members' forces, root mean square over the forces.
+
+    Parameters
+    ----------
+    models, rows, known, threads : as there
+        As for :func:`calibrate`.
+
+    Returns
+    -------
+    float
+        In eV/Å.
+    """
+    forces_mni = member_forces(models, rows, known, threads)
+    return float(np.sqrt(forces_mni.var(axis=0, ddof=1).sum(axis=-1).mean()))
+
+
 def member_forces(models: Sequence[AmpModel], rows: Sequence[Rows], known: Sequence[np.ndarray], threads: int | None = None) -> np.ndarray:
     """Return the forces of each member on atoms that have been fingerprinted.
 

@@ -21,6 +21,7 @@ PATIENCE, LONG_PATIENCE = 15, 40  # accepted steps without improvement, for few 
 MANY_FORCES = 2000  # trained force vectors of a data set from which patience is long
 LESS_FORCE = 0.1  # factor on the coefficient of the forces in the energy stage
 STAGE_STEPS, STAGE_PATIENCE = 15, 6  # most steps of the energy stage, and accepted ones without improvement
+ALL_STEPS = 10  # of the stage on all images, which no image is left to judge
 
 
 @dataclass(frozen=True)
@@ -99,10 +100,8 @@ def energy_stage(
         The first one if neither its sample nor its judges have both energies and forces, or no step is better.
     """
     less = problem._replace(force_coefficient=LESS_FORCE * problem.force_coefficient)
-    images = problem.data.images
-    for some in (images[weights > 0], images[judges.images]):
-        if not (some["has_energy"] > 0).any() or not (some["last"] > some["force"]).any():
-            return first
+    if not (_has_both(problem, weights > 0) and _has_both(problem, judges.images)):
+        return first
     rules = Rules(np.full(4, np.inf), STAGE_STEPS)
     second = descend(less, first.theta, weights, rules, tell, judges.of_energy_stage(less), threads)
     if second.best_step == 0:
@@ -111,6 +110,43 @@ def energy_stage(
     return replace(
         second, outcome=first.outcome, steps=first.steps + second.steps, best_step=first.steps + second.best_step, loss=float(loss)
     )
+
+
+def stage_on_all_images(
+    problem: Problem,
+    theta: np.ndarray,
+    tell: Callable[[int, float, float], object] = lambda steps, loss, distance: None,
+    threads: Threads = ALONE,
+) -> Fit:
+    """Continue a fit on all images, each once, for a few steps in which energies count more.
+
+    A member learns then from the images that judged it, a third of all. No image is left to judge it, so that the steps are few.
+
+    Parameters
+    ----------
+    problem : Problem
+    theta : ndarray, shape (parameters,)
+        Of a fit that ended out of bag.
+    tell : callable
+    threads : Threads
+        As for :func:`amp.nft.kernels.training.descent.descend`.
+
+    Returns
+    -------
+    Fit
+        With no step if the images do not have both energies and forces.
+    """
+    every = np.ones(len(problem.data.images), dtype=np.int64)
+    less = problem._replace(force_coefficient=LESS_FORCE * problem.force_coefficient)
+    steps = ALL_STEPS if _has_both(problem, every > 0) else 0
+    fit = descend(less, theta, every, Rules(np.full(4, np.inf), steps), tell, threads=threads)
+    return replace(fit, loss=float(losses(problem, fit.theta[None], every[None], gradient=False, threads=1)[0][0]))
+
+
+def _has_both(problem: Problem, chosen: np.ndarray) -> bool:
+    """Return True if some of the chosen images have energies and some have forces."""
+    images = problem.data.images[chosen]
+    return bool((images["has_energy"] > 0).any() and (images["last"] > images["force"]).any())
 
 
 def choose_judges(weights_i: np.ndarray, chunk_i: Sequence[bool] | np.ndarray, n_forces_i: np.ndarray) -> Judges | None:
