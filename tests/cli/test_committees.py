@@ -1,5 +1,6 @@
 """Commands with the committee of a run whose members another program trained; the program here fits pair potentials."""
 
+import html
 import json
 import re
 import shutil
@@ -111,13 +112,36 @@ def test_the_report_and_the_figures(place, capsys):
     assert "page.html is written" in output and "figures: " in output and str(place) not in sys.path
 
 
-@pytest.mark.parametrize("command", [["report", "run"], ["plot", "run"], ["evaluate", "initial.traj", "--ensemble", f"run/{BEST}"]])
-def test_modules_are_imported_from_the_directory_of_the_run_alone(place, command, monkeypatch, capsys):
+def test_a_report_without_the_calculator_of_the_committee(place, tmp_path):
+    """What the run has recorded is shown; what must be predicted names the calculator that is missing."""
+    shutil.copytree(place, tmp_path / "run")
+    truth = cluster()
+    truth.calc = EMT()
+    truth.get_forces()
+    write(tmp_path / "truth.traj", truth)
+    (tmp_path / "run" / "pairs.py").unlink()
+    whole, errors = amp_nft("report", "run", "--output", "whole.html", cwd=tmp_path)
+    page = (tmp_path / "whole.html").read_text(encoding="utf-8")
+    missing = "calculator pairs.load cannot be imported (ModuleNotFoundError: No module named 'pairs')"
+    assert f"Predictions are missing here: {missing}" in html.unescape(page) and "UNKNOWN" in whole and missing in errors
+    _, errors = amp_nft("plot", "run", "--output", "figures", cwd=tmp_path)
+    assert list((tmp_path / "figures").glob("*.svg")) and missing in errors
+    assert missing in amp_nft("report", "run", "--truth", "truth.traj", code=2, cwd=tmp_path)[1]
+    assert missing in amp_nft("evaluate", "truth.traj", "--ensemble", f"run/{BEST}", code=2, cwd=tmp_path)[1]
+    found = json.loads(amp_nft("info", "--json", f"run/{BEST}", cwd=tmp_path)[0])
+    assert found["calculator"] == "pairs.load"
+
+
+@pytest.mark.filterwarnings("default:Predictions are missing here")
+@pytest.mark.parametrize(
+    ("command", "code"), [(["report", "run"], 0), (["plot", "run"], 0), (["evaluate", "initial.traj", "--ensemble", f"run/{BEST}"], 2)]
+)
+def test_modules_are_imported_from_the_directory_of_the_run_alone(place, command, code, monkeypatch, capsys):
     monkeypatch.delitem(sys.modules, "pairs", raising=False)
     shutil.copytree(place, "run")
     shutil.copyfile("run/initial.traj", "initial.traj")
     shutil.move("run/pairs.py", "pairs.py")
-    assert main(command) == 2 and "No module named 'pairs'" in capsys.readouterr().err
+    assert main(command) == code and "No module named 'pairs'" in capsys.readouterr().err
 
 
 def test_labels_are_exported_and_models_are_not(place):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NoReturn
 
 import numpy as np
@@ -16,7 +17,7 @@ from amp.nft.chunks import Correction
 from amp.nft.chunks.label_error import LabelError, label_rows
 from amp.nft.chunks.numbered import carve_numbered
 from amp.nft.chunks.termination import check_termination
-from amp.nft.errors import ChunkError, UnsupportedModel
+from amp.nft.errors import ChunkError, InputError, UnsupportedModel
 from amp.nft.report.comparison import NOTHING, Comparison, compare, count_neighbors, join
 from amp.nft.run.history import Run
 from amp.nft.run.rounds import RoundRecord
@@ -78,6 +79,12 @@ def check(run: Run, truth: np.ndarray | None = None) -> Checks:
     Returns
     -------
     Checks
+        Without predictions, and with the reason, where Amp itself or a calculator that is not installed would make them.
+
+    Raises
+    ------
+    InputError
+        There are true forces to compare with, and the calculator of the members cannot be imported.
     """
     if not run.steps:
         return Checks(NOTHING, NOTHING, why_not="No iteration is finished.")
@@ -88,16 +95,22 @@ def check(run: Run, truth: np.ndarray | None = None) -> Checks:
     state = run.status.state
     held_out = [atom for atom in state.test if atom in state.labels and atom not in state.added_atoms]
     differences = {atom: labels.difference(atom) for atom in held_out if atom in state.larger}
+    without = Checks(NOTHING, NOTHING, differences=differences, label_error=error, depths=depths, least_depth=least)
+    ensembles = _Ensembles(run)
     try:
-        ensembles = _Ensembles(run)
-        unseen = join([ensembles.central(step.iteration, atoms, labels) for step, atoms in new])
-        trained = ensembles.central(best, [*(state.begun or ()), *before], labels)
-        tested = ensembles.central(best, held_out, labels, in_target=True)
-        target = None if truth is None else ensembles.everywhere(best, truth)
-        energies = ensembles.energies(best)
+        ensembles.open(best)
     except UnsupportedModel as refused:
-        why_not = f"Only Amp itself can evaluate members of this kind ({refused})."
-        return Checks(NOTHING, NOTHING, None, why_not, NOTHING, differences, label_error=error, depths=depths, least_depth=least)
+        return replace(without, why_not=f"Only Amp itself can evaluate members of this kind ({refused}).")
+    except InputError as missing:
+        if truth is not None:
+            raise
+        warnings.warn(why_not := f"Predictions are missing here: {missing}", stacklevel=2)
+        return replace(without, why_not=why_not)
+    unseen = join([ensembles.central(step.iteration, atoms, labels) for step, atoms in new])
+    trained = ensembles.central(best, [*(state.begun or ()), *before], labels)
+    tested = ensembles.central(best, held_out, labels, in_target=True)
+    target = None if truth is None else ensembles.everywhere(best, truth)
+    energies = ensembles.energies(best)
     return Checks(trained, unseen, target, "", tested, differences, energies, error, depths, least)
 
 
@@ -121,7 +134,7 @@ def learned(rounds: Sequence[RoundRecord]) -> dict[str, tuple[float, float]]:
             continue
         chunks = [after.explored.image(name) for name in after.exploration.labelled]
         texts = [(one.best_members(), one.record.directory.parent) for one in (before, after)]
-        with contextlib.suppress(UnsupportedModel):
+        with contextlib.suppress(UnsupportedModel, InputError):  # a calculator is not installed
             if all(some for some, _ in texts):
                 both = [open_members(*some) for some in texts]
                 old, new = (max(float(members.predict(chunk).uncertainty[0]) for chunk in chunks) for members in both)
@@ -218,7 +231,7 @@ class _Ensembles:
             return NOTHING
         chunks = [labels.chunk(atom) for atom in atoms]
         counts = [count_neighbors(chunk, [0])[0] for chunk in chunks]
-        members = self._members(iteration)
+        members = self.open(iteration)
         if in_target or labels.corrected:
             found = [_on_atom(members, *place) for place in self._in_targets(atoms, members.reach)]
             added = [self._baseline_in_target(atom) for atom in atoms]
@@ -243,7 +256,7 @@ class _Ensembles:
 
     def everywhere(self, iteration: int, known: np.ndarray) -> Comparison:
         """Predict the forces on all atoms of the targets."""
-        found = [self._members(iteration).predict(target) for target in self.run.targets]
+        found = [self.open(iteration).predict(target) for target in self.run.targets]
         forces, delta = np.concatenate([one.forces for one in found]), np.concatenate([one.uncertainty for one in found])
         forces += np.concatenate([self.baseline.forces(target) for target in self.run.targets])
         numbers = np.concatenate([target.numbers for target in self.run.targets])
@@ -259,11 +272,11 @@ class _Ensembles:
         if not images:
             return np.zeros((0, 2))
         added = [label.energy if (label := self.baseline.get(image)) is not None else 0.0 for image in images]
-        predicted = [self._members(iteration).predict(image).energy + more for image, more in zip(images, added, strict=True)]
+        predicted = [self.open(iteration).predict(image).energy + more for image, more in zip(images, added, strict=True)]
         pairs = [(image.get_potential_energy(), energy) for image, energy in zip(images, predicted, strict=True)]
         return np.array(pairs) / np.array([[len(image)] for image in images])
 
-    def _members(self, iteration: int) -> Members:
+    def open(self, iteration: int) -> Members:
         """Return the members of an iteration."""
         if iteration not in self._read:
             step = next(step for step in self.run.steps if step.iteration == iteration)
