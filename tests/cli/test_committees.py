@@ -113,7 +113,7 @@ def test_the_report_and_the_figures(place, capsys):
 
 
 def test_a_report_without_the_calculator_of_the_committee(place, tmp_path):
-    """What the run has recorded is shown; what must be predicted names the calculator that is missing."""
+    """The page shows what the run has recorded; a command that must predict names the calculator that is missing."""
     shutil.copytree(place, tmp_path / "run")
     truth = cluster()
     truth.calc = EMT()
