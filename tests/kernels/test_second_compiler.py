@@ -13,7 +13,7 @@ from amp.nft.fitting import evaluate, fit
 from amp.nft.kernels import first_use, second_compiler
 from amp.nft.kernels.prediction.ensemble import evaluate_block
 from amp.nft.kernels.second_compiler import IS_SECOND, SecondCompiler
-from amp.nft.kernels.training.lm import accelerate, propose
+from amp.nft.kernels.training.lm import step
 from amp.nft.kernels.training.loss import fill_residuals
 from amp.nft.kernels.training.normal import add_strips, fill_rows
 
@@ -53,7 +53,7 @@ def test_its_kernels_are_those_of_a_fit(capsys, tmp_path):
     first_use.evaluation()
     first_use.compile_kernels()
     assert capsys.readouterr().out == "".join(f"{name}\n\n" for name in first_use.training()[1])
-    for kernel in (fill_residuals, fill_rows, add_strips, propose, accelerate, evaluate_block):
+    for kernel in (fill_residuals, fill_rows, add_strips, step, evaluate_block):
         (signature,) = kernel.signatures
         assert len(signature) == kernel.py_func.__code__.co_argcount
 
@@ -107,5 +107,5 @@ def test_this_process_works_while_it_waits(compiler):
         name = compiler._begun
         assert compiler.wait_for(name)
         assert done == [name]
-        compiler.wait_for("accelerate")
+        compiler.wait_for("step")
     assert done == [name]

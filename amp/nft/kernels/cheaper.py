@@ -2,8 +2,9 @@
 
 Numba optimises an inner function and turns it into machine code on its own, and again in each caller. Kernels never call that
 machine code, and their SIMD code is explicit, so that neither this nor LLVM's highest level gains speed. To type `a + b`, numba tries
-some ten functions that add strings, dates or lists, each time again. It looks for closures, literals and array expressions, which
-kernels do not have. And Python's search for garbage goes through all that numba has built so far.
+some ten functions that add strings, dates or lists, each time again; for each use of an array, it looks for a function that makes it an
+array. It looks for closures, literals and array expressions, which kernels do not have. And Python's search for garbage goes through
+all that numba has built so far.
 
 The hooks into numba use names that it does not document. Where one is missing or raises an error, kernels are compiled in numba's own
 way, which takes twice as long.
@@ -71,7 +72,7 @@ def cheaper_compilation() -> Iterator[None]:
     try:
         from numba.core.compiler_lock import global_compiler_lock as lock
 
-        changes = [*_inner_functions_are_not_finished(), *_lower_level(), *_calls_are_typed_once()]
+        changes = [*_inner_functions_are_not_finished(), *_lower_level(), *_calls_are_typed_once(), *_arrays_are_arrays()]
     except (ImportError, AttributeError, TypeError):
         yield
         return
@@ -144,3 +145,18 @@ def _calls_are_typed_once() -> list[tuple[Any, str, Any]]:
         return known[key]
 
     return [(BaseFunction, "get_call_type", find_once)]
+
+
+def _arrays_are_arrays() -> list[tuple[Any, str, Any]]:
+    """Return the change by which nobody looks for the function that turns an array into an array, which does not exist."""
+    from numba.core.base import BaseContext
+    from numba.core.types import Array
+
+    find = BaseContext.get_function
+
+    def find_existing(context: Any, function: Any, signature: Any, *more: Any, **options: Any) -> Any:
+        if function == "__array__" and type(signature.args[0]) is Array:
+            raise NotImplementedError
+        return find(context, function, signature, *more, **options)
+
+    return [(BaseContext, "get_function", find_existing)]

@@ -14,7 +14,7 @@ import numpy as np
 from amp.nft.kernels.prediction.evaluate import Evaluation, Evaluator
 from amp.nft.kernels.simd.linalg import PAD
 from amp.nft.kernels.training.labelled import LabelledImages
-from amp.nft.kernels.training.lm import accelerate, propose
+from amp.nft.kernels.training.lm import step
 from amp.nft.kernels.training.loss import fill_residuals, make_scratch
 from amp.nft.kernels.training.network import Layout, draw_weights, make_problem
 from amp.nft.kernels.training.normal import Work, add_strips, fill_rows, make_work
@@ -52,8 +52,7 @@ def training() -> tuple[Work, dict[str, Callable[[], object]]]:
         "fill_residuals": lambda: fill_residuals(problem, theta, weights, scratch, work.trial),
         "fill_rows": lambda: fill_rows(problem, theta, weights, scratch, work.rows, work, 0, 1, 0, 4),
         "add_strips": lambda: add_strips(work, work.strip, 0, 1, 0, len(work.dual) // PAD),
-        "propose": lambda: propose(work, 1.0, n),
-        "accelerate": lambda: accelerate(work, 1.0, n),
+        "step": lambda: step(work, 1.0, n, False),
     }
 
 

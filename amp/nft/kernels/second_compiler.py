@@ -23,9 +23,11 @@ IS_SECOND = "AMP_NFT_SECOND_COMPILER"  # in the environment of a second process,
 WAITING = "amp.nft:compiled by a second process"  # numba event while this process waits
 PATIENCE = 120.0  # s that this process waits for one kernel
 _LINE = 4096  # bytes read at a time; a report is shorter
-# The kernels do not need what Amp's own package imports, which takes longer than all else that they import
+# The kernels do not need what Amp's own package imports, which takes longer than all else that they import;
+# and the process is too short for garbage
 _CODE = """
-import json, sys, types
+import gc, json, sys, types
+gc.disable()
 amp = sys.modules["amp"] = types.ModuleType("amp")
 sys.path[:], amp.__path__ = json.loads(sys.argv[1])
 from amp.nft.kernels.first_use import compile_kernels

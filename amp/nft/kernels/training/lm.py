@@ -85,22 +85,61 @@ def _apply_inverse(work, x, mu, n_parameters):
         x[p] /= mu
 
 
+def propose(work: Work, mu: float, n_parameters: int) -> float:
+    """Fill the step v.
+
+    Parameters
+    ----------
+    work : Work
+    mu : float
+        Damping.
+    n_parameters : int
+
+    Returns
+    -------
+    float
+        Gain that the linear model predicts; -1 if there is no step.
+    """
+    return step(work, mu, n_parameters, False)
+
+
+def accelerate(work: Work, mu: float, n_parameters: int) -> None:
+    """Add half the acceleration to the step, if it can be trusted.
+
+    Parameters
+    ----------
+    work : Work
+        Its `trial` contains the residuals at PROBE of the step.
+    mu : float
+        Damping.
+    n_parameters : int
+    """
+    step(work, mu, n_parameters, True)
+
+
 @kernel
-def propose(work, mu, n_parameters):
-    """Fill the step v; return the gain that the linear model predicts, -1 if there is no step."""
-    if not _factorize(work, mu, n_parameters):
-        return -1.0
-    width, zero = len(work.step), np.int64(0)
-    for p in range(width):
-        work.step[p] = -work.gradient[p]
-    _apply_inverse(work, work.step, mu, n_parameters)
+def step(work, mu, n_parameters, bending):
+    """Fill the step, or bend it: one kernel, since both apply the same inverse."""
+    width, zero, x = len(work.step), np.int64(0), work.step
+    if bending:
+        x = work.bend
+        _fill_bend(work)
+    else:
+        if not _factorize(work, mu, n_parameters):
+            return -1.0
+        for p in range(width):
+            x[p] = -work.gradient[p]
+    _apply_inverse(work, x, mu, n_parameters)
+    if bending:
+        _bend(work)
+        return 0.0
     promised = mu * dot(work.step, zero, work.step, zero, width) - dot(work.gradient, zero, work.step, zero, width)
     return promised if promised < np.inf else -1.0  # nan too
 
 
-@kernel
-def accelerate(work, mu, n_parameters):
-    """Add half the acceleration to the step, if it can be trusted; work.trial contains the residuals at PROBE of the step."""
+@inner
+def _fill_bend(work):
+    """Fill the right side of the equations of the acceleration."""
     width = len(work.step)
     clear(work.bend)
     for k in range(len(work.root)):
@@ -110,7 +149,6 @@ def accelerate(work, mu, n_parameters):
         second = 2.0 / PROBE * ((work.root[k] * work.trial[k] - work.residual[k]) / PROBE - slope)
         for p in range(width):
             work.bend[p] -= second * work.single[at + p]
-    _bend_step(work, mu, n_parameters)
 
 
 @kernel
@@ -121,13 +159,13 @@ def accelerate_streamed(problem, theta, weights, scratch, work, mu):
         second = (work.root[k] * (work.trial[k] + work.behind[k]) - 2.0 * work.residual[k]) / PROBE**2
         work.behind[k] = -second * work.root[k]
     add_transposed(problem, theta, weights, scratch, work.behind, work.spare, work.bend)
-    _bend_step(work, mu, np.int64(len(theta)))
+    _apply_inverse(work, work.bend, mu, np.int64(len(theta)))
+    _bend(work)
 
 
 @inner
-def _bend_step(work, mu, n_parameters):
-    """Add half the acceleration to the step if it can be trusted; work.bend contains its equations' right side."""
+def _bend(work):
+    """Add half the acceleration to the step if it can be trusted."""
     width, zero = len(work.step), np.int64(0)
-    _apply_inverse(work, work.bend, mu, n_parameters)
     if 4.0 * dot(work.bend, zero, work.bend, zero, width) < BEND**2 * dot(work.step, zero, work.step, zero, width):
         add_scaled(0.5, work.bend, zero, work.step, zero, width)
