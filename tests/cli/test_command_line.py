@@ -211,6 +211,7 @@ def test_check_finds_other_units(place):
         (["run", "--set", "system.energy_key=E"], 2, "energy_key is 'E', which is not in its info"),
         (["check", "--label", "0"], 2, "'0' is not an integer from 1 on"),
         (["no-command"], 2, "invalid choice: 'no-command'"),
+        (["export", ".", "-o", "out", "--to", "MACE"], 2, "'MACE' is a program, which reads extxyz: give --to extxyz"),
         (["stats"], 2, "invalid choice: 'stats'; did you mean status?"),
         (["run", "--dryrun"], 2, "unrecognized arguments: --dryrun; did you mean --dry-run?"),
         ([], 2, "start the run of an input file, or resume it"),

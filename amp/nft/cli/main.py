@@ -37,6 +37,7 @@ OF_ENSEMBLE = "an .ensemble file or a .committee (that of the run al here)"
 PARENTS = ("emt", "tblite", "gpaw", "vasp", "lammps")
 
 
+READS = {"mace": "extxyz", "nequip": "extxyz", "gap": "extxyz", "gap_fit": "extxyz", "n2p2": "runner", "deepmd-kit": "deepmd"}
 _CHOICE = re.compile(r"invalid choice: '([^']*)' \(choose from (.*)\)")
 _UNKNOWN = re.compile(r"unrecognized arguments: (--[\w-]+)")
 
@@ -246,13 +247,20 @@ def _add_steps(commands: Any) -> None:
     evaluate.set_defaults(command="steps.evaluate")
 
 
+def _format(word: str) -> str:
+    """Return the name of a format; raise ArgumentTypeError with the right one for that of a trainer."""
+    if (name := READS.get(word.lower())) is not None:
+        raise argparse.ArgumentTypeError(f"{word!r} is a program, which reads {name}: give --to {name}")
+    return word
+
+
 def _add_export(commands: Any) -> None:
     """Add the command that writes files of other programs."""
     export = commands.add_parser("export", help="write an ensemble or the labels of a run for other programs")
     export.add_argument("source", help="the training directory of a run, or the directory above; or an .ensemble file for runner")
     export.add_argument("-o", "--output", required=True, metavar="DIR", help="a new directory")
     export.add_argument(
-        "--to", nargs="+", default=["extxyz"], choices=EXPORTS, metavar="FORMAT",
+        "--to", nargs="+", default=["extxyz"], type=_format, choices=EXPORTS, metavar="FORMAT",
         help=f"{', '.join(EXPORTS)} (extxyz); runner: potentials for RuNNer and n2p2; the others: training data",
     )  # fmt: skip
     export.add_argument("--valid", type=float, default=0.0, help="fraction of the target's atoms whose forces validate (0)")
