@@ -1,5 +1,6 @@
 """Bad input: each error names the value, the rule and the way out, before any work starts."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -372,3 +373,12 @@ def test_an_ascii_locale_and_a_broken_pipe_end_no_run(reader):
     assert Path("finished").exists() and Path("al.log").read_text(encoding="utf-8").splitlines() == ["0.1 eV/Å"] * 3000
     if reader != "true":
         assert done.stdout.startswith(b"0.1 eV/\\xc5...")
+
+
+def test_the_file_of_a_log_is_closed_with_it(tmp_path):
+    log = RunLog(tmp_path / "log.txt")
+    log("a message")
+    file = log._amp.file
+    del log
+    gc.collect()
+    assert file.closed and (tmp_path / "log.txt").read_text() == "a message\n"

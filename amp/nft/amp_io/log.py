@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import sys
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 
@@ -34,6 +35,7 @@ class RunLog:
         self._amp: Logger = Logger(log or sys.stdout) if log is None or isinstance(log, str) else log
         if isinstance(log, str):
             self._amp.file.reconfigure(encoding="utf-8", errors="backslashreplace")
+            weakref.finalize(self, self._amp.file.close).atexit = False  # Amp's Logger leaves it open; messages may come until the exit
         self._aside: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
 
     def __call__(self, message: str) -> None:
