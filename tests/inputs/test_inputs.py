@@ -21,6 +21,7 @@ from ase.io import write
 from ase.neighborlist import neighbor_list
 
 from amp.nft.activelearner import NFT
+from amp.nft.amp_io.log import RunLog
 from amp.nft.chunks import carve_chunk
 from amp.nft.errors import InputError, printable
 from amp.nft.inputs.arguments import checked_indices
