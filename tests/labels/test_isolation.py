@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
@@ -147,6 +148,33 @@ def test_programs_of_the_caller_are_left_alone(tmp_path):
         label_all(tmp_path, images(2), partial(disturbing, way="a detached program", atoms=[1], path=str(pids)), None)
         assert own.poll() is None and not running(started(pids)[0])
         own.kill()
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/task"), reason="needs Linux's list of the children of a thread")
+def test_programs_that_other_threads_start_during_a_label_are_left_alone():
+    """As a script does that watches the queue of its cluster while the run works."""
+    begin, begun, end = (threading.Event() for _ in range(3))
+    started = []
+
+    def watch():
+        begin.wait()
+        started.append(subprocess.Popen(["sleep", "60"]))
+        begun.set()
+        end.wait()
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    with isolated("a label"):
+        begin.set()
+        begun.wait()
+        left = subprocess.Popen(["sleep", "60"])
+    (watched,) = started
+    left.wait(10)
+    assert watched.poll() is None
+    watched.kill()
+    end.set()
+    watcher.join()
+    watched.wait()
 
 
 def test_programs_of_a_calculator_that_outlives_its_label_are_kept(tmp_path):

@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from multiprocessing import resource_tracker
 from pathlib import Path
@@ -22,6 +22,7 @@ from amp.nft.system.processes import MARK, end
 from amp.nft.system.signals import guards
 
 GRACE = 2.0  # s from SIGTERM to SIGKILL for programs that are left
+_TASKS = Path("/proc/self/task")  # Linux only
 _GET_SUBREAPER, _SET_SUBREAPER = 37, 36  # of Linux's prctl: orphans of this process's descendants become its children
 
 
@@ -78,7 +79,7 @@ def _enter(mark: str) -> None:
             sys.stdout, sys.stderr = _Printable(sys.stdout), _Printable(sys.stderr)
         else:  # from now on it is not known which block starts a program
             mark = f"{mark} and others"
-        _state.programs.marks.add(mark)
+        _state.programs.belongs_to_thread(mark)
         os.environ[MARK] = mark
 
 
@@ -183,17 +184,27 @@ class _Printable:
 
 
 class _Programs:
-    """Children of this process; orphans of the descendants that it gets later become its children too."""
+    """Children of this process; orphans of the descendants that it gets later become its children too.
+
+    Those that other threads start are not foreign code's. Orphans become children of the main thread, and new threads may be foreign code's
+    own, so that other threads are those which ran before, without the main thread.
+    """
 
     def __init__(self) -> None:
         self.marks: set[str] = set()
+        self._other_threads = set(os.listdir(_TASKS)) - {str(os.getpid())} if _TASKS.exists() else set()
         self._before = _children()
         self._alone = not any(_runs(pid) for pid in self._before - _helpers())
         self._adopts = _adopt(True)
 
+    def belongs_to_thread(self, mark: str) -> None:
+        """Add a block, with its mark, that this thread runs."""
+        self.marks.add(mark)
+        self._other_threads.discard(str(threading.get_native_id()))
+
     def restore(self, keep: bool) -> None:
         """End those that were started since, with their descendants, unless they are to be kept."""
-        if not keep and _children() - self._before - _helpers():
+        if not keep and _children() - self._not_ours():
             end(self._left, GRACE)
             for process in self._left():
                 with contextlib.suppress(OSError):
@@ -201,13 +212,17 @@ class _Programs:
         _adopt(self._adopts)
 
     def _left(self) -> list[psutil.Process]:
-        new = [child for child in psutil.Process().children() if child.pid not in self._before | _helpers()]
+        known = self._not_ours()
+        new = [child for child in psutil.Process().children() if child.pid not in known]
         mine = [child for child in new if self._alone or self._started_here(child)]
         found = list(mine)
         for child in mine:
             with contextlib.suppress(psutil.Error):
                 found += child.children(recursive=True)
         return found
+
+    def _not_ours(self) -> set[int]:
+        return self._before | _helpers() | _children_of(self._other_threads)
 
     def _started_here(self, child: psutil.Process) -> bool:
         """Return True if a new child belongs to this block, by its mark or as a plain fork, not to an older child."""
@@ -219,10 +234,18 @@ class _Programs:
 
 def _children() -> set[int]:
     """Return the numbers of this process's children."""
-    try:
-        return {int(pid) for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()}
-    except OSError:
+    if not _TASKS.exists():
         return {child.pid for child in psutil.Process().children()}
+    return _children_of(os.listdir(_TASKS))
+
+
+def _children_of(threads: Iterable[str]) -> set[int]:
+    """Return the numbers of the children that threads of this process have started, by the threads' numbers."""
+    found: set[int] = set()
+    for thread in threads:
+        with contextlib.suppress(OSError):  # the thread has ended
+            found.update(map(int, (_TASKS / thread / "children").read_text().split()))
+    return found
 
 
 def _runs(pid: int) -> bool:
