@@ -188,6 +188,17 @@ def test_a_command_that_fails_is_started_again_and_then_named_with_its_output(tm
     assert len(starts()) == N + 1  # two members were trained already
 
 
+def test_after_a_failure_the_members_that_train_are_awaited_and_no_other_one_begins(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("fail-1").touch()
+    slow = f'if [ "$NFT_MEMBER" = 0 ]; then until grep -q "^0 1 " starts.txt; do sleep 0.1; done; sleep 0.5; fi; {TRAIN}'
+    with pytest.raises(JobError, match="trains member 1 failed"):
+        run(trainer=command(command=slow, parallel=2, retries=0), max_iterations=0)
+    assert sorted(line[:3] for line in starts()) == ["0 0", "0 1"]
+    run(trainer=command(command=slow, parallel=2, retries=0), max_iterations=0)
+    assert sorted(line[:3] for line in starts()) == ["0 0", "0 1", "0 1", "0 2"]
+
+
 def test_a_command_without_a_usable_model_fails(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(JobError, match="wrote no model to NFT_MODEL"):

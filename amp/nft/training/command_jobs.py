@@ -171,23 +171,25 @@ def carry_out(jobs: Sequence[Job], settings: Command, watch: Watch, log: Callabl
     Raises
     ------
     JobError
-        A command failed more than ``settings.retries`` times; finished trainings are kept.
+        A command failed more than ``settings.retries`` times. No other one begins after it, those that train are awaited, and finished
+        trainings are kept.
     """
+    failures: list[str] = []
     left = [job for job in jobs if job.finished is None]
     for job in jobs:
         watch(MemberStep(job.member, "met" if job not in left else "waiting"))
     if len(left) < len(jobs):
         log(f"{len(jobs) - len(left)} of {len(jobs)} members are trained already.")
     try:
-        while left:
+        while left and (not failures or any(job.running for job in left)):
             for job in left[: settings.parallel]:
-                if not job.running:
+                if not job.running and not failures:
                     log(f"Member {job.member}: {settings.command}" + (f" (start {job.attempts + 1})" if job.attempts else ""))
                     job.start(settings.command)
                     watch(MemberStep(job.member, "training"))
-                elif (reason := job.verdict(settings.timeout)) is not None:
+                elif job.running and (reason := job.verdict(settings.timeout)) is not None:
                     if reason:
-                        _record_failure(job, reason, settings, log)
+                        failures += _failure(job, reason, settings, log)
                     else:
                         watch(MemberStep(job.member, "met"))
                         left.remove(job)
@@ -197,13 +199,14 @@ def carry_out(jobs: Sequence[Job], settings: Command, watch: Watch, log: Callabl
         for job in left:
             if job.running:
                 job.end()
+    if failures:
+        raise JobError(failures[0])
 
 
-def _record_failure(job: Job, reason: str, settings: Command, log: Callable[[str], object]) -> None:
-    """Log a failure; JobError after too many."""
+def _failure(job: Job, reason: str, settings: Command, log: Callable[[str], object]) -> list[str]:
+    """Log a failure; return it with the remedy if the member has failed too often."""
     text = f"the command {settings.command!r} that trains member {job.member} failed: {reason}. The end of its output:{job.tail()}"
     log(text[0].upper() + text[1:])
-    if job.attempts > settings.retries:
-        raise JobError(
-            f"{text}\nAll of it is in {job.place / OUTPUT}. Fix the command and rerun the script: finished labels and trainings are kept."
-        )
+    if job.attempts <= settings.retries:
+        return []
+    return [f"{text}\nAll of it is in {job.place / OUTPUT}. Fix the command and rerun the script: finished labels and trainings are kept."]
