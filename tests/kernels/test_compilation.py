@@ -48,6 +48,14 @@ def test_kernels_compile_where_numba_lacks_the_names(small, monkeypatch):
     assert small((1.0, 2.0)) == 5.0
 
 
+def test_kernels_compile_where_a_change_of_numba_fails(small, monkeypatch):
+    """A numba that gives its functions other arguments."""
+    from numba.core.types.functions import BaseFunction
+
+    monkeypatch.setattr(cheaper, "_calls_are_typed_once", lambda: [(BaseFunction, "get_call_type", lambda function: None)])
+    assert small((1.0, 2.0)) == 5.0
+
+
 def test_numba_is_as_before_after_a_compilation(small):
     from numba.core import codegen, config
     from numba.core.types.functions import BaseFunction

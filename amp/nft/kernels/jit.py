@@ -56,10 +56,13 @@ def _check_whole_source(compiled: Any, module: str) -> None:
 
 
 def _cheaper(compile_one: Callable) -> Callable:
-    """Numba's compilation of a kernel with less work."""
+    """Numba's compilation of a kernel with less work, and in its own way where that fails."""
 
     def compile_cheaply(signature: Any) -> Any:
-        with cheaper_compilation():
+        try:
+            with cheaper_compilation():
+                return compile_one(signature)
+        except Exception:  # of a numba whose inner parts changed; an error of the kernel comes again
             return compile_one(signature)
 
     return compile_cheaply
