@@ -75,5 +75,6 @@ def truncate_dump(checkpoint: Checkpoint) -> None:
     ----------
     checkpoint : Checkpoint
     """
-    if checkpoint.dump and Path(checkpoint.dump).is_file() and Path(checkpoint.dump).stat().st_size > checkpoint.size:
-        os.truncate(checkpoint.dump, checkpoint.size)
+    path = Path(checkpoint.dump)
+    if checkpoint.dump and path.is_file() and path.stat().st_size > checkpoint.size:
+        os.truncate(path, checkpoint.size)

@@ -151,10 +151,10 @@ def fit(
             end_with_energies=bool(energy_stage),
         )
         trainer = BatchedTrainer(spec, threads, log)
-        all_members = _Fit(trainer, task, store, log)
-        texts = _calibrated(all_members.members(), task, trainer)
+        run = _Fit(trainer, task, store, log)
+        texts = _calibrated(run.members(), task, trainer)
         if energy_stage == "all":
-            texts = all_members.continued(texts)
+            texts = run.continued(texts)
     members = Ensemble(first.marked(texts), validation)
     ensemble = with_card_of_fit(members, labelled, rows, identity, {**terms, "versions": made_with}, baseline)
     ensemble.save(Path(directory) / "fit.ensemble")

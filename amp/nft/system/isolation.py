@@ -79,7 +79,7 @@ def _enter(mark: str) -> None:
             sys.stdout, sys.stderr = _Printable(sys.stdout), _Printable(sys.stderr)
         else:  # from now on it is not known which block starts a program
             mark = f"{mark} and others"
-        _state.programs.belongs_to_thread(mark)
+        _state.programs.enter(mark)
         os.environ[MARK] = mark
 
 
@@ -186,8 +186,8 @@ class _Printable:
 class _Programs:
     """Children of this process; orphans of the descendants that it gets later become its children too.
 
-    Those that other threads start are not foreign code's. Orphans become children of the main thread, and new threads may be foreign code's
-    own, so that other threads are those which ran before, without the main thread.
+    Foreign code did not start the children of other threads, which are those that ran before the block. The main thread is not one of them,
+    because orphans become its children.
     """
 
     def __init__(self) -> None:
@@ -197,8 +197,8 @@ class _Programs:
         self._alone = not any(_runs(pid) for pid in self._before - _helpers())
         self._adopts = _adopt(True)
 
-    def belongs_to_thread(self, mark: str) -> None:
-        """Add a block, with its mark, that this thread runs."""
+    def enter(self, mark: str) -> None:
+        """Begin a block in this thread, whose children are foreign code's from now on."""
         self.marks.add(mark)
         self._other_threads.discard(str(threading.get_native_id()))
 

@@ -99,7 +99,7 @@ def energy_stage(
     Fit
         The first one if neither its sample nor its judges have both energies and forces, or no step is better.
     """
-    less = problem._replace(force_coefficient=LESS_FORCE * problem.force_coefficient)
+    less = _with_less_force(problem)
     if not (_has_both(problem, weights > 0) and _has_both(problem, judges.images)):
         return first
     rules = Rules(np.full(4, np.inf), STAGE_STEPS)
@@ -137,10 +137,15 @@ def stage_on_all_images(
         With no step if the images do not have both energies and forces.
     """
     every = np.ones(len(problem.data.images), dtype=np.int64)
-    less = problem._replace(force_coefficient=LESS_FORCE * problem.force_coefficient)
+    less = _with_less_force(problem)
     steps = ALL_STEPS if _has_both(problem, every > 0) else 0
     fit = descend(less, theta, every, Rules(np.full(4, np.inf), steps), tell, threads=threads)
     return replace(fit, loss=float(losses(problem, fit.theta[None], every[None], gradient=False, threads=1)[0][0]))
+
+
+def _with_less_force(problem: Problem) -> Problem:
+    """Return the problem of the energy stage and of the stage on all images."""
+    return problem._replace(force_coefficient=LESS_FORCE * problem.force_coefficient)
 
 
 def _has_both(problem: Problem, chosen: np.ndarray) -> bool:
